@@ -1,0 +1,63 @@
+"""The Blob service's limits, and block ids that are checksums. Pure: no I/O, no clock.
+
+Limits: https://learn.microsoft.com/azure/storage/blobs/scalability-targets and
+https://learn.microsoft.com/rest/api/storageservices/put-block
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import xxhash
+
+KiB = 1024
+MiB = 1024 * KiB
+
+MAX_BLOCKS_PER_BLOB = 50_000
+MAX_BLOCK_BYTES = 4000 * MiB
+MAX_BLOB_NAME_CHARACTERS = 1024
+MAX_METADATA_BYTES = 8 * KiB
+MAX_LIST_RESULTS = 5000
+MAX_BLOCK_ID_BYTES = 64  # before base64
+
+ID_PREFIX = b"bfs1"
+ID_BYTES = 52  # prefix, 32 hex digits of MD5, 16 hex digits of XXH3-64
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDigest:
+    """Both checksums of one block's bytes."""
+
+    md5: bytes
+    xxh3: bytes
+
+    def block_id(self, id_bytes: int = ID_BYTES) -> str:
+        """Return the base64 id of a block with this content, `id_bytes` long before base64.
+
+        Equal bytes give equal ids. Another length is for blobs that other tools began:
+        all ids of one blob must have the same length.
+        """
+        if id_bytes == ID_BYTES:
+            raw = ID_PREFIX + self.md5.hex().encode() + self.xxh3.hex().encode()
+        else:
+            raw = hashlib.shake_256(self.md5 + self.xxh3).digest(id_bytes)
+        return base64.b64encode(raw).decode()
+
+
+def digest_of(block: memoryview | bytes) -> BlockDigest:
+    """Hash one block. Releases the interpreter lock while it does."""
+    return BlockDigest(hashlib.md5(block, usedforsecurity=False).digest(), xxhash.xxh3_64_digest(block))
+
+
+def id_length(block_id: str) -> int:
+    """Return the length in bytes of a base64 block id before base64."""
+    return len(base64.b64decode(block_id))
+
+
+def block_size_at(index: int, first_bytes: int, largest_bytes: int) -> int:
+    """Return the size of the block with this index in a file written from start to end.
+
+    The size doubles every 5,000 blocks, so that a file of any size a user can write stays
+    under `MAX_BLOCKS_PER_BLOB`, until it reaches `largest_bytes`.
+    """
+    return min(first_bytes << (index // 5000), largest_bytes, MAX_BLOCK_BYTES)

@@ -1,0 +1,155 @@
+"""Every failure blobfs names, and the errno each becomes at the kernel boundary.
+
+Failures never derive from ``OSError``: the FUSE bindings read ``errno`` from
+those, and an ``OSError`` without one turns into garbage in the application.
+"""
+
+import errno
+from typing import ClassVar
+
+
+class Failure(Exception):
+    """Something blobfs can explain. The message names the blob and, where there is one, the cure."""
+
+    errno: ClassVar[int] = errno.EIO
+
+
+class NotFound(Failure):
+    """No blob and no virtual directory has this name."""
+
+    errno = errno.ENOENT
+
+
+class AlreadyExists(Failure):
+    """The name is taken, and the operation needed it free."""
+
+    errno = errno.EEXIST
+
+
+class NotADirectory(Failure):
+    """A path component is a file."""
+
+    errno = errno.ENOTDIR
+
+
+class IsADirectory(Failure):
+    """The operation is for files and the name is a directory."""
+
+    errno = errno.EISDIR
+
+
+class DirectoryNotEmpty(Failure):
+    """The directory still has entries."""
+
+    errno = errno.ENOTEMPTY
+
+
+class InvalidName(Failure):
+    """The name cannot be kept as a blob name and read back unchanged."""
+
+    errno = errno.EINVAL
+
+
+class InvalidArgument(Failure):
+    """An argument other than a name makes no sense."""
+
+    errno = errno.EINVAL
+
+
+class NameTooLong(Failure):
+    """A component is over 255 bytes, or the blob name over the service's limit."""
+
+    errno = errno.ENAMETOOLONG
+
+
+class AccessDenied(Failure):
+    """The service refused the credential, or it lacks the permission."""
+
+    errno = errno.EACCES
+
+
+class NotPermitted(Failure):
+    """The operation does not exist here (hard links), whoever asks."""
+
+    errno = errno.EPERM
+
+
+class ReadOnly(Failure):
+    """The mount, or the credential behind it, is read-only."""
+
+    errno = errno.EROFS
+
+
+class Unsupported(Failure):
+    """The blob's kind or the service does not offer this."""
+
+    errno = errno.EOPNOTSUPP
+
+
+class Changed(Failure):
+    """The blob was replaced by somebody else since it was opened."""
+
+    errno = errno.ESTALE
+
+
+class TooLarge(Failure):
+    """The file would need more blocks than a blob can have."""
+
+    errno = errno.EFBIG
+
+
+class NoSpace(Failure):
+    """Extended attributes, or local buffers that cannot be sent, have no room left."""
+
+    errno = errno.ENOSPC
+
+
+class NoAttribute(Failure):
+    """The extended attribute is not set."""
+
+    errno = errno.ENODATA
+
+
+class Archived(Failure):
+    """The blob is in the archive tier and must be rehydrated before it can be read."""
+
+    errno = errno.ENODATA
+
+
+class BadHandle(Failure):
+    """The file handle is unknown, or open for the other direction."""
+
+    errno = errno.EBADF
+
+
+class Busy(Failure):
+    """Somebody else holds what the operation needs (a lease, a mount)."""
+
+    errno = errno.EBUSY
+
+
+class TimedOut(Failure):
+    """The service did not answer within the stated time."""
+
+    errno = errno.ETIMEDOUT
+
+
+class Unavailable(Failure):
+    """The service cannot be reached, or answered with an error that retrying did not cure."""
+
+    errno = errno.EIO
+
+
+class Damaged(Failure):
+    """Bytes arrived that do not match their checksum, more than once."""
+
+    errno = errno.EIO
+
+
+def errno_of(error: BaseException) -> int:
+    """Return the errno for any exception; EIO for one that blobfs does not name."""
+    if isinstance(error, Failure):
+        return error.errno
+    if isinstance(error, UnicodeError):
+        return errno.EINVAL
+    return errno.EIO

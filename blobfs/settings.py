@@ -1,0 +1,81 @@
+"""Every number and choice of ours, once, with its unit and its reason.
+
+The service's own limits stand in `blobfs.blocks`. Only the command line and the composition
+root import this module; everything else is handed the numbers it needs.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blobfs.blocks import KiB, MiB
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """One policy for every request; nothing above or below it retries."""
+
+    total_seconds: float = 60.0  # a job notices a dead endpoint in a minute, a failover fits in it
+    first_wait_seconds: float = 0.2
+    longest_wait_seconds: float = 10.0
+    connect_seconds: float = 5.0
+    read_seconds: float = 30.0  # without one byte arriving
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSettings:
+    """How many requests may be under way; reads and writes have separate budgets."""
+
+    reads: int = 16
+    writes: int = 8
+    connections: int = 64  # above reads + writes + kernel threads, so nobody waits for a socket
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How much is fetched at a time."""
+
+    fragment_bytes: int = 64 * KiB  # random 4 KiB readers: amplification 16, one round trip
+    block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
+    sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
+    ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
+    open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSettings:
+    """Where a credential may come from; only paths and names are kept here, never a secret."""
+
+    connection_string_file: Path | None = None
+    account_key_file: Path | None = None
+    sas_file: Path | None = None
+    auth: str = ""  # "", "entra" or "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """One mount, completely described."""
+
+    account: str
+    container: str
+    mountpoint: Path
+    credential: CredentialSettings = CredentialSettings()
+    endpoint: str = ""  # empty: https://ACCOUNT.blob.core.windows.net, or the local emulator
+    prefix: str = ""
+    read_only: bool = False
+    create_container: bool = False
+    memory_bytes: int = 512 * MiB
+    block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
+    attr_timeout_seconds: float = 1.0
+    uid: int | None = None  # None: of the mounting user
+    gid: int | None = None
+    umask: int = 0o022
+    allow_other: bool = False
+    kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
+    ca_file: Path | None = None
+    binding: str = "auto"  # auto, libfuse3 or libfuse2
+    log_file: Path | None = None
+    log_level: str = "info"
+    foreground: bool = False
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    transfers: TransferSettings = field(default_factory=TransferSettings)
+    reads: ReadSettings = field(default_factory=ReadSettings)

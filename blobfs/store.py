@@ -1,0 +1,173 @@
+"""The port to an object store: what blobfs asks of the Blob service, and the values it gets back.
+
+`BlobStore` has one production adapter (`blobfs.azure`). Every method blocks until the
+service has answered, retries what can be retried, and raises only `blobfs.errors.Failure`.
+Names are blob names without a leading ``/``; ETags are kept without their quotes, because
+the service quotes them in headers and not in listings.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class BlobKind(enum.Enum):
+    """The service's blob types, by its own names."""
+
+    BLOCK = "BlockBlob"
+    PAGE = "PageBlob"
+    APPEND = "AppendBlob"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentHeaders:
+    """The HTTP headers a blob carries besides its bytes. Empty means not set."""
+
+    content_type: str = ""
+    content_encoding: str = ""
+    content_language: str = ""
+    content_disposition: str = ""
+    cache_control: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobVersion:
+    """One content and one metadata of one name: what a reader is pinned to."""
+
+    name: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """Everything the service tells about a blob without giving its bytes."""
+
+    name: str
+    etag: str
+    size_bytes: int
+    modified_ns: int  # Last-Modified: whole seconds, as nanoseconds since 1970
+    metadata: Mapping[str, str] = field(default_factory=dict)  # spelled as the service returned it
+    headers: ContentHeaders = ContentHeaders()
+    content_md5: bytes | None = None  # 16 bytes, of the whole blob
+    kind: BlobKind = BlobKind.BLOCK
+    tier: str = ""
+
+    @property
+    def version(self) -> BlobVersion:
+        """The key under which this blob's bytes may be cached."""
+        return BlobVersion(self.name, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a listing: blobs, then virtual directories as prefixes that end in ``/``."""
+
+    blobs: Sequence[BlobInfo]
+    prefixes: Sequence[str]
+    next_marker: str  # empty on the last page; a page before it may be empty
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedBlock:
+    """One entry of a blob's committed block list, in order."""
+
+    block_id: str  # as the service gave it: base64, whoever made it
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a write may happen. At most one field is set; neither means unconditionally."""
+
+    if_match: str = ""  # an ETag
+    if_absent: bool = False
+
+
+ALWAYS = Condition()
+IF_ABSENT = Condition(if_absent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a commit stores beside the bytes. It replaces all that was there."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    headers: ContentHeaders = ContentHeaders()
+    content_md5: bytes | None = None
+
+
+class BlobStore(Protocol):
+    """One container. Safe to call from many threads; create it after the last fork."""
+
+    def list_page(
+        self, prefix: str, *, delimiter: str = "", marker: str = "", max_results: int = 5000
+    ) -> ListPage:
+        """Return one page of the names that start with `prefix`, metadata included.
+
+        With ``delimiter="/"`` names are cut after the next ``/`` and given as prefixes.
+        """
+        ...
+
+    def head(self, name: str) -> BlobInfo:
+        """Return the blob's properties. Raises NotFound."""
+        ...
+
+    def read_range(
+        self, name: str, start: int, into: memoryview, *, if_match: str = "", if_none_match: str = ""
+    ) -> tuple[int, BlobInfo | None]:
+        """Fill `into` with the blob's bytes from `start` on; return how many there were, and the blob.
+
+        Fewer than ``len(into)`` only at the blob's end. With `if_none_match` equal to the
+        blob's ETag the answer is ``(0, None)`` and nothing is transferred.
+        Raises Changed if the blob no longer has the ETag `if_match`, NotFound, Archived.
+        """
+        ...
+
+    def put_blob(
+        self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
+    ) -> BlobInfo:
+        """Write a whole blob in one request; the service checks `properties.content_md5`.
+
+        Raises AlreadyExists or Changed when the condition does not hold.
+        """
+        ...
+
+    def stage_block(self, name: str, block_id: str, body: memoryview | bytes, md5: bytes) -> None:
+        """Upload one uncommitted block; the service checks `md5` (16 bytes)."""
+        ...
+
+    def commit_blocks(
+        self,
+        name: str,
+        block_ids: Sequence[str],
+        properties: Properties,
+        condition: Condition,
+        size_bytes: int,
+    ) -> BlobInfo:
+        """Make the blob exactly these blocks, staged or already committed, in this order.
+
+        Raises AlreadyExists or Changed when the condition does not hold.
+        """
+        ...
+
+    def committed_blocks(self, version: BlobVersion) -> Sequence[CommittedBlock]:
+        """Return the block list; empty for a blob written by one Put Blob. Raises Changed."""
+        ...
+
+    def set_metadata(self, version: BlobVersion, metadata: Mapping[str, str]) -> str:
+        """Replace the metadata and return the new ETag. Raises Changed."""
+        ...
+
+    def copy(
+        self, source: BlobVersion, name: str, metadata: Mapping[str, str], condition: Condition
+    ) -> BlobInfo:
+        """Copy on the service, bytes and headers, with new metadata; return when it is complete.
+
+        Raises Changed if the source changed or the condition on the target does not hold.
+        """
+        ...
+
+    def delete(self, name: str, condition: Condition) -> None:
+        """Delete the blob and its snapshots. Raises NotFound or Changed."""
+        ...
