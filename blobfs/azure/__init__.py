@@ -1,0 +1,15 @@
+"""The Blob service behind the port `blobfs.store.BlobStore`. Nobody else knows HTTP or the SDK.
+
+From the top down:
+
+    assembly     a store from what a user can say
+    store        AzureStore: one method of the port each, and recognising writes whose reply was lost
+    client       a request until it has an answer: credential, retries, counting
+    retry        which waits, how long, and when to give up
+    transport    one request, one attempt, over kept connections
+    failures     what a refusal by the service means
+    listing      a page of a listing, from XML
+    messages     requests, replies, headers and block lists as values
+    sources      where a credential and an endpoint come from
+    credentials  what a credential is, and how it authorises a request
+"""

@@ -1,0 +1,58 @@
+"""A store put together from what a user can say: an account, a container, and where secrets are."""
+
+import os
+from pathlib import Path
+
+from blobfs.azure.client import Client
+from blobfs.azure.retry import RetryPolicy
+from blobfs.azure.sources import find_login
+from blobfs.azure.store import AzureStore
+from blobfs.azure.transport import Transport
+
+
+def open_store(
+    account: str,
+    container: str,
+    *,
+    endpoint: str = "",
+    connection_string_file: Path | None = None,
+    account_key_file: Path | None = None,
+    sas_file: Path | None = None,
+    auth: str = "",
+    ca_file: Path | None = None,
+    connections: int,
+    total_seconds: float,
+    first_wait_seconds: float,
+    longest_wait_seconds: float,
+    connect_seconds: float,
+    read_seconds: float,
+) -> AzureStore:
+    """Return the store of one container, having sent nothing yet.
+
+    Credentials that no option names are looked for in the environment. Raises InvalidArgument
+    for what cannot work; `find_login` and `Transport` say what that is.
+    """
+    login = find_login(
+        account,
+        container,
+        endpoint=endpoint,
+        connection_string_file=connection_string_file,
+        account_key_file=account_key_file,
+        sas_file=sas_file,
+        auth=auth,
+        environment=os.environ,
+    )
+    transport = Transport(
+        login.endpoint,
+        container,
+        connections=connections,
+        connect_seconds=connect_seconds,
+        read_seconds=read_seconds,
+        ca_file=ca_file,
+    )
+    retry = RetryPolicy(
+        total_seconds=total_seconds,
+        first_wait_seconds=first_wait_seconds,
+        longest_wait_seconds=longest_wait_seconds,
+    )
+    return AzureStore(Client(transport, login.credential, container, retry))

@@ -1,0 +1,138 @@
+"""A request until it has an answer: with a credential, retried, and counted."""
+
+import email.utils
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from blobfs.azure.credentials import Authorization, Credential
+from blobfs.azure.failures import failure_of, is_damage
+from blobfs.azure.messages import Reply, Request
+from blobfs.azure.retry import RetryPolicy, Transient
+from blobfs.azure.transport import Interrupted, Transport
+from blobfs.errors import TimedOut, Unavailable
+
+_TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
+_NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that was carried out
+_TIMEOUTS = frozenset((408, 504))
+_CREATE_CONTAINER = "PUT container"
+
+
+class Client:
+    """Sends requests to one container. Safe to use from many threads."""
+
+    def __init__(
+        self, transport: Transport, credential: Credential, container: str, retry: RetryPolicy
+    ) -> None:
+        self._transport = transport
+        self._credential = credential
+        self._container = container
+        self._retry = retry
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()  # guards _counts
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def signed_url(self, name: str) -> str:
+        """Return an address by which the service itself can read the blob. It is a secret.
+
+        A bearer token needs nothing here: it covers the source too within one account
+        (https://learn.microsoft.com/rest/api/storageservices/copy-blob).
+        """
+        sas = self._credential.authorization().sas
+        return f"{self._transport.url(name)}?{sas}" if sas else self._transport.url(name)
+
+    def authorization(self) -> Authorization:
+        """Return what requests carry now. Raises AccessDenied when there is nothing to be had."""
+        return self._credential.authorization()
+
+    @property
+    def credential_name(self) -> str:
+        """What messages call the credential in use."""
+        return self._credential.name
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many requests of each kind were sent, repeated ones included."""
+        with self._lock:
+            return dict(self._counts)
+
+    def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
+        """Return the reply that trying again would not change, success or refusal.
+
+        Raises TimedOut or Unavailable when there was none in time.
+        """
+        call = _Call(self, request)
+        return self._retry.run(call.attempt, total_seconds=within_seconds)
+
+    def call(self, request: Request, *, within_seconds: float | None = None) -> Reply:
+        """Return the reply of a success; raise the failure that a refusal is."""
+        reply = self.ask(request, within_seconds=within_seconds)
+        self.check(request, reply)
+        return reply
+
+    def check(self, request: Request, reply: Reply) -> None:
+        """Raise the failure that a refusal is; return for a success."""
+        if not reply.ok:
+            used = self._authorization(request)
+            raise failure_of(request, reply, self._container, used, credential_name=self.credential_name)
+
+    def send(self, request: Request) -> Reply:
+        """Send once; once more if that may cure a refused credential or a body damaged on the way."""
+        reply = self._send_once(request)
+        refused = reply.status in (401, 403)
+        if is_damage(request, reply) or (refused and self._credential.renew()):
+            return self._send_once(request)
+        return reply
+
+    def _send_once(self, request: Request) -> Reply:
+        with self._lock:
+            self._counts[request.kind] += 1
+        return self._transport.send(request, self._authorization(request))
+
+    def _authorization(self, request: Request) -> Authorization:
+        return self._credential.authorization(create_container=request.kind == _CREATE_CONTAINER)
+
+
+class _Call:
+    """One request over however many attempts it takes."""
+
+    def __init__(self, client: Client, request: Request) -> None:
+        self._client = client
+        self._request = request
+        self._doubtful = False
+
+    def attempt(self) -> Reply:
+        """Return the reply. Raises Transient if another attempt may fare better."""
+        try:
+            reply = self._client.send(self._request)
+        except Interrupted as error:
+            self._doubtful |= error.sent
+            raise self._transient(str(error), timed_out=error.timed_out) from error
+        if reply.status in _TRIED_AGAIN:
+            self._doubtful |= reply.status not in _NEVER_DONE
+            reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
+            timed_out = reply.status in _TIMEOUTS
+            raise self._transient(reason, timed_out=timed_out, wait_seconds=_retry_after_seconds(reply))
+        return replace(reply, doubtful=self._doubtful)
+
+    def _transient(self, reason: str, *, timed_out: bool, wait_seconds: float = 0.0) -> Transient:
+        subject = f"{self._request.kind} {self._request.name}".strip()
+        gives = TimedOut if timed_out else Unavailable
+        return Transient(f"{subject}: {reason}", gives, wait_seconds=wait_seconds)
+
+
+def _retry_after_seconds(reply: Reply) -> float:
+    """Return how long the service asks to wait: it says so in seconds or as a date."""
+    text = reply.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, moment.timestamp() - time.time())

@@ -1,0 +1,76 @@
+"""The one policy by which a request is tried again. Nothing above or below it repeats one."""
+
+import logging
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from blobfs.errors import Failure
+
+logger = logging.getLogger(__name__)
+
+QUIET_ATTEMPTS = 2  # a reset or a busy server now and then is normal; more is worth a warning
+
+Result = TypeVar("Result")
+
+
+class Transient(Exception):
+    """An attempt failed in a way that another may cure; the message says how."""
+
+    def __init__(self, reason: str, gives: type[Failure], *, wait_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.gives = gives  # what the caller gets when no attempt cures it
+        self.wait_seconds = wait_seconds  # at least, as the service asked
+
+
+class RetryPolicy:
+    """Exponential waits with full jitter, until a total time would be passed."""
+
+    def __init__(
+        self, *, total_seconds: float, first_wait_seconds: float, longest_wait_seconds: float
+    ) -> None:
+        self._backoff = wait_random_exponential(multiplier=first_wait_seconds, max=longest_wait_seconds)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(Transient),
+            stop=stop_before_delay(total_seconds),
+            wait=self._wait_seconds,
+            before_sleep=_report,
+            retry_error_callback=_give_up,
+        )
+
+    def run(self, attempt: Callable[[], Result], *, total_seconds: float | None = None) -> Result:
+        """Return what `attempt` returns once it does not raise Transient. Blocks and waits in between.
+
+        Raises the failure that the last Transient named when the time is over.
+        """
+        if total_seconds is None:
+            return self._retrying(attempt)
+        return self._retrying.copy(stop=stop_before_delay(total_seconds))(attempt)
+
+    def _wait_seconds(self, state: RetryCallState) -> float:
+        return max(self._backoff(state), _cause(state).wait_seconds)
+
+
+def _cause(state: RetryCallState) -> Transient:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Transient)
+    return error
+
+
+def _report(state: RetryCallState) -> None:
+    level = logging.INFO if state.attempt_number <= QUIET_ATTEMPTS else logging.WARNING
+    number, wait_seconds = state.attempt_number, state.upcoming_sleep
+    logger.log(level, "attempt %d failed, next in %.1f s: %s", number, wait_seconds, _cause(state))
+
+
+def _give_up(state: RetryCallState) -> NoReturn:
+    cause = _cause(state)
+    seconds = state.seconds_since_start or 0.0
+    raise cause.gives(f"{cause}; gave up after {state.attempt_number} attempts in {seconds:.0f} s") from cause

@@ -1,0 +1,305 @@
+"""The port, implemented for the Blob service: one method each, and recognising what was already done."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from blobfs.azure.client import Client
+from blobfs.azure.credentials import Authorization
+from blobfs.azure.listing import parse_page
+from blobfs.azure.messages import (
+    Request,
+    base64_text,
+    blob_info,
+    block_list_xml,
+    committed_blocks_of,
+    condition_headers,
+    metadata_headers,
+    property_headers,
+    quoted,
+    written_info,
+)
+from blobfs.errors import Changed, Unavailable
+from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties
+
+PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
+COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account copies are nearly always instant
+
+_CONFLICTS = frozenset((409, 412))
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the credential in use allows."""
+
+    read_only: bool
+    reason: str  # why it is so, naming the credential
+
+
+class AzureStore:
+    """One container, by `blobfs.store.BlobStore`. Connects with the first request."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests of each kind were sent, repeated ones included."""
+        return self._client.counts
+
+    def probe(self, prefix: str = "", *, within_seconds: float = PROBE_SECONDS) -> Access:
+        """Check that the container answers, by listing one blob, and return what the credential allows.
+
+        A listing, because the SAS of a container may not read the container's properties.
+        Raises NotFound (no container), AccessDenied, TimedOut, Unavailable.
+        """
+        self._client.call(_list_request(prefix, max_results=1), within_seconds=within_seconds)
+        return _access(self._client.authorization(), self._client.credential_name)
+
+    def create_container(self) -> None:
+        """Create the container unless it exists. Raises AccessDenied, Busy."""
+        request = Request("PUT container", "PUT", query={"restype": "container"})
+        reply = self._client.ask(request)
+        if reply.error_code != "ContainerAlreadyExists":
+            self._client.check(request, reply)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def list_page(
+        self, prefix: str, *, delimiter: str = "", marker: str = "", max_results: int = 5000
+    ) -> ListPage:
+        """See `BlobStore.list_page`."""
+        request = _list_request(prefix, delimiter=delimiter, marker=marker, max_results=max_results)
+        return parse_page(self._client.call(request).body)
+
+    def head(self, name: str) -> BlobInfo:
+        """See `BlobStore.head`."""
+        return blob_info(name, self._client.call(Request("HEAD blob", "HEAD", name)).headers)
+
+    def read_range(
+        self, name: str, start: int, into: memoryview, *, if_match: str = "", if_none_match: str = ""
+    ) -> tuple[int, BlobInfo | None]:
+        """See `BlobStore.read_range`. The service does not tell the tier here."""
+        conditions = _read_conditions(if_match, if_none_match)
+        if not into:
+            return 0, self._info_unless(name, conditions)
+        span = {"x-ms-range": f"bytes={start}-{start + len(into) - 1}"}
+        request = Request("GET blob", "GET", name, headers={**span, **conditions}, into=into)
+        reply = self._client.ask(request)
+        if reply.status == 304:
+            return 0, None
+        if reply.status == 416:  # nothing there: an empty blob, or a start beyond the end
+            return 0, self._info_unless(name, conditions)
+        self._client.check(request, reply)
+        info = blob_info(name, reply.headers)
+        _require_span(reply.headers, start, reply.received_bytes, info)
+        return reply.received_bytes, info
+
+    def put_blob(
+        self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
+    ) -> BlobInfo:
+        """See `BlobStore.put_blob`."""
+        size_bytes = memoryview(body).nbytes
+        md5 = properties.content_md5
+        headers = {
+            "x-ms-blob-type": "BlockBlob",
+            **({"Content-MD5": base64_text(md5)} if md5 else {}),
+            **property_headers(properties),
+            **condition_headers(condition),
+        }
+        request = Request("PUT blob", "PUT", name, headers=headers, body=body)
+
+        def landed(info: BlobInfo) -> bool:
+            # The service stores the checksum of every Put Blob, given or not.
+            expected = md5 or hashlib.md5(body, usedforsecurity=False).digest()
+            return info.content_md5 == expected and _is_written(info, size_bytes, properties.metadata)
+
+        return written_info(name, self._write(request, landed), size_bytes, properties)
+
+    def stage_block(self, name: str, block_id: str, body: memoryview | bytes, md5: bytes) -> None:
+        """See `BlobStore.stage_block`."""
+        query = {"comp": "block", "blockid": block_id}
+        headers = {"Content-MD5": base64_text(md5)}
+        self._client.call(Request("PUT block", "PUT", name, query=query, headers=headers, body=body))
+
+    def commit_blocks(
+        self,
+        name: str,
+        block_ids: Sequence[str],
+        properties: Properties,
+        condition: Condition,
+        size_bytes: int,
+    ) -> BlobInfo:
+        """See `BlobStore.commit_blocks`."""
+        body = block_list_xml(block_ids)
+        headers = {
+            "Content-MD5": base64_text(hashlib.md5(body, usedforsecurity=False).digest()),
+            **property_headers(properties),
+            **condition_headers(condition),
+        }
+        query = {"comp": "blocklist"}
+        request = Request("PUT block list", "PUT", name, query=query, headers=headers, body=body)
+
+        def landed(info: BlobInfo) -> bool:
+            same = info.content_md5 == properties.content_md5
+            if not (same and _is_written(info, size_bytes, properties.metadata)):
+                return False
+            return [block.block_id for block in self.committed_blocks(info.version)] == list(block_ids)
+
+        return written_info(name, self._write(request, landed), size_bytes, properties)
+
+    def committed_blocks(self, version: BlobVersion) -> Sequence[CommittedBlock]:
+        """See `BlobStore.committed_blocks`."""
+        query = {"comp": "blocklist", "blocklisttype": "committed"}
+        reply = self._client.call(Request("GET block list", "GET", version.name, query=query))
+        # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
+        if reply.headers.get("ETag", version.etag).strip('"') != version.etag:
+            raise Changed(f"{version.name}: the blob was replaced by somebody else")
+        return committed_blocks_of(reply.body)
+
+    def set_metadata(self, version: BlobVersion, metadata: Mapping[str, str]) -> str:
+        """See `BlobStore.set_metadata`."""
+        headers = {"If-Match": quoted(version.etag), **metadata_headers(metadata)}
+        request = Request("PUT metadata", "PUT", version.name, query={"comp": "metadata"}, headers=headers)
+        answer = self._write(request, lambda info: _same_metadata(info.metadata, metadata))
+        return answer["ETag"].strip('"')
+
+    def copy(
+        self, source: BlobVersion, name: str, metadata: Mapping[str, str], condition: Condition
+    ) -> BlobInfo:
+        """See `BlobStore.copy`."""
+        original = self._pinned(source)
+        headers = {
+            "x-ms-copy-source": self._client.signed_url(source.name),
+            "x-ms-source-if-match": quoted(source.etag),
+            **metadata_headers(metadata),
+            **condition_headers(condition),
+        }
+        request = Request("PUT copy", "PUT", name, headers=headers)
+
+        def landed(info: BlobInfo) -> bool:
+            same = info.content_md5 == original.content_md5
+            return same and _is_written(info, original.size_bytes, metadata)
+
+        answer = self._write(request, landed)
+        info = self._completed_copy(name, answer.get("x-ms-copy-id", ""))
+        if info.size_bytes != original.size_bytes:
+            sizes = f"{info.size_bytes} bytes instead of {original.size_bytes}"
+            raise Unavailable(f"{name}: the copy of {source.name} has {sizes}")
+        return self._with_metadata(info, metadata)
+
+    def delete(self, name: str, condition: Condition) -> None:
+        """See `BlobStore.delete`."""
+        headers = {"x-ms-delete-snapshots": "include", **condition_headers(condition)}
+        request = Request("DELETE blob", "DELETE", name, headers=headers)
+        reply = self._client.ask(request)
+        if reply.doubtful and not reply.ok and self._is_gone(name):
+            return
+        self._client.check(request, reply)
+
+    def _write(self, request: Request, landed: Callable[[BlobInfo], bool]) -> Mapping[str, str]:
+        """Send a write; return the headers of its reply, or of the HEAD that shows it done already.
+
+        A write whose reply was lost and whose repetition meets its own result is not a conflict:
+        `landed` says whether the blob is what the write makes.
+        """
+        reply = self._client.ask(request)
+        if reply.doubtful and reply.status in _CONFLICTS:
+            found = self._client.ask(Request("HEAD blob", "HEAD", request.name))
+            if found.ok and landed(blob_info(request.name, found.headers)):
+                return found.headers
+        self._client.check(request, reply)
+        return reply.headers
+
+    def _is_gone(self, name: str) -> bool:
+        return self._client.ask(Request("HEAD blob", "HEAD", name)).error_code == "BlobNotFound"
+
+    def _info_unless(self, name: str, conditions: Mapping[str, str]) -> BlobInfo | None:
+        """Return the blob's properties; None if it still has the ETag that makes them uninteresting."""
+        request = Request("HEAD blob", "HEAD", name, headers=conditions)
+        reply = self._client.ask(request)
+        if reply.status == 304:
+            return None
+        self._client.check(request, reply)
+        return blob_info(name, reply.headers)
+
+    def _pinned(self, version: BlobVersion) -> BlobInfo:
+        """Return the properties of exactly this version. Raises Changed, NotFound."""
+        info = self.head(version.name)  # without If-Match, which a missing blob may answer with 412
+        if info.etag != version.etag:
+            raise Changed(f"{version.name}: the blob was replaced by somebody else")
+        return info
+
+    def _completed_copy(self, name: str, copy_id: str) -> BlobInfo:
+        """Wait until the service has finished the copy; return the blob. Raises Changed, Unavailable."""
+        wait_seconds, longest_seconds = COPY_POLL_SECONDS
+        while True:
+            headers = self._client.call(Request("HEAD blob", "HEAD", name)).headers
+            if headers.get("x-ms-copy-id", "") != copy_id:
+                raise Changed(f"{name}: somebody else wrote here during the copy")
+            status = headers.get("x-ms-copy-status", "")
+            if status == "success":
+                return blob_info(name, headers)
+            if status != "pending":
+                description = headers.get("x-ms-copy-status-description", "no reason given")
+                raise Unavailable(f"{name}: the service's copy ended as {status or 'unknown'}: {description}")
+            time.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, longest_seconds)
+
+    def _with_metadata(self, info: BlobInfo, metadata: Mapping[str, str]) -> BlobInfo:
+        """Return the copy with this metadata: a copy asked for without any takes its source's."""
+        if _same_metadata(info.metadata, metadata):
+            return info
+        self.set_metadata(info.version, metadata)
+        return self.head(info.name)
+
+
+def _list_request(prefix: str, *, delimiter: str = "", marker: str = "", max_results: int) -> Request:
+    query = {
+        "restype": "container",
+        "comp": "list",
+        "include": "metadata",
+        "maxresults": str(max_results),
+        "prefix": prefix,
+        "delimiter": delimiter,
+        "marker": marker,
+    }
+    return Request("LIST", "GET", query={key: value for key, value in query.items() if value})
+
+
+def _read_conditions(if_match: str, if_none_match: str) -> dict[str, str]:
+    wanted = {"If-Match": if_match, "If-None-Match": if_none_match}
+    return {header: quoted(etag) for header, etag in wanted.items() if etag}
+
+
+def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:
+    """Raise Unavailable if the bytes received are not those asked for."""
+    whole = f"bytes 0-{info.size_bytes - 1}/{info.size_bytes}"
+    expected = f"bytes {start}-{start + received_bytes - 1}/{info.size_bytes}"
+    if headers.get("Content-Range", whole) != expected:
+        raise Unavailable(f"{info.name}: asked for {expected}, and the service sent something else")
+
+
+def _is_written(info: BlobInfo, size_bytes: int, metadata: Mapping[str, str]) -> bool:
+    return info.size_bytes == size_bytes and _same_metadata(info.metadata, metadata)
+
+
+def _same_metadata(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
+    # The service compares keys without regard to case, and may spell them its own way.
+    return _with_lower_keys(left) == _with_lower_keys(right)
+
+
+def _with_lower_keys(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key.lower(): value for key, value in metadata.items()}
+
+
+def _access(used: Authorization, name: str) -> Access:
+    if not used.sas and not used.bearer:
+        return Access(read_only=True, reason=f"{name} can only read")
+    letters = used.permissions
+    if letters is None:
+        return Access(read_only=False, reason=f"the {name} may write, as far as it shows")
+    return Access(read_only="w" not in letters, reason=f"the {name} has the permissions {letters!r}")

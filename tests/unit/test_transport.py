@@ -1,0 +1,628 @@
+"""Requests over a bad network: a scripted server answers, breaks off, or stays silent."""
+
+import base64
+import hashlib
+import logging
+import os
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from certificates import make_certificate
+
+from blobfs.azure.assembly import open_store
+from blobfs.azure.store import AzureStore
+from blobfs.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Busy,
+    Changed,
+    Damaged,
+    Failure,
+    InvalidArgument,
+    InvalidName,
+    NameTooLong,
+    NoSpace,
+    NotFound,
+    NotPermitted,
+    TimedOut,
+    Unavailable,
+)
+from blobfs.store import ALWAYS, IF_ABSENT, BlobVersion, Condition, Properties
+
+SAS = "sv=2022-11-02&sp=racwdl&sig=SECRET"
+MODIFIED = "Sun, 22 Nov 2026 10:20:53 GMT"
+WRITTEN = {"ETag": '"0x2"', "Last-Modified": MODIFIED}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server does with one request."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    breaks_off_after: int | None = None  # bytes of the body, then the connection is reset
+
+
+LOST = Answer(0)  # the request is received whole, and the connection reset
+SILENCE = Answer(-1)  # nothing happens until the test is over
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at_seconds: float
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Answers requests in the order of a script; its last answer is for all that follow."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ScriptedHandler)
+        self.script: list[Answer] = []
+        self.seen: list[Seen] = []
+        self.over = threading.Event()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: these clients break off on purpose."""
+
+    def answers(self, *script: Answer) -> None:
+        self.script = list(script)
+
+    def next_answer(self) -> Answer:
+        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+
+
+class ScriptedHandler(BaseHTTPRequestHandler):
+    server: ScriptedServer
+    protocol_version = "HTTP/1.1"
+
+    def serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.seen.append(Seen(self.command, self.path, dict(self.headers), body, time.monotonic()))
+        answer = self.server.next_answer()
+        if answer is SILENCE:
+            self.server.over.wait()
+        if answer.status > 0:
+            self.send_answer(answer)
+        if answer.status <= 0 or answer.breaks_off_after is not None:
+            self.reset()
+
+    do_GET = do_HEAD = do_PUT = do_DELETE = do_CONNECT = serve  # noqa: N815
+
+    def send_answer(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: answer.breaks_off_after])
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serving(server: ScriptedServer) -> Iterator[ScriptedServer]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    yield from serving(ScriptedServer())
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return make_certificate(tmp_path)
+
+
+@pytest.fixture
+def tls_server(certificate: tuple[Path, Path]) -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    yield from serving(server)
+
+
+@pytest.fixture
+def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStore]]:
+    """Return a function that opens a store at an endpoint, with few connections and little patience."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", SAS)
+    opened: list[AzureStore] = []
+
+    def open_endpoint(
+        endpoint: str,
+        *,
+        total_seconds: float = 30.0,
+        ca_file: Path | None = None,
+        sas_file: Path | None = None,
+    ) -> AzureStore:
+        store = open_store(
+            "acct",
+            "box",
+            endpoint=endpoint,
+            ca_file=ca_file,
+            sas_file=sas_file,
+            connections=1,
+            total_seconds=total_seconds,
+            first_wait_seconds=0.001,
+            longest_wait_seconds=0.01,
+            connect_seconds=5.0,
+            read_seconds=1.0,
+        )
+        opened.append(store)
+        return store
+
+    yield open_endpoint
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_at: Callable[..., AzureStore], server: ScriptedServer) -> AzureStore:
+    return open_at(f"http://127.0.0.1:{server.server_port}")
+
+
+def ranged(body: bytes, *, breaks_off_after: int | None = None) -> Answer:
+    headers = {**WRITTEN, "Content-Range": f"bytes 0-{len(body) - 1}/{len(body)}"}
+    return Answer(206, headers, body, breaks_off_after)
+
+
+def error(status: int, code: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, {"x-ms-error-code": code, **(headers or {})})
+
+
+def head_of(body: bytes, metadata: dict[str, str] | None = None) -> Answer:
+    kept = {f"x-ms-meta-{key}": value for key, value in (metadata or {}).items()}
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    return Answer(200, {**WRITTEN, "Content-Length": str(len(body)), "Content-MD5": md5, **kept})
+
+
+def properties_of(body: bytes, metadata: dict[str, str] | None = None) -> Properties:
+    return Properties(metadata=metadata or {}, content_md5=hashlib.md5(body).digest())
+
+
+# What is tried again
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_busy_server_is_asked_again(server: ScriptedServer, store: AzureStore, status: int) -> None:
+    server.answers(error(status, "ServerBusy"), head_of(b"1"))
+    assert store.head("x").size_bytes == 1
+    assert store.requests == {"HEAD blob": 2}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 411, 412, 501])
+def test_refusal_is_not_asked_again(server: ScriptedServer, store: AzureStore, status: int) -> None:
+    server.answers(error(status, "Whatever"))
+    with pytest.raises(Failure, match=f"x: .*HTTP {status} Whatever"):
+        store.head("x")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "name", "failure"),
+    [
+        (400, "InvalidUri", "x" * 1025, NameTooLong),
+        (414, "", "x" * 1025, NameTooLong),
+        (400, "InvalidResourceName", "x", InvalidName),
+        (400, "OutOfRangeInput", "x", InvalidName),
+        (400, "MetadataTooLarge", "x", NoSpace),
+        (400, "InvalidHeaderValue", "x", InvalidArgument),
+        (403, "AuthorizationFailure", "x", AccessDenied),
+        (401, "", "x", AccessDenied),
+        (404, "", "x", NotFound),
+        (409, "BlobImmutableDueToPolicy", "x", NotPermitted),
+        (409, "LeaseAlreadyPresent", "x", Busy),
+        (409, "SomethingNew", "x", Busy),
+        (412, "LeaseIdMissing", "x", Busy),
+        (412, "ConditionNotMet", "x", Changed),
+        (413, "RequestBodyTooLarge", "x", NoSpace),
+        (501, "NotImplemented", "x", Unavailable),
+    ],
+)
+def test_refusal_becomes_the_failure_that_it_means(
+    server: ScriptedServer, store: AzureStore, status: int, code: str, name: str, failure: type[Failure]
+) -> None:
+    server.answers(error(status, code))
+    with pytest.raises(failure) as raised:
+        store.put_blob(name, b"", Properties(), ALWAYS)
+    assert type(raised.value) is failure
+
+
+def test_server_is_left_alone_as_long_as_it_asks(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(error(503, "ServerBusy", {"Retry-After": "1"}), head_of(b"1"))
+    store.head("x")
+    first, second = server.seen
+    assert second.at_seconds - first.at_seconds >= 1.0
+
+
+def test_server_that_asks_for_too_long_a_wait_is_not_waited_for(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    server.answers(error(503, "ServerBusy", {"Retry-After": "Sun, 22 Nov 2099 10:20:53 GMT"}))
+    with pytest.raises(Unavailable, match="gave up after 1 attempts"):
+        store.head("x")
+
+
+def test_every_attempt_has_an_id_of_its_own(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(error(503, "ServerBusy"), error(404, "BlobNotFound"))
+    with pytest.raises(NotFound) as failure:
+        store.head("x")
+    first, second = (seen.headers["x-ms-client-request-id"] for seen in server.seen)
+    assert first != second
+    assert second in str(failure.value)
+
+
+def test_server_that_stays_busy_is_unavailable(
+    server: ScriptedServer, open_at: Callable[..., AzureStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_at(f"http://127.0.0.1:{server.server_port}", total_seconds=0.2)
+    server.answers(error(503, "ServerBusy"))
+    with pytest.raises(Unavailable, match=r"HEAD blob x: HTTP 503 ServerBusy.*gave up after \d+ attempts"):
+        store.head("x")
+    caplog.clear()
+
+
+def test_silent_server_is_a_timeout(server: ScriptedServer, open_at: Callable[..., AzureStore]) -> None:
+    store = open_at(f"http://127.0.0.1:{server.server_port}", total_seconds=0.2)
+    server.answers(SILENCE)
+    with pytest.raises(TimedOut, match="did not answer in time"):
+        store.head("x")
+
+
+def test_nobody_listening_is_unavailable(
+    open_at: Callable[..., AzureStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    store = open_at(f"http://127.0.0.1:{port}")
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: .*Connection refused"):
+        store.probe(within_seconds=0.1)
+    caplog.clear()
+
+
+def test_host_that_does_not_exist_asks_about_the_account(
+    open_at: Callable[..., AzureStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_at("https://account.invalid")
+    with pytest.raises(Unavailable, match=r"account\.invalid cannot be found .* is the account's name right"):
+        store.probe(within_seconds=0.05)
+    caplog.clear()
+
+
+# Bodies
+
+
+def test_body_that_breaks_off_is_fetched_again(server: ScriptedServer, store: AzureStore) -> None:
+    body = bytes(range(256)) * 1000
+    cuts = [0, 1, 100_000, len(body) - 1]
+    server.answers(*(ranged(body, breaks_off_after=cut) for cut in cuts), ranged(body))
+    buffer = bytearray(len(body))
+    assert store.read_range("x", 0, memoryview(buffer))[0] == len(body)
+    assert bytes(buffer) == body
+    assert store.requests == {"GET blob": 5}
+
+
+def test_listing_that_breaks_off_is_fetched_again(server: ScriptedServer, store: AzureStore) -> None:
+    body = b"<EnumerationResults><Blobs/><NextMarker>m</NextMarker></EnumerationResults>"
+    server.answers(Answer(200, {}, body, breaks_off_after=20), Answer(200, {}, body))
+    assert store.list_page("").next_marker == "m"
+
+
+def test_bytes_that_were_not_asked_for_are_never_taken(
+    server: ScriptedServer, open_at: Callable[..., AzureStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_at(f"http://127.0.0.1:{server.server_port}", total_seconds=0.2)
+    buffer = memoryview(bytearray(4))
+    server.answers(ranged(b"0123"))
+    with pytest.raises(Unavailable, match="asked for bytes 8-11"):
+        store.read_range("x", 8, buffer)
+    server.answers(Answer(200, WRITTEN, b"0123"))
+    with pytest.raises(Unavailable, match="something else"):
+        store.read_range("x", 8, buffer)
+    server.answers(ranged(b"0123456789"))
+    with pytest.raises(Unavailable, match="not of the length"):
+        store.read_range("x", 0, buffer)
+    caplog.clear()
+
+
+def test_reply_that_makes_no_sense_is_unavailable(server: ScriptedServer, store: AzureStore) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.head("x"),
+        lambda: store.put_blob("x", b"", Properties(), ALWAYS),
+        lambda: store.list_page(""),
+        lambda: store.committed_blocks(BlobVersion("x", "0x2")),
+    ]
+    for call in calls:
+        server.answers(Answer(200, {"Last-Modified": "yesterday"}, b"<html>"))
+        with pytest.raises(Unavailable, match="makes no sense"):
+            call()
+
+
+def test_large_body_arrives_whole_and_again_when_its_reply_is_lost(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    body = bytes(range(256)) * 20_001
+    server.answers(LOST, Answer(201, WRITTEN))
+    store.stage_block("x", "aWQ=", memoryview(body), hashlib.md5(body).digest())
+    assert [seen.body == body for seen in server.seen] == [True, True]
+
+
+def test_body_found_damaged_is_sent_once_more(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(error(400, "Md5Mismatch"), Answer(201, WRITTEN))
+    store.stage_block("x", "aWQ=", b"1", hashlib.md5(b"1").digest())
+    server.answers(error(400, "Md5Mismatch"))
+    with pytest.raises(Damaged):
+        store.stage_block("x", "aWQ=", b"1", hashlib.md5(b"1").digest())
+    assert len(server.seen) == 4
+
+
+def test_connection_is_kept_after_a_whole_reply_and_only_then(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    ports: list[int] = []
+    server.process_request_thread = lambda request, address: (  # type: ignore[method-assign]
+        ports.append(address[1]),
+        ThreadingHTTPServer.process_request_thread(server, request, address),
+    )
+    server.answers(
+        ranged(b"0123"),
+        error(404, "BlobNotFound"),
+        head_of(b""),
+        ranged(b"0123", breaks_off_after=1),
+        ranged(b"0123"),
+    )
+    buffer = memoryview(bytearray(4))
+    store.read_range("x", 0, buffer)
+    with pytest.raises(NotFound):
+        store.head("x")
+    store.head("x")
+    assert len(ports) == 1
+    store.read_range("x", 0, buffer)
+    assert len(ports) == 2
+
+
+# Writes whose reply is lost
+
+
+def test_put_whose_reply_was_lost_is_recognised(server: ScriptedServer, store: AzureStore) -> None:
+    found = head_of(b"body", {"K": "v"})
+    server.answers(LOST, error(409, "BlobAlreadyExists"), found)
+    info = store.put_blob("x", b"body", properties_of(b"body", {"k": "v"}), IF_ABSENT)
+    assert (info.etag, info.size_bytes) == ("0x2", 4)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [head_of(b"other"), head_of(b"body"), head_of(b"body", {"k": "w"}), error(404, "BlobNotFound")],
+)
+def test_put_that_somebody_else_beat_is_a_conflict(
+    server: ScriptedServer, store: AzureStore, found: Answer
+) -> None:
+    server.answers(LOST, error(409, "BlobAlreadyExists"), found)
+    with pytest.raises(AlreadyExists):
+        store.put_blob("x", b"body", properties_of(b"body", {"k": "v"}), IF_ABSENT)
+
+
+def test_conflict_without_a_lost_reply_is_believed_at_once(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(error(412, "ConditionNotMet"))
+    with pytest.raises(Changed):
+        store.put_blob("x", b"body", properties_of(b"body"), Condition(if_match="0x1"))
+    server.answers(error(429, "TooManyRequests"), error(412, "ConditionNotMet"))
+    with pytest.raises(AlreadyExists):
+        store.put_blob("x", b"body", properties_of(b"body"), IF_ABSENT)
+    assert {seen.method for seen in server.seen} == {"PUT"}
+
+
+def test_commit_whose_reply_was_lost_is_recognised_by_its_blocks(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    def block_list(*ids: str) -> Answer:
+        blocks = "".join(f"<Block><Name>{i}</Name><Size>1</Size></Block>" for i in ids)
+        body = f"<BlockList><CommittedBlocks>{blocks}</CommittedBlocks></BlockList>".encode()
+        return Answer(200, WRITTEN, body)
+
+    script = [error(500, "OperationTimedOut"), error(412, "ConditionNotMet"), head_of(b"12")]
+    condition = Condition(if_match="0x1")
+    server.answers(*script, block_list("a", "b"))
+    info = store.commit_blocks("x", ["a", "b"], properties_of(b"12"), condition, 2)
+    assert info.etag == "0x2"
+    server.answers(*script, block_list("b", "a"))
+    with pytest.raises(Changed):
+        store.commit_blocks("x", ["a", "b"], properties_of(b"12"), condition, 2)
+
+
+def test_metadata_whose_reply_was_lost_is_recognised(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(LOST, error(412, "ConditionNotMet"), head_of(b"", {"k": "v"}))
+    assert store.set_metadata(BlobVersion("x", "0x1"), {"k": "v"}) == "0x2"
+
+
+def test_delete_whose_reply_was_lost_is_recognised(server: ScriptedServer, store: AzureStore) -> None:
+    gone = error(404, "BlobNotFound")
+    server.answers(LOST, gone, gone)
+    store.delete("x", ALWAYS)
+    server.answers(LOST, error(412, "ConditionNotMet"), gone)
+    store.delete("x", Condition(if_match="0x1"))
+    server.answers(LOST, error(412, "ConditionNotMet"), head_of(b"newer"))
+    with pytest.raises(Changed):
+        store.delete("x", Condition(if_match="0x1"))
+    server.answers(gone)
+    with pytest.raises(NotFound):
+        store.delete("x", ALWAYS)
+
+
+# Copies that the service makes in its own time
+
+
+def copied(status: str, copy_id: str = "id", body: bytes = b"body") -> Answer:
+    headers = {
+        "x-ms-copy-id": copy_id,
+        "x-ms-copy-status": status,
+        "x-ms-copy-status-description": "500 Oops",
+    }
+    found = head_of(body, {"k": "v"})
+    return Answer(200, {**found.headers, **headers})
+
+
+ACCEPTED = Answer(202, {**WRITTEN, "x-ms-copy-id": "id", "x-ms-copy-status": "pending"})
+SOURCE = BlobVersion("s", "0x2")
+
+
+def test_copy_returns_when_the_service_has_finished_it(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(head_of(b"body"), ACCEPTED, copied("pending"), copied("pending"), copied("success"))
+    assert store.copy(SOURCE, "t", {"k": "v"}, IF_ABSENT).size_bytes == 4
+    request = server.seen[1]
+    assert request.headers["x-ms-copy-source"].endswith(f"/box/s?{SAS}")
+    assert request.headers["x-ms-source-if-match"] == '"0x2"'
+    assert request.headers["If-None-Match"] == "*"
+
+
+def test_copy_whose_reply_was_lost_is_recognised(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(head_of(b"body"), LOST, error(409, "BlobAlreadyExists"), copied("success"))
+    assert store.copy(SOURCE, "t", {"k": "v"}, IF_ABSENT).size_bytes == 4
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure", "reason"),
+    [
+        (copied("failed"), Unavailable, "t: the service's copy ended as failed: 500 Oops"),
+        (copied("aborted"), Unavailable, "ended as aborted"),
+        (copied("success", copy_id="other"), Changed, "somebody else wrote"),
+        (copied("success", body=b"bod"), Unavailable, "3 bytes instead of 4"),
+    ],
+)
+def test_copy_that_did_not_succeed_is_a_failure(
+    server: ScriptedServer, store: AzureStore, outcome: Answer, failure: type[Failure], reason: str
+) -> None:
+    server.answers(head_of(b"body"), ACCEPTED, outcome)
+    with pytest.raises(failure, match=reason):
+        store.copy(SOURCE, "t", {"k": "v"}, ALWAYS)
+
+
+# Secrets, certificates and proxies
+
+
+def test_no_secret_is_in_a_message_or_a_log(
+    server: ScriptedServer, open_at: Callable[..., AzureStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    store = open_at(f"http://127.0.0.1:{server.server_port}", total_seconds=0.1)
+    body = b"<Error><Code>AuthenticationFailed</Code><Message>sig=SECRET</Message></Error>"
+    for answer in (
+        Answer(403, {}, body),
+        error(503, "ServerBusy"),
+        LOST,
+        ranged(b"0123", breaks_off_after=1),
+    ):
+        server.answers(answer)
+        with pytest.raises(Failure) as failure:
+            store.read_range("x", 0, memoryview(bytearray(4)))
+        causes = [failure.value, failure.value.__cause__]
+        assert not any("SECRET" in f"{cause} {cause!r}" for cause in causes)
+    assert all("sig=SECRET" in seen.path for seen in server.seen)
+    assert caplog.records
+    assert "SECRET" not in caplog.text
+    caplog.clear()
+
+
+def test_refused_sas_is_named_by_its_source(server: ScriptedServer, store: AzureStore) -> None:
+    server.answers(error(403, "AuthorizationPermissionMismatch"))
+    with pytest.raises(AccessDenied, match="SAS from AZURE_STORAGE_SAS_TOKEN lacks the permission"):
+        store.head("x")
+
+
+def test_refused_sas_is_read_again_from_its_file(
+    server: ScriptedServer,
+    open_at: Callable[..., AzureStore],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "sas"
+    path.write_text(SAS)
+    path.chmod(0o600)
+    store = open_at(f"http://127.0.0.1:{server.server_port}", sas_file=path)
+    before = path.stat()
+    path.write_text(SAS.replace("SECRET", "SECOND"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    server.answers(error(403, "AuthenticationFailed"), head_of(b"1"))
+    assert store.head("x").size_bytes == 1
+    assert [seen.path.endswith("sig=SECOND") for seen in server.seen] == [False, True]
+
+
+def test_certificate_of_an_unknown_authority_is_refused_at_once(
+    tls_server: ScriptedServer, open_at: Callable[..., AzureStore]
+) -> None:
+    store = open_at(f"https://127.0.0.1:{tls_server.server_port}")
+    with pytest.raises(Unavailable, match=r"not trusted .*--ca-file"):
+        store.head("x")
+    assert store.requests == {"HEAD blob": 1}
+
+
+@pytest.mark.parametrize("source", ["--ca-file", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_authority_is_trusted_from_each_place_that_may_name_it(
+    tls_server: ScriptedServer,
+    certificate: tuple[Path, Path],
+    open_at: Callable[..., AzureStore],
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:
+    ca_file = certificate[0] if source == "--ca-file" else None
+    if ca_file is None:
+        monkeypatch.setenv(source, str(certificate[0]))
+    store = open_at(f"https://127.0.0.1:{tls_server.server_port}", ca_file=ca_file)
+    body = bytes(range(256)) * 1000
+    tls_server.answers(ranged(body))
+    buffer = bytearray(len(body))
+    assert store.read_range("x", 0, memoryview(buffer))[0] == len(body)
+    assert bytes(buffer) == body
+
+
+def test_missing_file_of_certificates_is_named(open_at: Callable[..., AzureStore], tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"no file of certificates .*absent"):
+        open_at("https://127.0.0.1:1", ca_file=tmp_path / "absent")
+
+
+def test_https_goes_through_the_proxy_and_the_loopback_does_not(
+    server: ScriptedServer,
+    open_at: Callable[..., AzureStore],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    server.answers(error(403, ""))
+    with pytest.raises(Unavailable):
+        open_at("https://blob.example.org").probe(within_seconds=0.05)
+    assert {(seen.method, seen.path) for seen in server.seen} == {("CONNECT", "blob.example.org:443")}
+    server.answers(head_of(b"1"))
+    assert open_at(f"http://127.0.0.1:{server.server_port}").head("x").size_bytes == 1
+    caplog.clear()
