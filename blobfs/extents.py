@@ -1,0 +1,108 @@
+"""A file as a row of extents: where each stretch of its bytes is now. Pure: no I/O.
+
+Every extent becomes one block (a hole, several) when the file is committed, so an edit
+replaces extents and leaves the others, whoever wrote them, as they are.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from blobfs.memory import Buffer
+from blobfs.transfers import Transfer
+
+
+@dataclass(slots=True, eq=False)
+class Extent:
+    """A stretch of a file.
+
+    The bytes are in `buffer`, or in the block `block_id` on the service, or in the committed
+    blob at `base_offset`, or in several of them at once; in none of them, it is a hole.
+    """
+
+    start: int
+    length: int
+    buffer: Buffer | None = None
+    block_id: str = ""  # staged, or committed where base_offset says
+    base_offset: int = -1  # -1: not in the committed blob
+    staging: Transfer | None = None  # under way from `buffer`, which must not change meanwhile
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last byte."""
+        return self.start + self.length
+
+    @property
+    def is_committed(self) -> bool:
+        """The committed blob has these bytes."""
+        return self.base_offset >= 0
+
+    @property
+    def is_hole(self) -> bool:
+        """Zeros that nobody wrote."""
+        return self.buffer is None and not self.block_id and not self.is_committed
+
+    @property
+    def is_dirty(self) -> bool:
+        """Only this process has the bytes."""
+        return self.buffer is not None and not self.block_id and not self.is_committed
+
+    @property
+    def is_droppable(self) -> bool:
+        """The buffer is only a copy of what the service has."""
+        return self.buffer is not None and self.staging is None and not self.is_dirty
+
+    def part(self, start: int, end: int) -> "Extent":
+        """Return a piece that is still in the committed blob, or a hole; its block id is gone."""
+        offset = self.base_offset + start - self.start if self.is_committed else -1
+        return Extent(start, end - start, base_offset=offset)
+
+
+class Extents:
+    """Extents in order, without gaps, from offset 0 to the end of the file."""
+
+    def __init__(self, extents: Iterable[Extent] = ()) -> None:
+        self._extents = list(extents)
+
+    def __iter__(self) -> Iterator[Extent]:
+        return iter(self._extents)
+
+    def __len__(self) -> int:
+        return len(self._extents)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file."""
+        return self._extents[-1].end if self._extents else 0
+
+    @property
+    def last(self) -> Extent | None:
+        """The extent at the end of the file, None for an empty file."""
+        return self._extents[-1] if self._extents else None
+
+    def at(self, offset: int) -> Extent:
+        """Return the extent that holds the byte at `offset`, which must be before the end."""
+        return self._extents[self._index(offset)]
+
+    def over(self, start: int, end: int) -> list[Extent]:
+        """Return the extents that hold bytes of [start, end), in order."""
+        if start >= min(end, self.size_bytes):
+            return []
+        return self._extents[self._index(start) : self._index(min(end, self.size_bytes) - 1) + 1]
+
+    def append(self, extent: Extent) -> None:
+        """Add an extent that starts where the file ends."""
+        self._extents.append(extent)
+
+    def replace(self, extent: Extent, pieces: Iterable[Extent]) -> None:
+        """Put pieces that cover the same bytes in an extent's place."""
+        index = self._index(extent.start)
+        self._extents[index : index + 1] = pieces
+
+    def cut(self, size_bytes: int) -> None:
+        """Drop every extent that starts at or behind `size_bytes`; one that spans it stays whole."""
+        while self._extents and self._extents[-1].start >= size_bytes:
+            self._extents.pop()
+
+    def _index(self, offset: int) -> int:
+        return bisect_right(self._extents, offset, key=lambda extent: extent.start) - 1

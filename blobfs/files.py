@@ -1,0 +1,288 @@
+"""Files as this mount has them open: one `File` for all handles of a name, attributes and content.
+
+A file that nobody changed is only its blob's version; the first change gives it a writer.
+"""
+
+import enum
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from blobfs.attributes import Attributes, check_size, metadata_of
+from blobfs.errors import AlreadyExists, Changed, Failure, Unsupported
+from blobfs.reader import BlobReader, Stream
+from blobfs.store import (
+    IF_ABSENT,
+    BlobInfo,
+    BlobKind,
+    BlobStore,
+    BlobVersion,
+    Condition,
+    ContentHeaders,
+    Properties,
+)
+from blobfs.writer import BlobWriter, OnlyStaged
+
+Result = TypeVar("Result")
+
+
+class MakeWriter(Protocol):
+    """How a file gets the writer for its content."""
+
+    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+        """Return a writer whose content is `base`, or nothing."""
+        ...
+
+
+class FileState(enum.Enum):
+    """Where a file stands with its name on the service."""
+
+    NAMED = "named"
+    UNLINKED = "unlinked"  # only open handles still see it
+    FAILED = "failed"  # somebody else changed the blob: our bytes can no longer be committed
+
+
+class File:
+    """One file. All methods may be called from any thread; those that say so block for requests."""
+
+    def __init__(
+        self,
+        name: str,
+        inode: int,
+        base: BlobInfo | None,
+        attributes: Attributes,
+        *,
+        store: BlobStore,
+        reader: BlobReader,
+        make_writer: MakeWriter,
+        guess_headers: Callable[[str], ContentHeaders],
+    ) -> None:
+        self.lock = threading.RLock()  # guards everything below; held across this file's requests
+        self.name = name
+        self.inode = inode
+        self.base = base
+        self.attributes = attributes
+        self.handles = 0
+        self.state = FileState.NAMED
+        self.failure: Failure | None = None
+        self._replaces_etag = ""  # of the blob that a never committed file was renamed over
+        self._store = store
+        self._reader = reader
+        self._make_writer = make_writer
+        self._guess_headers = guess_headers
+        self._writer: BlobWriter | None = None if base is not None else make_writer(name, None)
+        self._attributes_changed = base is None
+
+    @property
+    def size_bytes(self) -> int:
+        """The size as handles of this mount see it."""
+        if self._writer is not None:
+            return self._writer.size_bytes
+        assert self.base is not None
+        return self.base.size_bytes
+
+    @property
+    def is_uncommitted(self) -> bool:
+        """Something here is not on the service yet."""
+        if self.state is FileState.UNLINKED:
+            return False
+        return self._attributes_changed or (self._writer is not None and self._writer.is_changed)
+
+    @property
+    def version(self) -> BlobVersion | None:
+        """The committed version under the handles, None for a file never committed."""
+        return self.base.version if self.base is not None else None
+
+    def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
+        """Copy bytes to `target`; return how many there are. Blocks. Raises Changed."""
+        writer = self._writer
+        if writer is None:
+            base = self.base
+            assert base is not None
+            return self._reader.read_into(base.version, base.size_bytes, offset, target, stream)
+        with self.lock:
+            return self._with_bytes(lambda: writer.read_into(offset, target, stream))
+
+    def write(self, offset: int | None, data: memoryview) -> None:
+        """Put bytes at `offset`, or at the end if it is None. Blocks when too much is unsent."""
+        with self.lock:
+            writer = self._edited()
+            start = writer.size_bytes if offset is None else offset
+            self._with_bytes(lambda: writer.write(start, data))
+            self._note_change()
+
+    def truncate(self, size_bytes: int) -> None:
+        """Set the size. Blocks only to read back what is cut in the middle."""
+        with self.lock:
+            writer = self._edited()
+            if size_bytes != writer.size_bytes:
+                self._with_bytes(lambda: writer.truncate(size_bytes))
+            self._note_change()
+
+    def set_attributes(self, change: Callable[[Attributes], Attributes]) -> None:
+        """Change attributes. They travel with the next commit if one is due; else this is a request."""
+        with self.lock:
+            self._raise_failure()
+            attributes = change(self.attributes)
+            if self.base is None or self.is_uncommitted or self.state is FileState.UNLINKED:
+                check_size(metadata_of(attributes, self._foreign_metadata()))
+                self.attributes, self._attributes_changed = attributes, True
+            else:
+                self._store_attributes(attributes)
+
+    def commit(self) -> bool:
+        """Send everything and return when the service has acknowledged it; False if nothing was due.
+
+        Blocks. Raises Changed or AlreadyExists, from then on always, if somebody else wrote
+        the name; any other failure leaves the bytes here and commit may be tried again.
+        """
+        with self.lock:
+            if self.state is FileState.UNLINKED:
+                return False
+            self._raise_failure()
+            if self._writer is not None and self._writer.is_changed:
+                self._commit_content(self._writer)
+            elif self._attributes_changed:
+                self._store_attributes(self.attributes)
+            else:
+                return False
+            return True
+
+    def unlink(self) -> None:
+        """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace."""
+        with self.lock:
+            writer = self._writer or self._make_writer(self.name, self.base)
+            self._with_bytes(writer.detach)
+            self._writer = writer
+            self.state = FileState.UNLINKED
+
+    def can_move_unsent(self) -> bool:
+        """Nothing of the file is on the service, so a new name costs nothing."""
+        return self.base is None and self._writer is not None and not self._writer.has_staged
+
+    def move_unsent(self, name: str, replaces_etag: str) -> None:
+        """Give a file that is nowhere on the service a new name; its commit replaces that blob, if any."""
+        with self.lock:
+            assert self._writer is not None
+            self.name = self._writer.name = name
+            self._replaces_etag = replaces_etag
+
+    def rebase(self, base: BlobInfo, attributes: Attributes) -> None:
+        """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
+        with self.lock:
+            self.name, self.base = base.name, base
+            if not self._attributes_changed:
+                self.attributes = attributes
+            if self._writer is not None:
+                self._writer.rebase(base)
+
+    def release_memory(self) -> None:
+        """Let go of memory if nobody is using the file this moment. Does not wait."""
+        writer = self._writer
+        if writer is not None and self.lock.acquire(blocking=False):
+            try:
+                writer.release_memory()
+            finally:
+                self.lock.release()
+
+    def _edited(self) -> BlobWriter:
+        self._raise_failure()
+        if self._writer is None:
+            assert self.base is not None
+            if self.base.kind is not BlobKind.BLOCK:
+                raise Unsupported(f"{self.name}: a {self.base.kind.value} can be read, not written")
+            self._writer = self._make_writer(self.name, self.base)
+        return self._writer
+
+    def _with_bytes(self, action: Callable[[], Result]) -> Result:
+        """Run `action`; if it needs bytes that are staged and gone from memory, commit them first."""
+        try:
+            return action()
+        except OnlyStaged:
+            assert self._writer is not None
+            self._commit_content(self._writer)
+            return action()
+
+    def _note_change(self) -> None:
+        now = time.time_ns()
+        self.attributes = replace(self.attributes, mtime_ns=now, ctime_ns=now)
+        self._attributes_changed = True
+
+    def _commit_content(self, writer: BlobWriter) -> None:
+        etag = self.base.etag if self.base is not None else self._replaces_etag
+        condition = Condition(if_match=etag) if etag else IF_ABSENT
+        metadata = metadata_of(self.attributes, self._foreign_metadata())
+        headers = self.base.headers if self.base is not None else self._guess_headers(self.name)
+        try:
+            self.base = writer.commit(Properties(metadata, headers), condition)
+        except (Changed, AlreadyExists) as failure:
+            self.state, self.failure = FileState.FAILED, failure
+            raise
+        self._attributes_changed = False
+
+    def _store_attributes(self, attributes: Attributes) -> None:
+        assert self.base is not None
+        metadata = metadata_of(attributes, self._foreign_metadata())
+        check_size(metadata)
+        etag = self._store.set_metadata(self.base.version, metadata)
+        self.base = replace(self.base, etag=etag, metadata=metadata)
+        if self._writer is not None:
+            self._writer.rebase(self.base)
+        self.attributes, self._attributes_changed = attributes, False
+
+    def _foreign_metadata(self) -> Mapping[str, str]:
+        return self.base.metadata if self.base is not None else {}
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One open descriptor's worth: the file, how it was opened, how it reads."""
+
+    file: File
+    readable: bool
+    writable: bool
+    append: bool = False
+    stream: Stream = field(default_factory=Stream)
+
+
+class FileTable:
+    """The files that are open, by blob name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the map; never held across a request
+        self._files: dict[str, File] = {}
+
+    def __iter__(self) -> Iterator[File]:
+        with self._lock:
+            return iter(list(self._files.values()))
+
+    def get(self, name: str) -> File | None:
+        """Return the file that handles of this mount have open under a name."""
+        return self._files.get(name)
+
+    def add(self, file: File) -> None:
+        """Make a file the one under its name; an earlier one stays with its own handles only."""
+        with self._lock:
+            self._files[file.name] = file
+
+    def remove(self, file: File) -> None:
+        """Forget a file, unless another one has taken its name."""
+        with self._lock:
+            if self._files.get(file.name) is file:
+                del self._files[file.name]
+
+    def under(self, prefix: str) -> list[File]:
+        """Return the open files whose names start with `prefix`."""
+        with self._lock:
+            return [file for name, file in self._files.items() if name.startswith(prefix)]
+
+    def release_memory(self, _size_bytes: int) -> None:
+        """Ask every file to let go of memory it can do without."""
+        for file in self:
+            file.release_memory()

@@ -1,0 +1,65 @@
+"""Inode numbers and directory times: what POSIX wants of names and the Blob service does not keep.
+
+A number is a hash of the name, so it is the same on every node and after a remount; a renamed
+file takes its number along as long as this mount lives. Both tables are bounded.
+"""
+
+import itertools
+import threading
+
+import cachetools
+import xxhash
+
+REMEMBERED = 100_000  # names; older ones fall back to the hash, or to the stored time
+ROOT = 1
+
+
+class InodeNumbers:
+    """Numbers by blob name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the map
+        self._moved: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED)
+        self._renames = itertools.count()
+
+    def of(self, name: str) -> int:
+        """Return the number of a name."""
+        if not name:
+            return ROOT
+        with self._lock:
+            moved = self._moved.get(name)
+        return moved or _hashed(name)
+
+    def rename(self, old: str, new: str) -> None:
+        """Have `new` take over the number of `old`, which gets another one if it is used again."""
+        number = self.of(old)
+        with self._lock:
+            self._moved[new] = number
+            self._moved[old] = _hashed(f"{old}\0{next(self._renames)}")
+
+
+class DirectoryTimes:
+    """When this mount last changed what is in a directory, by blob name, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the map
+        self._changed_ns: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED)
+
+    def touch(self, name: str, time_ns: int) -> None:
+        """Note a change of the directory's entries."""
+        with self._lock:
+            self._changed_ns[name] = time_ns
+
+    def get(self, name: str) -> int:
+        """Return the time of the last change, 0 if there was none."""
+        with self._lock:
+            return self._changed_ns.get(name, 0)
+
+    def forget(self, name: str) -> None:
+        """The directory's times are what its marker says again."""
+        with self._lock:
+            self._changed_ns.pop(name, None)
+
+
+def _hashed(text: str) -> int:
+    return (xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape")) >> 1) | 2

@@ -1,0 +1,122 @@
+"""The one bounded pool of memory that reads and writes share.
+
+Buffers are anonymous page-aligned memory, reused and never handed back to the system while
+they may be needed: a fresh page costs more than the network does. When the pool is full,
+callers wait; the registered reclaimers are asked to let go of what can be had again.
+"""
+
+import mmap
+import os
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+
+from blobfs.blocks import KiB
+from blobfs.errors import NoSpace
+
+SMALLEST_BYTES = 64 * KiB
+RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again
+
+
+class Buffer:
+    """A piece of memory that goes back to its pool when the last reference to it is dropped."""
+
+    __slots__ = ("_memory", "_pool", "size_bytes", "view")
+
+    def __init__(self, memory: mmap.mmap, size_bytes: int, pool: "BufferPool | None") -> None:
+        self._memory = memory
+        self._pool = pool
+        self.size_bytes = size_bytes
+        self.view = memoryview(memory)
+
+    def __del__(self) -> None:
+        self.view.release()
+        if self._pool is not None:
+            self._pool._give_back(self._memory, self.size_bytes)
+
+
+class BufferPool:
+    """At most `budget_bytes` of buffers, in sizes that are powers of two from 64 KiB."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self._changed = threading.Condition()  # guards the fields below; reentrant, for __del__
+        self._free: dict[int, list[mmap.mmap]] = defaultdict(list)
+        self._in_use_bytes = 0
+        self._allocated_bytes = 0
+        self._reclaimers: list[Callable[[int], None]] = []
+
+    @property
+    def in_use_bytes(self) -> int:
+        """How much is handed out now."""
+        return self._in_use_bytes
+
+    def add_reclaimer(self, reclaim: Callable[[int], None]) -> None:
+        """Have ``reclaim(size_bytes)`` called, without a lock, when that much is missing."""
+        self._reclaimers.append(reclaim)
+
+    def take(self, size_bytes: int) -> Buffer:
+        """Return a buffer of at least `size_bytes`, waiting until there is room for it.
+
+        Its content is undefined. Raises NoSpace if the whole pool is smaller than that.
+        """
+        rounded = self._rounded(size_bytes)
+        if rounded > self.budget_bytes:
+            raise NoSpace(f"a buffer of {rounded} bytes is larger than --memory ({self.budget_bytes} bytes)")
+        while (buffer := self._try_take(rounded)) is None:
+            for reclaim in self._reclaimers:
+                reclaim(rounded)
+            with self._changed:
+                self._changed.wait_for(lambda: self._fits(rounded), RECHECK_SECONDS)
+        return buffer
+
+    def take_if_free(self, size_bytes: int) -> Buffer | None:
+        """Return a buffer, or None at once if there is no room: for work that is only helpful."""
+        return self._try_take(self._rounded(size_bytes))
+
+    def _try_take(self, rounded: int) -> Buffer | None:
+        with self._changed:
+            if not self._fits(rounded):
+                return None
+            self._in_use_bytes += rounded
+            free = self._free[rounded]
+            if free:
+                return Buffer(free.pop(), rounded, self)
+            self._drop_free_beyond(self.budget_bytes - rounded)
+            self._allocated_bytes += rounded
+        return Buffer(mmap.mmap(-1, rounded), rounded, self)
+
+    def _fits(self, rounded: int) -> bool:
+        return self._in_use_bytes + rounded <= self.budget_bytes
+
+    def _drop_free_beyond(self, allowed_bytes: int) -> None:
+        for size_bytes, free in self._free.items():
+            while free and self._allocated_bytes > allowed_bytes:
+                free.pop()
+                self._allocated_bytes -= size_bytes
+
+    def _give_back(self, memory: mmap.mmap, size_bytes: int) -> None:
+        with self._changed:
+            self._in_use_bytes -= size_bytes
+            self._free[size_bytes].append(memory)
+            self._changed.notify_all()
+
+    @staticmethod
+    def _rounded(size_bytes: int) -> int:
+        return max(SMALLEST_BYTES, 1 << (size_bytes - 1).bit_length())
+
+
+def disk_buffer(size_bytes: int) -> Buffer:
+    """Return a buffer backed by an unlinked temporary file, outside every pool.
+
+    For bytes that must outlive their blob (unlinked while open). Raises NoSpace.
+    """
+    try:
+        with tempfile.TemporaryFile(prefix="blobfs-") as file:
+            # A full disk must be an error here, not a SIGBUS at some later store.
+            os.posix_fallocate(file.fileno(), 0, max(1, size_bytes))
+            return Buffer(mmap.mmap(file.fileno(), max(1, size_bytes)), size_bytes, None)
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise NoSpace(f"no room for {size_bytes} bytes in {where}: {error.strerror}") from error

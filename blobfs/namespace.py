@@ -1,0 +1,192 @@
+"""What stands under a path: names resolved and directories listed, from the cache or the service.
+
+A virtual directory is a prefix that some blob has, or a marker blob, or both. Where a blob
+``a`` and blobs ``a/…`` exist, the directory has the name, and the blob is reported.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import cachetools
+
+from blobfs.attributes import is_directory_marker
+from blobfs.blocks import MAX_LIST_RESULTS
+from blobfs.errors import NotADirectory, NotFound
+from blobfs.names import NameMap, refusal, split_path
+from blobfs.store import BlobInfo, BlobStore, ListPage
+from blobfs.tree_cache import Node, TreeCache
+
+logger = logging.getLogger(__name__)
+
+SMALL_DIRECTORY = 1000  # names: up to here one listing is cheaper than asking for two names
+NEIGHBOURS = 16  # names asked for to see whether one name is a blob, a prefix, or neither
+
+DIRECTORY = Node(None, is_directory=True)
+
+
+class Namespace:
+    """Names of one container, below one prefix. Methods that miss the cache block for a request or two."""
+
+    def __init__(self, store: BlobStore, cache: TreeCache, names: NameMap) -> None:
+        self.names = names
+        self.cache = cache
+        self._store = store
+        self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
+        self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
+
+    def node(self, path: str) -> Node:
+        """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
+        if path == "/":
+            return DIRECTORY
+        node = self.find(path)
+        if node is None:
+            raise NotFound(f"{path}: no such file or directory")
+        return node
+
+    def find(self, path: str) -> Node | None:
+        """Like `node`, but None where there is nothing."""
+        self.names.blob_name(path)
+        parent, entry = split_path(path)
+        prefix = self.names.directory_prefix(parent)
+        answer = self.cache.lookup(prefix, entry)
+        if answer.is_certain:
+            return answer.node
+        last = self.cache.last_known(prefix, entry)
+        if last is not None and last.blob is not None and not last.is_directory:
+            return self._recheck_file(prefix, entry)
+        if self.cache.is_worth_listing(prefix):
+            listed = self._list_small(prefix)
+            if listed is not None:
+                return listed.get(entry)
+        return self._ask(prefix, entry)
+
+    def entries(self, path: str) -> dict[str, Node]:
+        """Return a directory's complete listing. Raises NotFound, NotADirectory."""
+        prefix = self.names.directory_prefix(path)
+        cached = self.cache.listing(prefix)
+        if cached is not None:
+            return dict(cached)
+        asked_at = self.cache.now()
+        nodes: dict[str, Node] = {}
+        hidden: dict[str, str] = {}
+        for page in self._pages(prefix):
+            self._collect(page, prefix, nodes, hidden)
+        if not nodes and not self.node(path).is_directory:
+            raise NotADirectory(f"{path}: not a directory")
+        self._hidden[prefix] = hidden
+        self.cache.record_listing(prefix, nodes, asked_at)
+        return nodes
+
+    def has_entries(self, path: str) -> bool:
+        """Ask the service whether anything is below a directory, whatever the cache says."""
+        prefix = self.names.directory_prefix(path)
+        return any(
+            blob.name != prefix for page in self._pages(prefix, delimiter="", limit=2) for blob in page.blobs
+        )
+
+    def descendants(self, path: str) -> Iterator[BlobInfo]:
+        """Yield every blob below a directory, whatever the cache says; its own marker is not one."""
+        prefix = self.names.directory_prefix(path)
+        for page in self._pages(prefix, delimiter=""):
+            yield from page.blobs
+
+    def hidden(self, path: str) -> dict[str, str]:
+        """Return the blobs of a listed directory that cannot be shown, with the reason for each."""
+        return dict(self._hidden.get(self.names.directory_prefix(path), {}))
+
+    def record(self, path: str, node: Node | None, *, changed_here: bool = True) -> None:
+        """Take note of what a path is now, because this mount made it so or asked a moment ago."""
+        if path != "/":
+            parent, entry = split_path(path)
+            prefix = self.names.directory_prefix(parent)
+            self.cache.record(prefix, entry, node, changed_here=changed_here)
+
+    def forget(self, path: str) -> None:
+        """Believe nothing that is known of a path."""
+        if path != "/":
+            parent, entry = split_path(path)
+            self.cache.forget(self.names.directory_prefix(parent), entry)
+
+    def _recheck_file(self, prefix: str, entry: str) -> Node | None:
+        try:
+            info = self._store.head(prefix + entry)
+        except NotFound:
+            return self._ask(prefix, entry)
+        node = Node(info, is_directory=is_directory_marker(info))
+        self.cache.record(prefix, entry, node)
+        return node
+
+    def _list_small(self, prefix: str) -> dict[str, Node] | None:
+        """List a directory if it is small; remember that it is not otherwise."""
+        asked_at = self.cache.now()
+        page = self._store.list_page(prefix, delimiter="/", max_results=SMALL_DIRECTORY)
+        nodes: dict[str, Node] = {}
+        hidden: dict[str, str] = {}
+        self._collect(page, prefix, nodes, hidden)
+        if page.next_marker:
+            self.cache.mark_large(prefix)
+            return None
+        self._hidden[prefix] = hidden
+        self.cache.record_listing(prefix, nodes, asked_at)
+        return nodes
+
+    def _ask(self, prefix: str, entry: str) -> Node | None:
+        """Ask the service for one name as a blob and as a directory; one request nearly always."""
+        name = prefix + entry
+        page = self._store.list_page(name, delimiter="/", max_results=NEIGHBOURS)
+        blob = next((blob for blob in page.blobs if blob.name == name), None)
+        is_directory = name + "/" in page.prefixes or (blob is not None and is_directory_marker(blob))
+        if not is_directory and page.next_marker:
+            below = self._store.list_page(name + "/", max_results=1)
+            is_directory = bool(below.blobs)
+        if blob is None and not is_directory:
+            # Not remembered: another node may close a file of this name a moment from now.
+            self.cache.forget(prefix, entry)
+            return None
+        node = self._merged(blob, is_directory, name, {})
+        self.cache.record(prefix, entry, node)
+        return node
+
+    def _pages(
+        self, prefix: str, *, delimiter: str = "/", limit: int = MAX_LIST_RESULTS
+    ) -> Iterator[ListPage]:
+        marker = ""
+        while True:
+            page = self._store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=limit)
+            yield page
+            marker = page.next_marker
+            if not marker:
+                return
+
+    def _collect(self, page: ListPage, prefix: str, nodes: dict[str, Node], hidden: dict[str, str]) -> None:
+        for blob in page.blobs:
+            if blob.name == prefix:
+                continue  # a marker in the old style, with a trailing slash: the directory itself
+            entry = self._shown(blob.name, prefix, hidden)
+            if entry is not None:
+                known = nodes.get(entry)
+                is_directory = is_directory_marker(blob) or (known is not None and known.is_directory)
+                nodes[entry] = self._merged(blob, is_directory, blob.name, hidden)
+        for name in page.prefixes:
+            entry = self._shown(name, prefix, hidden)
+            if entry is not None:
+                known = nodes.get(entry)
+                nodes[entry] = self._merged(known.blob if known else None, True, name[:-1], hidden)
+
+    def _merged(self, blob: BlobInfo | None, is_directory: bool, name: str, hidden: dict[str, str]) -> Node:
+        if is_directory and blob is not None and not is_directory_marker(blob):
+            self._report(name, "a directory has the same name", hidden)
+            blob = None
+        return Node(blob, is_directory)
+
+    def _shown(self, name: str, prefix: str, hidden: dict[str, str]) -> str | None:
+        entry = NameMap.entry_of(name, prefix)
+        if entry is None:
+            self._report(name, refusal(name[len(prefix) :].rstrip("/")) or "an empty path component", hidden)
+        return entry
+
+    def _report(self, name: str, reason: str, hidden: dict[str, str]) -> None:
+        hidden[name] = reason
+        if name not in self._reported:
+            self._reported[name] = True
+            logger.warning("blob %r is not shown: %s", name, reason)

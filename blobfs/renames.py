@@ -1,0 +1,219 @@
+"""Renames: a copy on the service, verified complete, then the deletion of the source.
+
+Renaming what is not yet on the service costs nothing. A directory's blobs are copied side by
+side; if one copy fails, the copies made are taken back and everything is where it was.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+from blobfs.attributes import Attributes, attributes_of, metadata_of
+from blobfs.errors import (
+    AlreadyExists,
+    Changed,
+    Failure,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
+from blobfs.files import File
+from blobfs.removal import Removal
+from blobfs.store import IF_ABSENT, BlobInfo, Condition
+from blobfs.tree_cache import Node
+from blobfs.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One blob's way to its new name."""
+
+    source: BlobInfo
+    name: str
+    condition: Condition
+
+
+class Renames:
+    """Renames files and directories of a volume."""
+
+    def __init__(self, volume: Volume, removal: Removal) -> None:
+        self._volume = volume
+        self._removal = removal
+
+    def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
+        """Move a name, by POSIX's rules for what it may replace. Blocks for the copies.
+
+        Raises AlreadyExists if there is a target and `replace_target` is false.
+        """
+        volume = self._volume
+        volume.check_writable(old_path)
+        volume.names.blob_name(new_path)
+        if old_path == new_path:
+            return
+        self._removal.settle(old_path)
+        source = volume.local_file(old_path)
+        node = Node(None) if source is not None else volume.namespace.node(old_path)
+        target = self._target(new_path)
+        if target is not None and not replace_target:
+            raise AlreadyExists(f"{new_path}: exists")
+        if node.is_directory:
+            self._rename_directory(old_path, new_path, node, target)
+        else:
+            self._rename_file(old_path, new_path, source, target)
+        volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
+        volume.keep_directory(old_path)
+        volume.entry_changed(old_path)
+        volume.entry_changed(new_path)
+
+    def _target(self, path: str) -> Node | None:
+        file = self._volume.local_file(path)
+        if file is not None:
+            return Node(file.base)
+        return self._volume.namespace.find(path)
+
+    # Files…
+
+    def _rename_file(self, old_path: str, new_path: str, source: File | None, target: Node | None) -> None:
+        if target is not None and target.is_directory:
+            raise IsADirectory(f"{new_path}: is a directory")
+        replaced_etag = target.blob.etag if target is not None and target.blob is not None else ""
+        replaced_etag = replaced_etag or self._removal.take_over(new_path)
+        if source is not None and source.can_move_unsent():
+            self._move_unsent(source, new_path, replaced_etag)
+        else:
+            if source is not None:
+                source.commit()
+            self._move_committed(old_path, new_path, source, replaced_etag)
+        self._volume.namespace.record(old_path, None)
+
+    def _move_unsent(self, file: File, new_path: str, replaced_etag: str) -> None:
+        volume = self._volume
+        self._drop_replaced(volume.names.blob_name(new_path))
+        volume.files.remove(file)
+        file.move_unsent(volume.names.blob_name(new_path), replaced_etag)
+        file.set_attributes(_renamed_now)
+        volume.files.add(file)
+
+    def _move_committed(self, old_path: str, new_path: str, source: File | None, replaced_etag: str) -> None:
+        volume = self._volume
+        base = source.base if source is not None else None
+        info = base or self._blob(old_path)
+        move = Move(info, volume.names.blob_name(new_path), _onto(replaced_etag))
+        try:
+            moved = self._copy(move)
+        except (Changed, AlreadyExists, NotFound):
+            # The source or the target is not what was last known: look again, once.
+            move = self._fresh(move)
+            moved = self._copy(move)
+        self._delete_source(move)
+        self._settle_move(move.source, moved)
+        volume.namespace.record(new_path, Node(moved))
+
+    def _blob(self, path: str) -> BlobInfo:
+        node = self._volume.namespace.node(path)
+        assert node.blob is not None
+        return node.blob
+
+    def _fresh(self, move: Move) -> Move:
+        try:
+            onto = _onto(self._volume.store.head(move.name).etag)
+        except NotFound:
+            onto = IF_ABSENT
+        return Move(self._volume.store.head(move.source.name), move.name, onto)
+
+    def _copy(self, move: Move) -> BlobInfo:
+        attributes = _renamed_now(attributes_of(move.source, self._volume.defaults))
+        metadata = metadata_of(attributes, move.source.metadata)
+        return self._volume.store.copy(move.source.version, move.name, metadata, move.condition)
+
+    def _settle_move(self, old: BlobInfo, new: BlobInfo) -> None:
+        """Have open handles, cached bytes and the kernel's pages follow a blob to its new name."""
+        volume = self._volume
+        volume.same_bytes(old, new)
+        self._drop_replaced(new.name)
+        file = volume.files.get(old.name)
+        if file is not None:
+            volume.files.remove(file)
+            file.rebase(new, attributes_of(new, volume.defaults))
+            volume.files.add(file)
+
+    def _drop_replaced(self, name: str) -> None:
+        file = self._volume.files.get(name)
+        if file is not None:
+            self._volume.files.remove(file)
+            if file.is_uncommitted:
+                file.unlink()
+
+    # Directories…
+
+    def _rename_directory(self, old_path: str, new_path: str, node: Node, target: Node | None) -> None:
+        volume = self._volume
+        if new_path.startswith(old_path + "/"):
+            raise InvalidArgument(f"{new_path}: is inside {old_path}")
+        if target is not None:
+            if not target.is_directory:
+                raise NotADirectory(f"{new_path}: not a directory")
+            self._removal.settle_below(new_path)
+            self._removal.check_empty(new_path)
+        self._removal.settle_below(old_path)
+        self._commit_below(old_path)
+        moves = self._moves(old_path, new_path, node, target)
+        copies = self._copy_all(moves)
+        volume.transfers.for_each(self._delete_source, moves)
+        for move, moved in zip(moves, copies, strict=True):
+            self._settle_move(move.source, moved)
+        self._record_directory(old_path, new_path, copies)
+
+    def _commit_below(self, path: str) -> None:
+        for file in self._volume.files.under(self._volume.names.directory_prefix(path)):
+            file.commit()
+
+    def _moves(self, old_path: str, new_path: str, node: Node, target: Node | None) -> list[Move]:
+        names = self._volume.names
+        old_prefix, new_prefix = names.directory_prefix(old_path), names.directory_prefix(new_path)
+        moves = [
+            Move(blob, new_prefix + blob.name[len(old_prefix) :], IF_ABSENT)
+            for blob in self._volume.namespace.descendants(old_path)
+        ]
+        if node.blob is not None:
+            marker = target.blob.etag if target is not None and target.blob is not None else ""
+            moves.append(Move(self._volume.store.head(node.blob.name), new_prefix[:-1], _onto(marker)))
+        return moves
+
+    def _copy_all(self, moves: list[Move]) -> list[BlobInfo]:
+        made: list[BlobInfo] = []
+
+        def copy(move: Move) -> BlobInfo:
+            copied = self._copy(move)
+            made.append(copied)
+            return copied
+
+        try:
+            return self._volume.transfers.for_each(copy, moves)
+        except Failure:
+            self._volume.transfers.for_each(self._take_back, made)
+            raise
+
+    def _take_back(self, copied: BlobInfo) -> None:
+        self._volume.store.delete(copied.name, Condition(if_match=copied.etag))
+
+    def _delete_source(self, move: Move) -> None:
+        self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
+
+    def _record_directory(self, old_path: str, new_path: str, copies: list[BlobInfo]) -> None:
+        volume = self._volume
+        name = volume.names.blob_name(new_path)
+        marker = next((info for info in copies if info.name == name), None)
+        volume.namespace.cache.forget_tree(volume.names.directory_prefix(old_path))
+        volume.namespace.cache.forget_tree(volume.names.directory_prefix(new_path))
+        volume.namespace.record(old_path, None)
+        volume.namespace.record(new_path, Node(marker, is_directory=True))
+        volume.directory_times.forget(volume.names.blob_name(old_path))
+
+
+def _onto(replaced_etag: str) -> Condition:
+    return Condition(if_match=replaced_etag) if replaced_etag else IF_ABSENT
+
+
+def _renamed_now(attributes: Attributes) -> Attributes:
+    return replace(attributes, ctime_ns=time.time_ns())

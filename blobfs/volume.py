@@ -1,0 +1,253 @@
+"""The mounted container as one object: what every operation works on, and the steps they share."""
+
+import logging
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cachetools
+
+from blobfs.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
+from blobfs.errors import Changed, NotFound, ReadOnly
+from blobfs.files import File, FileTable
+from blobfs.inodes import DirectoryTimes, InodeNumbers
+from blobfs.names import is_hidden_name, split_path
+from blobfs.namespace import DIRECTORY, Namespace
+from blobfs.range_cache import RangeCache
+from blobfs.reader import BlobReader
+from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, ContentHeaders, Properties
+from blobfs.transfers import Transfers
+from blobfs.tree_cache import Node
+
+logger = logging.getLogger(__name__)
+
+DIRECTORY_BYTES = 4096  # what directories show as their size, as on most Linux filesystems
+KNOWN_PAGES = 100_000  # files whose pages the kernel may still hold
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf an operation runs: ids for what it creates. The kernel has checked permissions."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What stat(2) tells of a file."""
+
+    attributes: Attributes
+    inode: int
+    links: int
+    size_bytes: int
+
+
+class Volume:
+    """State shared by all operations of one mount, and the primitives they are made of."""
+
+    def __init__(
+        self,
+        *,
+        store: BlobStore,
+        namespace: Namespace,
+        ranges: RangeCache,
+        reader: BlobReader,
+        transfers: Transfers,
+        defaults: Defaults,
+        read_only: bool,
+        make_file: Callable[[str, int, BlobInfo | None, Attributes], File],
+    ) -> None:
+        self.store = store
+        self.namespace = namespace
+        self.names = namespace.names
+        self.ranges = ranges
+        self.reader = reader
+        self.transfers = transfers
+        self.defaults = defaults
+        self.read_only = read_only
+        self.files = FileTable()
+        self.orphans: dict[str, File] = {}  # unlinked while open, by the hidden path libfuse gave
+        self.inodes = InodeNumbers()
+        self.directory_times = DirectoryTimes()
+        self._make_file = make_file
+        self._mounted_ns = time.time_ns()
+        self._root = self._virtual_directory()
+        self._lock = threading.Lock()  # guards the map below
+        self._kernel_etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(KNOWN_PAGES)
+
+    # Looking…
+
+    def stat(self, path: str) -> Stat:
+        """Return what stands under a path. Raises NotFound."""
+        file = self.local_file(path)
+        if file is not None:
+            return self.stat_of_file(file)
+        return self.stat_of_node(path, self.namespace.node(path))
+
+    def stat_of_file(self, file: File) -> Stat:
+        """Return the live state of an open file."""
+        links = 0 if file in self.orphans.values() else 1
+        return Stat(file.attributes, file.inode, links, file.size_bytes)
+
+    def stat_of_node(self, path: str, node: Node) -> Stat:
+        """Return what is known of a name."""
+        name = self.names.blob_name(path)
+        attributes = self.attributes_of_node(name, node)
+        if node.is_directory:
+            below = self.namespace.cache.count_subdirectories(self.names.directory_prefix(path))
+            # One link, as on btrfs, says that subdirectories are not counted.
+            links = 1 if below is None else 2 + below
+            return Stat(attributes, self.inodes.of(name), links, DIRECTORY_BYTES)
+        assert node.blob is not None
+        size_bytes = node.blob.size_bytes if attributes.is_regular or attributes.is_symlink else 0
+        return Stat(attributes, self.inodes.of(name), 1, size_bytes)
+
+    def attributes_of_node(self, name: str, node: Node) -> Attributes:
+        """Return the attributes stored with a blob or marker, or the defaults of a virtual directory."""
+        if not node.is_directory:
+            assert node.blob is not None
+            return attributes_of(node.blob, self.defaults)
+        if name == self.names.blob_name("/"):
+            attributes = self._root
+        elif node.blob is not None:
+            attributes = attributes_of(node.blob, self.defaults)
+        else:
+            attributes = self._virtual_directory()
+        changed_ns = self.directory_times.get(name)
+        return replace(attributes, mtime_ns=changed_ns, ctime_ns=changed_ns) if changed_ns else attributes
+
+    def local_file(self, path: str) -> File | None:
+        """Return the file of a path if this mount knows more of it than the service does."""
+        if is_hidden_name(path):
+            file = self.orphans.get(path)
+            if file is None:
+                raise NotFound(f"{path}: no such file or directory")
+            return file
+        file = self.files.get(self.names.blob_name(path))
+        return file if file is not None and file.is_uncommitted and file.failure is None else None
+
+    def path_of(self, name: str) -> str:
+        """Return the path under which a blob of this mount shows."""
+        return "/" + name[len(self.names.prefix) :]
+
+    # Changing…
+
+    def check_writable(self, path: str) -> None:
+        """Raise ReadOnly on a read-only mount."""
+        if self.read_only:
+            raise ReadOnly(f"{path}: the mount is read-only")
+
+    def new_file(self, path: str, attributes: Attributes, base: BlobInfo | None = None) -> File:
+        """Make the file object of a path and enter it in the table of open files."""
+        name = self.names.blob_name(path)
+        file = self._make_file(name, self.inodes.of(name), base, attributes)
+        self.files.add(file)
+        return file
+
+    def attributes_for_new(self, path: str, mode: int, caller: Caller, rdev: int = 0) -> Attributes:
+        """Return the attributes of something made now; a set-gid directory hands its group down."""
+        now = time.time_ns()
+        parent = self._last_known_attributes(split_path(path)[0])
+        gid = caller.gid
+        if parent.mode & stat.S_ISGID:
+            gid = parent.gid
+            mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
+        return Attributes(mode, caller.uid, gid, now, now, now, rdev)
+
+    def put_new(self, path: str, body: bytes, attributes: Attributes) -> None:
+        """Make a blob that is complete at once: a marker, a symlink, a node. Raises AlreadyExists."""
+        metadata = metadata_of(attributes, {})
+        check_size(metadata)
+        name = self.names.blob_name(path)
+        info = self.store.put_blob(name, body, Properties(metadata, ContentHeaders()), IF_ABSENT)
+        self.namespace.record(path, Node(info, is_directory=attributes.is_directory))
+        self.entry_changed(path)
+
+    def entry_changed(self, path: str) -> None:
+        """Note that a name appeared in or went from its directory."""
+        parent = self.names.blob_name(split_path(path)[0])
+        self.directory_times.touch(parent, time.time_ns())
+
+    def keep_directory(self, path: str) -> None:
+        """Give a virtual directory a marker before its last blob leaves it: directories stay."""
+        parent = split_path(path)[0]
+        if parent == "/" or self._last_known_node(parent).blob is not None:
+            return
+        if self.namespace.cache.is_known_empty(self.names.directory_prefix(parent)):
+            name = self.names.blob_name(parent)
+            metadata = metadata_of(self._virtual_directory(), {})
+            info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
+            self.namespace.record(parent, Node(info, is_directory=True))
+
+    def change_attributes(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
+        """Change what stat(2) or getxattr(2) tell of a path. Raises NotFound, NoSpace, ReadOnly."""
+        self.check_writable(path)
+        file = self.local_file(path)
+        if file is not None:
+            file.set_attributes(change)
+        elif path == "/":
+            self._root = change(self._root)
+        else:
+            self._change_stored(path, change)
+
+    def _change_stored(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
+        node = self.namespace.node(path)
+        name = self.names.blob_name(path)
+        if node.blob is None:
+            attributes = change(self.attributes_of_node(name, node))
+            info = self.store.put_blob(name, b"", Properties(metadata_of(attributes, {})), IF_ABSENT)
+        else:
+            try:
+                info = self._set_metadata(name, node, change)
+            except Changed:
+                # What was known is out of date; the change itself does not depend on it.
+                fresh = Node(self.store.head(name), node.is_directory)
+                info = self._set_metadata(name, fresh, change)
+        self.directory_times.forget(name)
+        self.namespace.record(path, Node(info, node.is_directory))
+
+    def _set_metadata(self, name: str, node: Node, change: Callable[[Attributes], Attributes]) -> BlobInfo:
+        assert node.blob is not None
+        old = node.blob
+        attributes = change(self.attributes_of_node(name, node))
+        metadata = metadata_of(attributes, old.metadata)
+        check_size(metadata)
+        etag = self.store.set_metadata(old.version, metadata)
+        info = replace(old, etag=etag, metadata=metadata)
+        self.same_bytes(old, info)
+        file = self.files.get(name)
+        if file is not None and file.base == old:
+            file.rebase(info, attributes)
+        return info
+
+    def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
+        """Keep what is cached of a blob, here and in the kernel, under its new version."""
+        self.ranges.rename(old.version, new.version, old.size_bytes)
+        with self._lock:
+            if self._kernel_etags.get(old.name) == old.etag:
+                del self._kernel_etags[old.name]
+                self._kernel_etags[new.name] = new.etag
+
+    # The kernel's page cache…
+
+    def pages_are_valid(self, name: str, etag: str) -> bool:
+        """Tell whether the pages the kernel may hold of a name are of this version; from now on they are."""
+        with self._lock:
+            valid = self._kernel_etags.get(name) == etag
+            self._kernel_etags[name] = etag
+            return valid
+
+    def _last_known_node(self, path: str) -> Node:
+        parent, entry = split_path(path)
+        return self.namespace.cache.last_known(self.names.directory_prefix(parent), entry) or DIRECTORY
+
+    def _last_known_attributes(self, path: str) -> Attributes:
+        node = DIRECTORY if path == "/" else self._last_known_node(path)
+        return self.attributes_of_node(self.names.blob_name(path), node)
+
+    def _virtual_directory(self) -> Attributes:
+        owner, time_ns = self.defaults, self._mounted_ns
+        return Attributes(owner.directory_mode, owner.uid, owner.gid, time_ns, time_ns, time_ns)
