@@ -1,0 +1,278 @@
+"""The one module that knows libfuse: which library, which Python binding, and what each does not pass on.
+
+mfusepy drives libfuse 3, fusepy libfuse 2. Their stock methods copy every read and write twice
+and drop what READDIRPLUS, renameat2 and utimensat carry; those methods are our own here.
+The boundary is `_wrapper`: nothing but an errno gets past it into C.
+"""
+
+import ctypes
+import ctypes.util
+import errno
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from blobfs.errors import Failure, NotFound, Unavailable, errno_of
+from blobfs.filesystem import Opened
+from blobfs.operations import Operations, stat_dict
+from blobfs.volume import Stat
+
+logger = logging.getLogger(__name__)
+
+UTIME_NOW = (1 << 30) - 1  # <sys/stat.h>
+UTIME_OMIT = (1 << 30) - 2
+FILL_DIR_PLUS = 2  # enum fuse_fill_dir_flags
+CAP_AUTO_INVAL_DATA = 1 << 12  # <fuse_common.h>
+CAP_READDIRPLUS_AUTO = 1 << 14
+CAP_HANDLE_KILLPRIV = 1 << 20
+KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
+MAX_READ_BYTES = 1 << 20
+LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
+
+Library = tuple[str, ModuleType]
+
+
+def load(binding: str) -> Library:
+    """Import the binding asked for: "libfuse3", "libfuse2", or "auto" for the best there is.
+
+    Raises Unavailable if no libfuse of that kind is installed.
+    """
+    libfuse3 = ctypes.util.find_library("fuse3")
+    if binding in ("auto", "libfuse3") and libfuse3:
+        # mfusepy loads libfuse 2 if it finds one, unless it is told otherwise before the import.
+        os.environ["FUSE_LIBRARY_PATH"] = libfuse3
+        return "libfuse3", importlib.import_module("mfusepy")
+    libfuse2 = ctypes.util.find_library("fuse")
+    if binding in ("auto", "libfuse2") and libfuse2:
+        os.environ["FUSE_LIBRARY_PATH"] = libfuse2
+        return "libfuse2", importlib.import_module("fuse")
+    wanted = "libfuse" if binding == "auto" else binding
+    raise Unavailable(f"{wanted} is not installed: have an admin run: apt-get install fuse3 libfuse2")
+
+
+def caller_of(library: Library) -> tuple[int, int, int]:
+    """Return the uid, gid and pid on whose behalf the current operation runs."""
+    ids: tuple[int, int, int] = library[1].fuse_get_context()
+    return ids
+
+
+def serve(
+    library: Library,
+    operations: Operations,
+    mountpoint: str,
+    options: dict[str, str | bool],
+    timeout_seconds: float,
+) -> None:
+    """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
+    kind, module = library
+    make = _libfuse3_class if kind == "libfuse3" else _libfuse2_class
+    # Two seconds of libfuse 2's caching could not be cut short when a file turns out newer.
+    timeout = timeout_seconds if kind == "libfuse3" else 0.0
+    common: dict[str, str | bool] = {
+        "foreground": True,
+        "default_permissions": True,
+        "use_ino": True,
+        "attr_timeout": str(timeout),
+        "entry_timeout": str(timeout),
+    }
+    special: dict[str, str | bool] = (
+        {"max_threads": str(KERNEL_THREADS), "max_idle_threads": str(KERNEL_THREADS)}
+        if kind == "libfuse3"
+        else {"big_writes": True, "atomic_o_trunc": True}
+    )
+    try:
+        make(module)(operations, mountpoint, **common, **special, **options)
+    except RuntimeError as error:
+        if error.args == (LOOP_INTERRUPTED,):
+            return
+        raise Unavailable(f"{mountpoint}: libfuse could not mount it (exit code {error})") from error
+
+
+class _Calls:
+    """Callbacks written once for both bindings: arguments as C gives them, errnos as it wants them."""
+
+    operations: Operations
+    encoding: str
+
+    def _wrapper(self, function: Callable[..., int | None], *arguments: Any) -> int:
+        """Run one callback. An exception that got past here would become garbage in the application."""
+        try:
+            return function(*arguments) or 0
+        except Failure as failure:
+            level = logging.DEBUG if isinstance(failure, NotFound) else logging.INFO
+            logger.log(level, "%s: %s", function.__name__, failure)
+            return -failure.errno
+        except BaseException as error:
+            number = errno_of(error)
+            if number == errno.EIO:
+                logger.exception("%s failed unexpectedly", function.__name__)
+            return -number
+
+    def read(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+        """Have the bytes copied straight into the kernel's buffer."""
+        return self.operations.read_into(info.contents.fh, offset, _memory(buffer, size))
+
+    def write(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+        """Have the bytes copied straight out of the kernel's buffer."""
+        return self.operations.write_from(info.contents.fh, offset, _memory(buffer, size))
+
+    def open(self, path: bytes, info: Any) -> int:
+        """Open a file and say what may happen to the kernel's pages of it."""
+        opened = self.operations.open(self._text(path), info.contents.flags)
+        self._answer(info, opened)
+        if opened.is_newer:
+            self._forget_attributes(path)
+        return 0
+
+    def create(self, path: bytes, mode: int, info: Any) -> int:
+        """Create and open a file."""
+        self._answer(info, self.operations.create(self._text(path), mode, info.contents.flags))
+        return 0
+
+    def getxattr(self, path: bytes, name: bytes, buffer: Any, size: int, *_position: int) -> int:
+        """Answer the kernel's question for capabilities, which comes with every write, at once."""
+        if name.startswith(b"security."):
+            return -errno.ENODATA
+        value = self.operations.getxattr(self._text(path), name.decode(self.encoding))
+        return _give(value, buffer, size)
+
+    def ftruncate(self, _path: bytes, size_bytes: int, info: Any) -> int:
+        """Truncate by handle."""
+        self.operations.ftruncate(info.contents.fh, size_bytes)
+        return 0
+
+    def _utimens(self, path: bytes, times: Any) -> int:
+        """Set times; libfuse gives none at all for "now"."""
+        if times:
+            pair = (_time_ns(times.contents.actime), _time_ns(times.contents.modtime))
+        else:
+            pair = (time.time_ns(), time.time_ns())
+        self.operations.utimens(self._text(path), pair)
+        return 0
+
+    def _entries(self, offset: int, info: Any) -> Sequence[tuple[str, Stat]]:
+        handle = info.contents.fh
+        return self.operations.readdir_again(handle) if offset else self.operations.readdir("", handle)
+
+    def _answer(self, info: Any, opened: Opened) -> None:
+        info.contents.fh = opened.handle
+        info.contents.keep_cache = opened.keep_pages
+        info.contents.direct_io = opened.bypass_pages
+
+    def _forget_attributes(self, path: bytes) -> None:
+        """Make the kernel ask again for a file it was told old things about."""
+
+    def _text(self, path: bytes) -> str:
+        return path.decode(self.encoding, "surrogateescape")
+
+
+def _libfuse3_class(module: ModuleType) -> Any:
+    """Return mfusepy's FUSE class with our callbacks."""
+    library = module._libfuse
+    set_attributes = module.set_st_attrs
+
+    class Libfuse3(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
+        def _init(self, connection: Any, config: Any) -> None:
+            config.contents.use_ino = 1
+            # Pages are kept or dropped by ETag at open; set-id bits are the kernel's to clear.
+            connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
+            self.operations.init("/")
+
+        def readdir_fuse_3(
+            self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int
+        ) -> int:
+            """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
+            entries = self._entries(offset, info)
+            for index in range(offset, len(entries)):
+                name, stat = entries[index]
+                c_stat = module.c_stat()
+                set_attributes(c_stat, stat_dict(stat), use_ns=True)
+                if fill(buffer, name.encode(self.encoding), c_stat, index + 1, FILL_DIR_PLUS):
+                    break
+            return 0
+
+        def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
+            """Pass on renameat2's flags."""
+            self.operations.rename(self._text(old), self._text(new), flags)
+            return 0
+
+        def truncate_fuse_3(self, path: bytes, size_bytes: int, info: Any) -> int:
+            """Truncate by handle where there is one."""
+            if info:
+                return self.ftruncate(path, size_bytes, info)
+            self.operations.truncate(self._text(path), size_bytes)
+            return 0
+
+        def utimens_fuse_3(self, path: bytes, times: Any, _info: Any) -> int:
+            """Set times."""
+            return self._utimens(path, times)
+
+        def _forget_attributes(self, path: bytes) -> None:
+            library.fuse_invalidate_path(ctypes.c_void_p(library.fuse_get_context().contents.fuse), path)
+
+    return Libfuse3
+
+
+def _libfuse2_class(module: ModuleType) -> Any:
+    """Return fusepy's FUSE class with our callbacks."""
+
+    class Libfuse2(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
+        def __init__(self, operations: Operations, *arguments: Any, **options: Any) -> None:
+            super().__init__(_Callable(operations), *arguments, **options)
+
+        def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
+            """Give every entry with its type, number and a running offset."""
+            entries = self._entries(offset, info)
+            for index in range(offset, len(entries)):
+                name, stat = entries[index]
+                c_stat = module.c_stat()
+                module.set_st_attrs(c_stat, stat_dict(stat), use_ns=True)
+                if fill(buffer, name.encode(self.encoding), c_stat, index + 1):
+                    break
+            return 0
+
+        def utimens(self, path: bytes, times: Any) -> int:
+            """Set times."""
+            return self._utimens(path, times)
+
+    return Libfuse2
+
+
+class _Callable:
+    """Operations in the form fusepy wants: it calls the object with an operation's name."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    def __call__(self, operation: str, *arguments: Any) -> Any:
+        return getattr(self._operations, operation)(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operations, name)
+
+
+def _memory(buffer: Any, size: int) -> memoryview:
+    address = ctypes.cast(buffer, ctypes.c_void_p).value
+    return memoryview((ctypes.c_char * size).from_address(address or 0)).cast("B")
+
+
+def _give(value: bytes, buffer: Any, size: int) -> int:
+    """Hand over an attribute's value by the rules of getxattr(2): asked with size 0, only its length."""
+    if size == 0:
+        return len(value)
+    if len(value) > size:
+        return -errno.ERANGE
+    ctypes.memmove(buffer, value, len(value))
+    return len(value)
+
+
+def _time_ns(given: Any) -> int | None:
+    if given.tv_nsec == UTIME_OMIT:
+        return None
+    if given.tv_nsec == UTIME_NOW:
+        return time.time_ns()
+    return int(given.tv_sec * 10**9 + given.tv_nsec)

@@ -1,0 +1,55 @@
+"""The command group, and the one place where a failure becomes a line on stderr and an exit code."""
+
+import logging
+from typing import IO, Any
+
+import click
+
+from blobfs.cli.helper import mount8
+from blobfs.cli.mount import mount
+from blobfs.cli.umount import umount
+from blobfs.errors import Failure
+
+logger = logging.getLogger(__name__)
+
+
+class Explained(click.ClickException):
+    """A failure in words for whoever typed the command; exits with 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"blobfs: {self.message}", file=file, err=True)
+
+
+class Commands(click.Group):
+    """The commands, plus `blobfs SPEC MOUNTPOINT …`, which is how mount.fuse3(8) calls its helper."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if "/" in args[0]:
+            args = ["mount8", *args]
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            logger.debug("failed", exc_info=True)
+            raise Explained(str(failure)) from failure
+        except OSError as error:
+            if error.filename is None:
+                raise
+            logger.debug("failed", exc_info=True)
+            raise Explained(f"{error.filename}: {error.strerror}") from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="blobfs", prog_name="blobfs")
+def blobfs() -> None:
+    """Mount an Azure Blob container as a POSIX directory."""
+
+
+blobfs.add_command(mount)
+blobfs.add_command(umount)
+blobfs.add_command(mount8)

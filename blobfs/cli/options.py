@@ -1,0 +1,231 @@
+"""Every option of `blobfs mount`, and the places where one may be written.
+
+click looks on the command line, then in BLOBFS_… variables, then in the configuration file.
+A list after ``-o`` is spelled out as long options, so it counts as command line.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
+from blobfs.cli.values import absolute_path, existing_file, octal, size_between, spell_size
+from blobfs.settings import CredentialSettings, MountSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_FILES = (Path("~/.config/blobfs.toml"), Path("/etc/blobfs.toml"))
+
+# In a list after -o: understood by libfuse as they stand, and enforced by the kernel.
+KERNEL_OPTIONS = ("dev", "nodev", "suid", "nosuid", "exec", "noexec")
+
+# In such a list, but for mount(8), fstab(5) or systemd, or about access times, which blobs do not have.
+FOREIGN_OPTION = re.compile(
+    r"defaults|(no)?auto|(no)?users?|owner|group|_netdev|nofail|x-.*|comment=.*|async|default_permissions"
+    r"|(no)?((rel|dir|strict)?atime|lazytime)"
+)
+
+SIGNS = {"ro": "--read-only", "rw": "--read-write"}
+
+
+def use_config_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make the file's values the defaults of the command, which the environment and arguments override."""
+    if path is None:
+        path = next((file for file in map(Path.expanduser, CONFIG_FILES) if file.is_file()), None)
+    if path is not None:
+        try:
+            ctx.default_map = config_values(path)
+        except (ValueError, OSError) as error:
+            raise click.BadParameter(f"{path}: {error}", ctx, param) from error
+
+
+def config_values(path: Path) -> dict[str, Any]:
+    """Read a TOML file of option names and values. Raises ValueError for bad syntax or an unknown key."""
+    values = {key.replace("-", "_"): value for key, value in tomllib.loads(path.read_text("utf-8")).items()}
+    known = {str(param.name) for param in PARAMETERS} - {"config", "mount_lists", "kernel_options"}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"unknown key {unknown[0]!r}")
+    return values
+
+
+def spell_out(mount_lists: Iterable[str]) -> Iterator[str]:
+    r"""Yield the long options that stand for lists such as ``ro,uid=5``; ``\,`` is a comma inside a value.
+
+    Raises UsageError for one that nobody knows.
+    """
+    long_options = {name: param for param in PARAMETERS for name in (*param.opts, *param.secondary_opts)}
+    for item in re.split(r"(?<!\\),", ",".join(mount_lists)):
+        name, equals, value = item.replace(r"\,", ",").partition("=")
+        option = SIGNS.get(name, f"--{name.replace('_', '-')}")
+        if name in KERNEL_OPTIONS:
+            yield f"--kernel-option={name}"
+        elif name and not FOREIGN_OPTION.fullmatch(item):
+            param = long_options.get(option)
+            if not isinstance(param, click.Option):
+                raise click.UsageError(f"Unknown mount option {name!r} in the list after -o.")
+            if not equals and not param.is_flag:
+                raise click.UsageError(f"Mount option {name!r} needs a value: {name}=….")
+            yield f"{option}{equals}{value}"
+
+
+_DEFAULTS = MountSettings(account="", container="", mountpoint=Path())
+
+PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Argument(["account"], envvar="BLOBFS_ACCOUNT"),
+    click.Argument(["container"], envvar="BLOBFS_CONTAINER"),
+    click.Argument(["mountpoint"], envvar="BLOBFS_MOUNTPOINT", type=absolute_path),
+    click.Option(
+        ["--config"],
+        type=existing_file,
+        metavar="FILE",
+        callback=use_config_file,
+        is_eager=True,
+        expose_value=False,
+        help=f"TOML file of options, spelled as here without the dashes.  [default: {CONFIG_FILES[0]}, "
+        f"else {CONFIG_FILES[1]}]",
+    ),
+    click.Option(["--prefix"], default="", help="Mount only what is below this path of the container."),
+    click.Option(
+        ["--read-only/--read-write"], default=False, help="Refuse every change.  [default: read-write]"
+    ),
+    click.Option(
+        ["--create-container/--no-create-container"],
+        default=False,
+        help="Make the container if it is missing.",
+    ),
+    click.Option(
+        ["--endpoint"], default="", help="URL of the Blob service, for an emulator or private cloud."
+    ),
+    click.Option(
+        ["--connection-string-file"],
+        type=existing_file,
+        metavar="FILE",
+        help="File that holds a connection string.",
+    ),
+    click.Option(
+        ["--account-key-file"], type=existing_file, metavar="FILE", help="File that holds an account key."
+    ),
+    click.Option(
+        ["--sas-file"],
+        type=existing_file,
+        metavar="FILE",
+        help="File that holds a SAS; read again when it changes.",
+    ),
+    click.Option(
+        ["--auth"],
+        type=click.Choice(["entra", "anonymous"]),
+        help="Microsoft Entra ID (managed identity, service principal, CLI login), or a public container.",
+    ),
+    click.Option(["--ca-file"], type=existing_file, metavar="FILE", help="Certificates to trust, in PEM."),
+    click.Option(
+        ["--memory"],
+        type=size_between(16 * MiB, 1024**5),
+        default=spell_size(_DEFAULTS.memory_bytes),
+        show_default=True,
+        help="All the memory that data and metadata may take.",
+    ),
+    click.Option(
+        ["--block-size"],
+        type=size_between(64 * KiB, MAX_BLOCK_BYTES),
+        default=spell_size(_DEFAULTS.block_size_bytes),
+        show_default=True,
+        help="Size of the first blocks of a file; at most a quarter of --memory.",
+    ),
+    click.Option(
+        ["--attr-timeout"],
+        type=click.FloatRange(min=0),
+        default=_DEFAULTS.attr_timeout_seconds,
+        show_default=True,
+        help="Seconds for which attributes may be remembered.",
+    ),
+    click.Option(["--uid"], type=click.IntRange(min=0), help="Owner where none is recorded.  [default: you]"),
+    click.Option(["--gid"], type=click.IntRange(min=0), help="Their group.  [default: yours]"),
+    click.Option(
+        ["--umask"],
+        type=octal,
+        default=f"{_DEFAULTS.umask:03o}",
+        show_default=True,
+        help="Permission bits that files without a recorded mode lack.",
+    ),
+    click.Option(
+        ["--allow-other/--no-allow-other"], default=False, help="Let other users in, as permissions allow."
+    ),
+    click.Option(
+        ["--binding"],
+        type=click.Choice(["auto", "libfuse3", "libfuse2"]),
+        default=_DEFAULTS.binding,
+        show_default=True,
+        help="Which FUSE library to use.",
+    ),
+    click.Option(["--log-file"], type=absolute_path, metavar="FILE", help="Log here.  [default: syslog]"),
+    click.Option(
+        ["--log-level"],
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default=_DEFAULTS.log_level,
+        show_default=True,
+        help="How much to log.",
+    ),
+    click.Option(
+        ["--foreground/--background"], default=False, help="Stay, and log to stderr.  [default: background]"
+    ),
+    click.Option(
+        ["-o", "mount_lists"],
+        multiple=True,
+        expose_value=False,
+        allow_from_autoenv=False,
+        metavar="LIST",
+        help="Options as in fstab(5): ro,uid=1000,memory=1GiB; every long option may stand there.",
+    ),
+    click.Option(
+        ["--kernel-option", "kernel_options"],
+        type=click.Choice(KERNEL_OPTIONS),
+        multiple=True,
+        hidden=True,
+        allow_from_autoenv=False,
+    ),
+)
+
+
+class MountCommand(click.Command):
+    """A command that takes a list after ``-o`` as well as long options; those given as such win."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
+
+
+def refuse_contradictions(values: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that cannot both be meant."""
+    if values["read_only"] and values["create_container"]:
+        raise click.UsageError("--read-only and --create-container contradict each other.")
+    if values["block_size"] * 4 > values["memory"]:
+        most = spell_size(values["memory"] // 4)
+        raise click.UsageError(f"--block-size is over a quarter of --memory: at most {most} fit.")
+    for name, value in values.items():
+        if name != "mountpoint" and isinstance(value, Path) and value.is_relative_to(values["mountpoint"]):
+            raise click.UsageError(f"--{name.replace('_', '-')} {value} lies inside the mountpoint.")
+
+
+def credential(ctx: click.Context) -> CredentialSettings:
+    """Return the one credential option to use: the command line hides the environment, and that the file.
+
+    Raises UsageError when one place names two.
+    """
+    names = [field.name for field in fields(CredentialSettings)]
+    for source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP):
+        given = [name for name in names if ctx.params[name] and ctx.get_parameter_source(name) is source]
+        if len(given) > 1:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise click.UsageError(f"{options} contradict each other: name one credential.")
+        if given:
+            return CredentialSettings(**{given[0]: ctx.params[given[0]]})
+    return CredentialSettings()

@@ -1,0 +1,219 @@
+"""The composition root: every object is made here, once, and handed the numbers it needs."""
+
+import contextlib
+import logging
+import mimetypes
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blobfs import binding
+from blobfs.attributes import Attributes, Defaults
+from blobfs.azure.assembly import open_store
+from blobfs.azure.store import AzureStore
+from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.errors import Failure, Unavailable
+from blobfs.files import File
+from blobfs.filesystem import Filesystem
+from blobfs.memory import BufferPool
+from blobfs.names import NameMap, normalized_prefix
+from blobfs.namespace import Namespace
+from blobfs.operations import Operations
+from blobfs.range_cache import RangeCache
+from blobfs.reader import BlobReader
+from blobfs.settings import MountSettings
+from blobfs.store import BlobInfo, ContentHeaders
+from blobfs.transfers import Transfers
+from blobfs.tree_cache import TreeCache
+from blobfs.volume import Volume
+from blobfs.writer import BlobWriter
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHARE = 8  # an eighth of --memory is for names and attributes
+LARGEST_BLOCK_BYTES = 128 * MiB
+READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
+    """Mount and serve until unmounted (blocks). Calls ``ready(message)`` once the mount answers.
+
+    Raises Failure when the mount cannot be made, or, after serving, when something could not
+    be committed; each such file is in the log.
+    """
+    library = binding.load(settings.binding)
+    store = _open(settings)
+    if settings.create_container:
+        store.create_container()
+    access = store.probe()
+    read_only = settings.read_only or access.read_only
+    transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
+    filesystem = _filesystem(settings, store, transfers, read_only=read_only)
+    message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
+    label = "read-only" if access.read_only and not settings.read_only else "credential"
+    message += f"\n{label}: {access.reason}"
+
+    def on_init() -> None:
+        transfers.start()
+        announce = threading.Thread(target=_announce, args=(settings.mountpoint, ready, message), daemon=True)
+        announce.start()
+
+    operations = Operations(
+        filesystem,
+        status=lambda: _status(settings, filesystem, library[0], read_only),
+        caller=lambda: binding.caller_of(library),
+        on_ready=on_init,
+    )
+    try:
+        options = _mount_options(settings, read_only)
+        timeout = settings.attr_timeout_seconds
+        binding.serve(library, operations, str(settings.mountpoint), options, timeout)
+        _finish(filesystem)
+    finally:
+        transfers.close()
+        store.close()
+
+
+def _open(settings: MountSettings) -> AzureStore:
+    credential, retry = settings.credential, settings.retry
+    return open_store(
+        settings.account,
+        settings.container,
+        endpoint=settings.endpoint,
+        connection_string_file=credential.connection_string_file,
+        account_key_file=credential.account_key_file,
+        sas_file=credential.sas_file,
+        auth=credential.auth,
+        ca_file=settings.ca_file,
+        connections=settings.transfers.connections,
+        total_seconds=retry.total_seconds,
+        first_wait_seconds=retry.first_wait_seconds,
+        longest_wait_seconds=retry.longest_wait_seconds,
+        connect_seconds=retry.connect_seconds,
+        read_seconds=retry.read_seconds,
+    )
+
+
+def _filesystem(
+    settings: MountSettings, store: AzureStore, transfers: Transfers, *, read_only: bool
+) -> Filesystem:
+    names_bytes = settings.memory_bytes // NAMES_SHARE
+    pool = BufferPool(settings.memory_bytes - names_bytes)
+    ranges = RangeCache(
+        store, pool, fragment_bytes=settings.reads.fragment_bytes, capacity_bytes=pool.budget_bytes // 2
+    )
+    reader = BlobReader(
+        ranges,
+        transfers,
+        block_bytes=settings.reads.block_bytes,
+        sequential_bytes=settings.reads.sequential_bytes,
+        ahead_blocks=settings.reads.ahead_blocks,
+    )
+
+    def make_writer(name: str, base: BlobInfo | None) -> BlobWriter:
+        return BlobWriter(
+            name,
+            base,
+            store=store,
+            transfers=transfers,
+            pool=pool,
+            reader=reader,
+            block_bytes=settings.block_size_bytes,
+            largest_block_bytes=min(LARGEST_BLOCK_BYTES, pool.budget_bytes // 4),
+        )
+
+    def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:
+        return File(
+            name,
+            inode,
+            base,
+            attributes,
+            store=store,
+            reader=reader,
+            make_writer=make_writer,
+            guess_headers=_guess_headers,
+        )
+
+    cache = TreeCache(ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes)
+    limit = None if _is_emulator(settings) else MAX_BLOB_NAME_CHARACTERS
+    uid = os.getuid() if settings.uid is None else settings.uid
+    gid = os.getgid() if settings.gid is None else settings.gid
+    volume = Volume(
+        store=store,
+        namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
+        ranges=ranges,
+        reader=reader,
+        transfers=transfers,
+        defaults=Defaults.for_umask(uid, gid, settings.umask),
+        read_only=read_only,
+        make_file=make_file,
+    )
+    pool.add_reclaimer(volume.files.release_memory)
+    return Filesystem(volume, open_bytes=settings.reads.open_bytes)
+
+
+def _is_emulator(settings: MountSettings) -> bool:
+    """The emulator has no limit on names."""
+    return settings.account == "devstoreaccount1"
+
+
+def _guess_headers(name: str) -> ContentHeaders:
+    content_type, encoding = mimetypes.guess_type(name, strict=False)
+    if encoding is not None or content_type is None:
+        # A .tar.gz is stored as it is: a Content-Encoding would have browsers unpack it.
+        content_type = DEFAULT_CONTENT_TYPE
+    return ContentHeaders(content_type=content_type)
+
+
+def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:
+    options: dict[str, str | bool] = {
+        "fsname": f"{settings.account}/{settings.container}",
+        "subtype": "blobfs",
+        "allow_other": settings.allow_other,
+        "ro": read_only,
+    }
+    return {**options, **dict.fromkeys(settings.kernel_options, True)}
+
+
+def _announce(mountpoint: Path, ready: Callable[[str], None], message: str) -> None:
+    """Once the mount answers, raise its kernel read-ahead if that is allowed, and say that it is there."""
+    with contextlib.suppress(OSError):  # the message says what users wait for; a lost mount says so itself
+        device = os.stat(mountpoint).st_dev
+        _raise_read_ahead(device)
+    ready(message)
+
+
+def _raise_read_ahead(device: int) -> None:
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    try:
+        path.write_text(f"{READ_AHEAD_KIB}\n")
+    except OSError as error:
+        logger.info("kernel read-ahead stays as it is (%s): reads come in smaller requests", error.strerror)
+
+
+def _status(
+    settings: MountSettings, filesystem: Filesystem, binding_name: str, read_only: bool
+) -> Mapping[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "account": settings.account,
+        "container": settings.container,
+        "prefix": settings.prefix,
+        "read_only": read_only,
+        "binding": binding_name,
+        "uncommitted": [{"path": file.path, "reason": file.reason} for file in filesystem.uncommitted()],
+    }
+
+
+def _finish(filesystem: Filesystem) -> None:
+    """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
+    with contextlib.suppress(Failure):  # each file's own failure is named below
+        filesystem.sync()
+    left = list(filesystem.uncommitted())
+    for file in left:
+        logger.error("%s is not committed: %s", file.path, file.reason)
+    if left:
+        raise Unavailable(f"not committed: {', '.join(file.path for file in left)}")

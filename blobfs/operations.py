@@ -1,0 +1,267 @@
+"""The FUSE operations: libfuse's numbers, flags and dictionaries on one side, `Filesystem` on the other.
+
+It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
+read-only facts about a blob, and on the mountpoint its status and the request to commit everything.
+"""
+
+import json
+import stat as stat_bits
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from blobfs.errors import AlreadyExists, InvalidArgument, NoAttribute, NotPermitted, Unsupported
+from blobfs.filesystem import Filesystem, Opened
+from blobfs.volume import Caller, Stat
+
+STATFS_BLOCK_BYTES = 4096
+STATFS_BYTES = 1 << 50  # the service has no size to report; 1 PiB lets every program run
+STATFS_FILES = 1 << 40
+USER = "user."
+OWN = "user.blobfs."
+XATTR_CREATE, XATTR_REPLACE = 1, 2  # <sys/xattr.h>
+RENAME_NOREPLACE = 1  # renameat2(2)
+
+StatDict = dict[str, int]
+
+
+class Operations:
+    """What a binding calls, one method an operation; failures are `blobfs.errors.Failure`."""
+
+    use_ns = True  # both bindings: times as nanoseconds
+    flag_utime_omit_ok = 1  # libfuse 2: utimens may get UTIME_NOW and UTIME_OMIT
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        status: Callable[[], Mapping[str, Any]],
+        caller: Callable[[], tuple[int, int, int]],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._filesystem = filesystem
+        self._status = status
+        self._caller_ids = caller
+        self._on_ready = on_ready
+
+    def init(self, _path: str) -> None:
+        """Start the threads: the process has forked for the last time."""
+        self._on_ready()
+
+    def destroy(self, _path: str) -> None:
+        """Nothing to do: what must be done is done before the mount's process ends."""
+
+    def getattr(self, path: str, _handle: int | None = None) -> StatDict:
+        """stat(2)."""
+        return stat_dict(self._filesystem.stat(path))
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        """statvfs(3): a container has no size, so it is large and empty."""
+        blocks = STATFS_BYTES // STATFS_BLOCK_BYTES
+        return {
+            "f_bsize": STATFS_BLOCK_BYTES,
+            "f_frsize": STATFS_BLOCK_BYTES,
+            "f_blocks": blocks,
+            "f_bfree": blocks,
+            "f_bavail": blocks,
+            "f_files": STATFS_FILES,
+            "f_ffree": STATFS_FILES,
+            "f_favail": STATFS_FILES,
+            "f_namemax": 255,
+        }
+
+    def opendir(self, path: str) -> int:
+        """opendir(3)."""
+        return self._filesystem.open_directory(path)
+
+    def readdir(self, _path: str, handle: int) -> Sequence[tuple[str, Stat]]:
+        """Return all entries, finished: an error after the first one would look like the end."""
+        return self._filesystem.read_directory(handle, restart=True)
+
+    def readdir_again(self, handle: int) -> Sequence[tuple[str, Stat]]:
+        """Return the entries of the last `readdir` of this handle, in the same order."""
+        return self._filesystem.read_directory(handle, restart=False)
+
+    def releasedir(self, _path: str, handle: int) -> None:
+        """closedir(3)."""
+        self._filesystem.close_directory(handle)
+
+    def fsyncdir(self, _path: str, _datasync: int, _handle: int) -> None:
+        """Names are on the service as soon as the operation that made them returns."""
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """mkdir(2)."""
+        self._filesystem.mkdir(path, stat_bits.S_IMODE(mode), self._caller())
+
+    def mknod(self, path: str, mode: int, device: int) -> None:
+        """mknod(2)."""
+        self._filesystem.mknod(path, mode, device, self._caller())
+
+    def symlink(self, path: str, target: str) -> None:
+        """symlink(2), in the order of arguments that the bindings have."""
+        self._filesystem.symlink(target, path, self._caller())
+
+    def readlink(self, path: str) -> str:
+        """readlink(2)."""
+        return self._filesystem.readlink(path)
+
+    def link(self, path: str, _source: str) -> None:
+        """link(2): a blob has one name."""
+        raise NotPermitted(f"{path}: hard links do not exist here")
+
+    def unlink(self, path: str) -> None:
+        """unlink(2)."""
+        self._filesystem.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        """rmdir(2)."""
+        self._filesystem.rmdir(path)
+
+    def rename(self, old: str, new: str, flags: int = 0) -> None:
+        """renameat2(2), without RENAME_EXCHANGE."""
+        if flags & ~RENAME_NOREPLACE:
+            raise InvalidArgument(f"{old}: a rename that exchanges two names is not possible")
+        self._filesystem.rename(old, new, replace_target=not flags & RENAME_NOREPLACE)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """chmod(2)."""
+        self._filesystem.chmod(path, mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """chown(2); -1 leaves an id."""
+        self._filesystem.chown(path, uid, gid)
+
+    def utimens(self, path: str, times: tuple[int | None, int | None]) -> None:
+        """utimensat(2); None leaves a time."""
+        self._filesystem.set_times(path, *times)
+
+    def truncate(self, path: str, size_bytes: int) -> None:
+        """truncate(2)."""
+        self._filesystem.truncate(path, size_bytes)
+
+    def ftruncate(self, handle: int, size_bytes: int) -> None:
+        """ftruncate(2)."""
+        self._filesystem.truncate_handle(handle, size_bytes)
+
+    def create(self, path: str, mode: int, flags: int) -> Opened:
+        """open(2) with O_CREAT, of a name that the kernel found absent."""
+        return self._filesystem.create(path, mode, flags, self._caller())
+
+    def open(self, path: str, flags: int) -> Opened:
+        """open(2)."""
+        return self._filesystem.open(path, flags)
+
+    def read_into(self, handle: int, offset: int, target: memoryview) -> int:
+        """pread(2) into the kernel's own buffer."""
+        return self._filesystem.read_into(handle, offset, target)
+
+    def write_from(self, handle: int, offset: int, data: memoryview) -> int:
+        """pwrite(2) from the kernel's own buffer."""
+        self._filesystem.write(handle, offset, data)
+        return len(data)
+
+    def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:
+        """pread(2) for a caller without a buffer of its own."""
+        target = memoryview(bytearray(size))
+        return bytes(target[: self.read_into(handle, offset, target)])
+
+    def write(self, _path: str, data: bytes, offset: int, handle: int) -> int:
+        """pwrite(2) for a caller without a buffer of its own."""
+        return self.write_from(handle, offset, memoryview(data))
+
+    def flush(self, _path: str, handle: int) -> None:
+        """close(2) of one descriptor: the last moment at which an error reaches the program."""
+        self._filesystem.flush(handle)
+
+    def fsync(self, _path: str, _datasync: int, handle: int) -> None:
+        """fsync(2)."""
+        self._filesystem.fsync(handle)
+
+    def release(self, _path: str, handle: int) -> None:
+        """The last descriptor is gone."""
+        self._filesystem.release(handle)
+
+    # Extended attributes…
+
+    def getxattr(self, path: str, name: str, _position: int = 0) -> bytes:
+        """getxattr(2)."""
+        if name.startswith(OWN):
+            return self._own_xattr(path, name[len(OWN) :])
+        value = self._filesystem.attributes(path).xattrs.get(_user_name(name))
+        if value is None:
+            raise NoAttribute(f"{path}: no attribute {name}")
+        return value
+
+    def listxattr(self, path: str) -> list[str]:
+        """listxattr(2); the ``user.blobfs.`` ones are not listed, so that copies do not try to set them."""
+        return [USER + name for name in self._filesystem.attributes(path).xattrs]
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
+        """setxattr(2)."""
+        if name == OWN + "sync" and path == "/":
+            self._filesystem.sync()
+            return
+        if name.startswith(OWN):
+            raise NotPermitted(f"{path}: {name} is read-only")
+        key, xattrs = _user_name(name), dict(self._filesystem.attributes(path).xattrs)
+        if flags & XATTR_CREATE and key in xattrs:
+            raise AlreadyExists(f"{path}: attribute {name} exists")
+        if flags & XATTR_REPLACE and key not in xattrs:
+            raise NoAttribute(f"{path}: no attribute {name}")
+        self._filesystem.set_xattrs(path, {**xattrs, key: value})
+
+    def removexattr(self, path: str, name: str) -> None:
+        """removexattr(2)."""
+        if name.startswith(OWN):
+            raise NotPermitted(f"{path}: {name} is read-only")
+        xattrs = dict(self._filesystem.attributes(path).xattrs)
+        if xattrs.pop(_user_name(name), None) is None:
+            raise NoAttribute(f"{path}: no attribute {name}")
+        self._filesystem.set_xattrs(path, xattrs)
+
+    def _own_xattr(self, path: str, name: str) -> bytes:
+        if name == "status" and path == "/":
+            return json.dumps(self._status()).encode()
+        if name == "hidden" and self._filesystem.attributes(path).is_directory:
+            return json.dumps(self._filesystem.hidden(path)).encode()
+        blob = self._filesystem.blob(path)
+        facts: dict[str, str] = {}
+        if blob is not None:
+            facts = {
+                "etag": blob.etag,
+                "md5": blob.content_md5.hex() if blob.content_md5 else "",
+                "tier": blob.tier,
+                "content_type": blob.headers.content_type,
+                "name": urllib.parse.quote(blob.name),
+            }
+        if not facts.get(name):
+            raise NoAttribute(f"{path}: no attribute {OWN}{name}")
+        return facts[name].encode()
+
+    def _caller(self) -> Caller:
+        uid, gid, _ = self._caller_ids()
+        return Caller(uid, gid)
+
+
+def stat_dict(stat: Stat) -> StatDict:
+    """Return a Stat under the names of struct stat, times in nanoseconds."""
+    attributes = stat.attributes
+    return {
+        "st_mode": attributes.mode,
+        "st_ino": stat.inode,
+        "st_nlink": stat.links,
+        "st_uid": attributes.uid,
+        "st_gid": attributes.gid,
+        "st_rdev": attributes.rdev,
+        "st_size": stat.size_bytes,
+        "st_blksize": 4096,
+        "st_blocks": -(-stat.size_bytes // 512),
+        "st_atime": attributes.atime_ns,
+        "st_mtime": attributes.mtime_ns,
+        "st_ctime": attributes.ctime_ns,
+    }
+
+
+def _user_name(name: str) -> str:
+    if not name.startswith(USER):
+        raise Unsupported(f"{name}: only user.* attributes can be kept")
+    return name[len(USER) :]

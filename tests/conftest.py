@@ -1,0 +1,34 @@
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from azurite import Azurite
+from mounts import Mounts
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """One emulator for the whole run."""
+    with Azurite() as azurite:
+        yield azurite
+
+
+@pytest.fixture
+def container(azurite: Azurite) -> str:
+    """The name of a new, empty container."""
+    name = uuid.uuid4().hex
+    azurite.create_container(name)
+    return name
+
+
+@pytest.fixture
+def binding(request: pytest.FixtureRequest) -> str:
+    """The FUSE library to mount with; `mounts.on_both_bindings` runs a test with each."""
+    return getattr(request, "param", "libfuse3")
+
+
+@pytest.fixture
+def mount(azurite: Azurite, container: str, binding: str) -> Iterator[Mounts]:
+    """Call it to mount the container."""
+    with Mounts(azurite, container, binding) as mounts:
+        yield mounts

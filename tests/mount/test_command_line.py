@@ -1,0 +1,360 @@
+"""The commands as a user types them, on real mounts."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
+from azurite import Azurite
+from mounts import PROJECT, Mount, Mounts, blobfs, clean_environment, is_mountpoint, on_both_bindings, run
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def elsewhere(azurite: Azurite, container: str) -> Iterator[ContainerClient]:
+    """The same container as another program sees it."""
+    with azurite.client() as client:
+        yield client.get_container_client(container)
+
+
+def sas(azurite: Azurite, container: str, permission: str, lifetime: timedelta) -> str:
+    return generate_container_sas(
+        azurite.account,
+        container,
+        account_key=azurite.key,
+        permission=ContainerSasPermissions.from_string(permission),
+        expiry=datetime.now(timezone.utc) + lifetime,
+    )
+
+
+# Mounting
+
+
+@on_both_bindings
+def test_the_mount_answers_once_the_command_has_returned(mount: Mounts, elsewhere: ContainerClient) -> None:
+    mounted = mount()
+    assert os.listdir(mounted.path) == []
+    (mounted.path / "file").write_bytes(b"content")
+    assert elsewhere.download_blob("file").readall() == b"content"
+
+
+@on_both_bindings
+def test_the_kernel_lists_the_mount_as_blobfs(mount: Mounts, container: str) -> None:
+    mounted = mount()
+    (line,) = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(mounted.path) in line
+    ]
+    assert "fuse.blobfs" in line
+    assert container in line
+
+
+def test_the_log_is_private_and_the_command_says_where_it_is(mount: Mounts) -> None:
+    mounted = mount()
+    assert f"log: {mounted.log}" in mounted.announcement
+    assert stat.S_IMODE(mounted.log.stat().st_mode) == 0o600
+
+
+def test_without_a_log_file_the_log_is_in_syslog_or_the_state_directory(
+    mount: Mounts, container: str, azurite: Azurite, tmp_path: Path
+) -> None:
+    path = mount.new_mountpoint()
+    ended = blobfs(*mount.arguments(path), XDG_STATE_HOME=str(tmp_path))
+    file = tmp_path / "blobfs" / f"{azurite.account}-{container}.log"
+    mount.adopt(path, file)
+    assert f"log: {'syslog, as blobfs' if Path('/dev/log').exists() else file}" in ended.stdout
+
+
+def test_a_mountpoint_with_files_is_used_with_a_warning(mount: Mounts) -> None:
+    path = mount.new_mountpoint()
+    (path / "hidden").touch()
+    ended = blobfs(*mount.arguments(path), "--log-file", path.with_suffix(".log"))
+    mounted = mount.adopt(path, path.with_suffix(".log"))
+    assert "not empty; the mount hides what is in it" in ended.stderr
+    assert os.listdir(path) == []
+    mount.unmount(mounted)
+    assert os.listdir(path) == ["hidden"]
+
+
+@on_both_bindings
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_foreground_commits_and_unmounts(
+    mount: Mounts, elsewhere: ContainerClient, number: signal.Signals
+) -> None:
+    path = mount.new_mountpoint()
+    command = [sys.executable, "-m", "blobfs", *mount.arguments(path), "--foreground"]
+    with subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # comes when the mount answers
+        descriptor = os.open(path / "file", os.O_CREAT | os.O_WRONLY)
+        os.write(descriptor, b"not yet closed")
+        process.send_signal(number)
+        _, said = process.communicate()
+    with pytest.raises(OSError, match="not connected"):
+        os.close(descriptor)
+    assert process.returncode == 0, said
+    assert not is_mountpoint(path)
+    assert elsewhere.download_blob("file").readall() == b"not yet closed"
+
+
+# What keeps a mount from being made
+
+
+def refusal(mount: Mounts, *options: str | Path, **environment: str) -> str:
+    """Return the message of a mount command that fails and leaves nothing behind."""
+    path = mount.new_mountpoint()
+    log = path.with_suffix(".log.of-refused-mount")
+    ended = blobfs(*mount.arguments(path), "--log-file", log, *options, **environment)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert not is_mountpoint(path)
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("blobfs: ")
+    return ended.stderr
+
+
+def test_a_missing_container_is_named_with_the_option_that_makes_it(azurite: Azurite) -> None:
+    with Mounts(azurite, "missing-" + uuid.uuid4().hex, "libfuse3") as mount:
+        message = refusal(mount)
+        assert "missing-" in message
+        assert "--create-container" in message
+        (mount("--create-container").path / "file").touch()
+
+
+def test_a_refused_key_says_so_without_showing_it(mount: Mounts, tmp_path: Path) -> None:
+    key = "c2VjcmV0" * 10 + "c2VjcmU="
+    file = tmp_path / "key"
+    file.write_text(key)
+    message = refusal(mount, "--account-key-file", file)
+    assert "refused" in message or "denied" in message
+    assert key not in message
+
+
+def test_an_expired_sas_says_so_without_showing_it(
+    mount: Mounts, azurite: Azurite, container: str, tmp_path: Path
+) -> None:
+    token = sas(azurite, container, "rl", -timedelta(hours=1))
+    file = tmp_path / "sas"
+    file.write_text(token)
+    message = refusal(mount, "--sas-file", file)
+    assert "expired" in message
+    assert token.rpartition("sig=")[2] not in message
+
+
+def test_a_service_that_nobody_runs_is_named(mount: Mounts) -> None:
+    message = refusal(mount, "--endpoint", "http://127.0.0.1:1/devstoreaccount1")
+    assert "127.0.0.1:1" in message
+
+
+def test_a_service_elsewhere_must_speak_https(mount: Mounts) -> None:
+    assert "https" in refusal(mount, "--endpoint", "http://blob.example/account").lower()
+
+
+def test_a_directory_is_mounted_only_once(mount: Mounts) -> None:
+    mounted = mount()
+    ended = blobfs(*mount.arguments(mounted.path))
+    assert ended.returncode == 1
+    assert f"{mounted.path} is already mounted" in ended.stderr
+    assert str(mounted.pid) in ended.stderr
+
+
+def test_a_mount_whose_process_died_is_named_with_the_cure(mount: Mounts) -> None:
+    mounted = mount()
+    mounted.kill()
+    ended = blobfs(*mount.arguments(mounted.path))
+    assert ended.returncode == 1
+    assert f"blobfs umount {mounted.path}" in ended.stderr
+
+
+# Credentials
+
+
+def test_a_read_only_credential_gives_a_read_only_mount_and_says_so(
+    mount: Mounts, azurite: Azurite, container: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "sas"
+    file.touch(0o600)
+    file.write_text("?" + sas(azurite, container, "rl", timedelta(hours=1)))
+    mounted = mount("--sas-file", file)
+    assert "read-only" in mounted.announcement
+    with pytest.raises(OSError, match="Read-only"):
+        (mounted.path / "file").touch()
+
+
+def test_no_secret_shows_in_the_log_the_output_or_the_process_list(
+    mount: Mounts, azurite: Azurite, container: str
+) -> None:
+    token = sas(azurite, container, "racwdl", timedelta(hours=1))
+    mounted = mount("--log-level=debug", AZURE_STORAGE_SAS_TOKEN=token)
+    (mounted.path / "file").write_bytes(b"content")
+    shown = mounted.announcement + mounted.log.read_text() + Path(f"/proc/{mounted.pid}/cmdline").read_text()
+    assert "AZURE_STORAGE_SAS_TOKEN" in shown
+    assert token.rpartition("sig=")[2] not in shown
+
+
+# Unmounting
+
+
+@on_both_bindings
+def test_umount_returns_when_everything_is_committed_and_the_process_is_gone(
+    mount: Mounts, elsewhere: ContainerClient
+) -> None:
+    mounted = mount()
+    (mounted.path / "file").write_bytes(b"content")
+    ended = blobfs("umount", mounted.path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"{mounted.path}: everything is committed; unmounted.\n"
+    assert not is_mountpoint(mounted.path)
+    assert not is_running(mounted)
+    assert elsewhere.download_blob("file").readall() == b"content"
+    mounted.has_died = True
+
+
+def is_running(mounted: Mount) -> bool:
+    """Tell whether the process serves still; one that nobody has waited for does not."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{mounted.pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_umount_leaves_a_busy_mount_in_place_and_names_who_uses_it(
+    mount: Mounts, elsewhere: ContainerClient
+) -> None:
+    mounted = mount()
+    with (mounted.path / "file").open("wb", buffering=0) as file:
+        file.write(b"open")
+        ended = blobfs("umount", mounted.path)
+        assert ended.returncode == 1
+        assert f"({os.getpid()})" in ended.stderr
+        assert elsewhere.download_blob("file").readall() == b"open"
+        file.write(b", and usable")
+    assert elsewhere.download_blob("file").readall() == b"open, and usable"
+
+
+def test_umount_names_the_file_that_cannot_be_committed_and_stays(
+    mount: Mounts, elsewhere: ContainerClient
+) -> None:
+    mounted = mount()
+    mount.expect_log("file")
+    (mounted.path / "file").write_bytes(b"old")
+    file = (mounted.path / "file").open("wb", buffering=0)
+    file.write(b"new")
+    lease = elsewhere.get_blob_client("file").acquire_lease()
+
+    ended = blobfs("umount", mounted.path)
+
+    assert ended.returncode == 1
+    assert f"{mounted.path} stays mounted. Not committed:\n" in ended.stderr
+    assert "file: " in ended.stderr
+    assert elsewhere.download_blob("file").readall() == b"old"
+    assert is_mountpoint(mounted.path)
+    lease.release()
+    with suppress(OSError):
+        file.close()
+
+
+def test_umount_removes_a_mount_whose_process_died_and_promises_nothing(mount: Mounts) -> None:
+    mounted = mount()
+    mounted.kill()
+    ended = blobfs("umount", mounted.path)
+    assert ended.returncode == 1
+    assert "unmounted, but its process had died" in ended.stderr
+    assert not is_mountpoint(mounted.path)
+
+
+# Other users, and mount(8)
+
+
+def in_a_namespace(tmp_path: Path, script: str, **names: str | Path) -> str:
+    """Run a script for which `blobfs` is in /usr/local/bin; return what it printed.
+
+    Its /dev/fuse is there for everyone, and $AS_NOBODY before a command takes root's rights
+    away, except that of reading this project wherever it may be.
+    """
+    program = tmp_path / "bin" / "blobfs"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{PROJECT}" exec "{sys.executable}" -m blobfs "$@"\n')
+    program.chmod(0o755)
+    setup = """
+        set -e
+        mount --bind "$BIN" /usr/local/bin
+        mount -t tmpfs tmpfs /mnt
+        mknod -m 666 /mnt/fuse c 10 229
+        mount --bind /mnt/fuse /dev/fuse
+        umount -l /mnt
+    """
+    caps = "-all,+dac_override"
+    drop = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps={caps} --ambient-caps={caps}"
+    environment = {"BIN": str(program.parent), "AS_NOBODY": drop}
+    environment.update((name, str(value)) for name, value in names.items())
+    ended = run("unshare", "--mount", "bash", "-c", setup + script, **environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@on_both_bindings
+def test_a_user_without_rights_mounts_and_unmounts(mount: Mounts, tmp_path: Path) -> None:
+    path = mount.new_mountpoint()
+    os.chown(path, NOBODY, NOBODY)
+    script = """
+        install -d -o nobody "$DIR.nobody"
+        $AS_NOBODY blobfs $ARGUMENTS --log-file "$DIR.nobody/mount.log"
+        $AS_NOBODY touch "$DIR/file"
+        $AS_NOBODY stat -c '%U %n' "$DIR/file"
+        ! blobfs umount "$DIR" || exit 1
+        $AS_NOBODY blobfs umount "$DIR"
+    """
+    said = in_a_namespace(tmp_path, script, DIR=path, ARGUMENTS=" ".join(mount.arguments(path)))
+    assert f"nobody {path}/file" in said
+    assert f"{path} is another user's mount" in said
+    assert f"{path}: everything is committed; unmounted." in said
+
+
+def test_mount8_mounts_a_type_of_fuse_blobfs(
+    mount: Mounts, azurite: Azurite, container: str, elsewhere: ContainerClient, tmp_path: Path
+) -> None:
+    path = mount.new_mountpoint()
+    options = f"noexec,uid=5,_netdev,endpoint={azurite.endpoint},log_file={path}.log"
+    script = """
+        mount -t fuse.blobfs "$SPEC" "$DIR" -o "$OPTIONS"
+        grep " $DIR " /proc/self/mountinfo
+        echo content > "$DIR/file"
+        stat -c %u "$DIR"
+        blobfs umount "$DIR"
+    """
+    said = in_a_namespace(tmp_path, script, SPEC=f"{azurite.account}/{container}", DIR=path, OPTIONS=options)
+    assert "noexec" in said
+    assert "\n5\n" in said
+    assert elsewhere.download_blob("file").readall() == b"content\n"
+
+
+def test_mount8_mounts_a_line_of_fstab(
+    mount: Mounts, azurite: Azurite, container: str, elsewhere: ContainerClient, tmp_path: Path
+) -> None:
+    elsewhere.upload_blob("below/file", b"content")
+    path = mount.new_mountpoint()
+    options = f"ro,user,noauto,_netdev,x-systemd.automount,endpoint={azurite.endpoint},log_file={path}.log"
+    fstab = tmp_path / "fstab"
+    fstab.write_text(f"{azurite.account}/{container}/below {path} fuse.blobfs {options} 0 0\n")
+    script = """
+        mount -T "$FSTAB" "$DIR"
+        cat "$DIR/file"
+        ! touch "$DIR/new" || exit 1
+        blobfs umount "$DIR"
+    """
+    assert "content" in in_a_namespace(tmp_path, script, FSTAB=fstab, DIR=path)

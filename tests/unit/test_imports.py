@@ -1,0 +1,124 @@
+"""Imports point down. The order of the modules stands here once, as data."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "blobfs"
+
+# From the ground up. A module may import from lines below its own; those on one line are strangers.
+LAYERS = """
+    blobfs errors blocks store dialects
+    settings names xattrs memory inodes
+    attributes
+    azure azure.messages azure.credentials azure.retry
+    azure.listing azure.sources azure.failures
+    azure.transport
+    azure.client
+    azure.store
+    azure.assembly
+    tree_cache range_cache transfers
+    extents reader namespace
+    writer
+    files
+    volume
+    removal
+    renames
+    filesystem
+    operations
+    binding
+    mount
+    cli cli.values cli.control cli.daemon cli.logs
+    cli.options cli.umount
+    cli.mount
+    cli.helper
+    cli.main
+    __main__
+"""
+RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for module in line.split()}
+
+# What only these modules may import: our own packages, other people's, and parts of the standard library.
+# The FUSE bindings are loaded by name, for which importlib is the mark.
+RESERVED = {
+    "blobfs.settings": {"mount", "cli.logs", "cli.mount", "cli.options"},
+    "blobfs.azure": {"mount", *(module for module in RANKS if module.startswith("azure"))},
+    "blobfs.binding": {"mount"},
+    "blobfs.mount": {"cli.mount"},
+    "azure": {"azure.credentials"},
+    "requests": {"azure.transport"},
+    "urllib3": {"azure.transport"},
+    "tenacity": {"azure.retry"},
+    "cachetools": {"inodes", "namespace", "range_cache", "tree_cache", "volume"},
+    "xxhash": {"blocks", "inodes"},
+    "click": {module for module in RANKS if module.startswith("cli.")},
+    "tomli": {"cli.options"},
+    "tomllib": {"cli.options"},
+    "concurrent": {"transfers"},
+    "ctypes": {"binding"},
+    "http": {"azure.transport"},
+    "importlib": {"binding"},
+    "socket": {"azure.transport"},
+    "ssl": {"azure.transport"},
+    "subprocess": {"cli.umount"},
+}
+
+
+def module_of(path: Path) -> str:
+    """Return a module's name below `blobfs`; a package's is that of its directory."""
+    relative = path.relative_to(PACKAGE).with_suffix("")
+    parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
+    return ".".join(parts) or "blobfs"
+
+
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the whole names of the modules that a module imports, wherever it does."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = "." * node.level + (node.module or "")  # a relative one belongs nowhere below
+            names = [f"{parent}.{alias.name}" for alias in node.names]
+            yield from (name if ours(name) in MODULES else parent for name in names)
+
+
+def ours(name: str) -> str:
+    return name.removeprefix("blobfs.")
+
+
+def is_within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(MODULES) == set(RANKS)
+
+
+@pytest.mark.parametrize("module", RANKS)
+def test_imports_point_down(module: str) -> None:
+    above = [
+        name for name in imports(module) if is_within(name, "blobfs") and RANKS[ours(name)] >= RANKS[module]
+    ]
+    assert above == []
+
+
+@pytest.mark.parametrize("module", RANKS)
+def test_reserved_imports_stay_where_they_belong(module: str) -> None:
+    strays = [
+        name
+        for name in imports(module)
+        for package, allowed in RESERVED.items()
+        if is_within(name, package) and module not in allowed
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("module", RANKS)
+def test_everything_from_outside_is_known(module: str) -> None:
+    tops = {name.partition(".")[0] for name in imports(module)}
+    assert tops - sys.stdlib_module_names - {"blobfs"} <= set(RESERVED)
