@@ -20,7 +20,8 @@ from blobfs.errors import AccessDenied, Busy, InvalidArgument, Unavailable
 
 @click.command()
 @click.argument("mountpoint", type=absolute_path)
-def umount(mountpoint: Path) -> None:
+@click.option("--force", is_flag=True, help="Unmount even then; the files named are given up.")
+def umount(mountpoint: Path, *, force: bool) -> None:
     """Commit every file of the mount on MOUNTPOINT, then unmount it.
 
     Exits with 0 only when the service has everything; otherwise names the files that it
@@ -28,10 +29,17 @@ def umount(mountpoint: Path) -> None:
     """
     mountpoint = Path(os.path.realpath(mountpoint))
     status = _status(mountpoint)
-    _commit(mountpoint)
+    left = _commit(mountpoint)
+    if left and not force:
+        raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n{left}")
     process = os.pidfd_open(status.pid)
-    _unmount(mountpoint)
-    select.select([process], [], [])
+    if left:
+        click.echo(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}", err=True)
+    _unmount(mountpoint, lazily=force)
+    if not force:  # otherwise it lives as long as a program still has a file open
+        select.select([process], [], [])
+    if left:
+        raise Unavailable(f"{mountpoint}: unmounted, without the files named above.")
     click.echo(f"{mountpoint}: everything is committed; unmounted.")
 
 
@@ -54,16 +62,15 @@ def _status(mountpoint: Path) -> MountStatus:
     return status
 
 
-def _commit(mountpoint: Path) -> None:
-    """Have everything committed. Raises Unavailable that names each file for which this failed."""
+def _commit(mountpoint: Path) -> str:
+    """Have everything committed; return a line for each file for which this failed."""
     causes = []
     try:
         commit_everything(mountpoint)
     except OSError as error:
         causes = [os.strerror(error.errno or errno.EIO)]
     status = _status(mountpoint)
-    if left := [f"{file.path}: {file.reason}" for file in status.uncommitted] or causes:
-        raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n" + "\n".join(left))
+    return "\n".join([f"{file.path}: {file.reason}" for file in status.uncommitted] or causes)
 
 
 def _unmount(mountpoint: Path, *, lazily: bool = False) -> None:

@@ -268,6 +268,25 @@ def test_umount_names_the_file_that_cannot_be_committed_and_stays(
         file.close()
 
 
+def test_umount_by_force_names_what_it_gives_up(mount: Mounts, elsewhere: ContainerClient) -> None:
+    mounted = mount()
+    mount.expect_log("file")
+    (mounted.path / "file").write_bytes(b"old")
+    with (mounted.path / "file").open("wb", buffering=0) as file:
+        file.write(b"new")
+        elsewhere.upload_blob("file", b"theirs", overwrite=True)
+
+        ended = blobfs("umount", "--force", mounted.path)
+
+        assert ended.returncode == 1
+        assert "giving up what is not committed:\n/file: " in ended.stderr
+        assert not is_mountpoint(mounted.path)
+        mounted.has_died = True
+        with suppress(OSError):
+            file.close()
+    assert elsewhere.download_blob("file").readall() == b"theirs"
+
+
 def test_umount_removes_a_mount_whose_process_died_and_promises_nothing(mount: Mounts) -> None:
     mounted = mount()
     mounted.kill()
