@@ -160,7 +160,10 @@ class File:
 
     def can_move_unsent(self) -> bool:
         """Nothing of the file is on the service, so a new name costs nothing."""
-        return self.base is None and self._writer is not None and not self._writer.has_staged
+        if self.base is not None or self._writer is None or self.state is not FileState.NAMED:
+            return False
+        with self.lock:
+            return not self._writer.has_staged
 
     def move_unsent(self, name: str, replaces_etag: str) -> None:
         """Give a file that is nowhere on the service a new name; its commit replaces that blob, if any."""
@@ -271,11 +274,26 @@ class FileTable:
         with self._lock:
             self._files[file.name] = file
 
+    def enter(self, file: File) -> File:
+        """Return the file that a new handle is for: the one under the name if it is the same, else this."""
+        with self._lock:
+            known = self._files.get(file.name)
+            if known is not None and known.base == file.base and known.state is file.state:
+                return known
+            if file.state is not FileState.UNLINKED:
+                self._files[file.name] = file
+            return file
+
     def remove(self, file: File) -> None:
         """Forget a file, unless another one has taken its name."""
         with self._lock:
             if self._files.get(file.name) is file:
                 del self._files[file.name]
+
+    def discard(self, name: str) -> None:
+        """Forget whatever file is under a name."""
+        with self._lock:
+            self._files.pop(name, None)
 
     def under(self, prefix: str) -> list[File]:
         """Return the open files whose names start with `prefix`."""

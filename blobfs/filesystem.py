@@ -21,7 +21,7 @@ from blobfs.errors import (
     NotFound,
 )
 from blobfs.files import File, Handle
-from blobfs.names import is_hidden_name, join_path
+from blobfs.names import is_hidden_name, is_temporary_name, join_path
 from blobfs.reader import Stream
 from blobfs.removal import Removal
 from blobfs.renames import Renames
@@ -32,6 +32,7 @@ from blobfs.volume import Caller, Stat, Volume
 logger = logging.getLogger(__name__)
 
 MAX_SYMLINK_BYTES = 4096  # PATH_MAX
+RENAME_SECONDS = 2.0  # a temporary name that was not renamed by then is committed as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +280,7 @@ class Filesystem:
         """Commit what a writable handle's file has. Called for every close(2) of a descriptor."""
         opened = self._handle(handle)
         # A file may be created by a descriptor that can only read it.
-        if opened.writable or opened.file.base is None:
+        if (opened.writable or opened.file.base is None) and not _awaits_rename(opened.file):
             self._commit(opened.file)
 
     def fsync(self, handle: int) -> None:
@@ -294,15 +295,23 @@ class Filesystem:
             raise failures[0]
 
     def release(self, handle: int) -> None:
-        """Forget a handle. What a last handle could not commit is lost, was reported, and is named again."""
+        """Forget a handle. What is uncommitted after the last one is committed now, or lost, and named."""
         with self._lock:
             opened = self._handles.pop(handle, None)
             if opened is None:
                 return
-            opened.file.handles -= 1
-            is_last = opened.file.handles == 0
-        if is_last and opened.file not in self.volume.orphans.values():
-            self._forget_file(opened.file)
+            file = opened.file
+            file.handles -= 1
+            if file.handles or file in self.volume.orphans.values():
+                return
+            if not file.is_uncommitted:
+                self.volume.files.remove(file)
+                return
+        if _awaits_rename(file):
+            self.volume.transfers.after(RENAME_SECONDS, lambda: self._commit_unrenamed(file))
+        else:
+            # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
+            self._commit_released(file)
 
     def uncommitted(self) -> Iterable[Uncommitted]:
         """Name the files whose bytes the service does not have."""
@@ -371,9 +380,10 @@ class Filesystem:
         access = flags & os.O_ACCMODE
         handle = Handle(file, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND))
         with self._lock:
+            handle.file = self.volume.files.enter(file)
+            handle.file.handles += 1
             number = next(self._numbers)
             self._handles[number] = handle
-            file.handles += 1
             return number
 
     def _handle(self, handle: int) -> Handle:
@@ -397,9 +407,21 @@ class Filesystem:
             return failure
         return None
 
-    def _forget_file(self, file: File) -> None:
-        if file.is_uncommitted:
-            reason = str(file.failure or "its last commit failed")
-            self._lost[self.volume.path_of(file.name)] = reason
-            logger.error("%s was closed without being committed: %s", file.name, reason)
-        self.volume.files.remove(file)
+    def _commit_unrenamed(self, file: File) -> None:
+        """Commit a file under its temporary name after all, when nobody renamed it."""
+        if not file.handles and _awaits_rename(file):
+            self._commit_released(file)
+
+    def _commit_released(self, file: File) -> None:
+        failure = self._failure_to_commit(file)
+        if failure is not None:
+            self._lost[self.volume.path_of(file.name)] = str(failure)
+            logger.error("%s was closed without being committed: %s", file.name, failure)
+        with self._lock:
+            if not file.handles:
+                self.volume.files.remove(file)
+
+
+def _awaits_rename(file: File) -> bool:
+    """rsync writes to a temporary name: while all of the file is in memory, the rename can be its commit."""
+    return is_temporary_name(file.name) and file.can_move_unsent()

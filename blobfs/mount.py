@@ -63,7 +63,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
 
     operations = Operations(
         filesystem,
-        status=lambda: _status(settings, filesystem, library[0], read_only),
+        status=lambda: _status(settings, filesystem, store, library[0], read_only),
         caller=lambda: binding.caller_of(library),
         on_ready=on_init,
     )
@@ -195,7 +195,7 @@ def _raise_read_ahead(device: int) -> None:
 
 
 def _status(
-    settings: MountSettings, filesystem: Filesystem, binding_name: str, read_only: bool
+    settings: MountSettings, filesystem: Filesystem, store: AzureStore, binding_name: str, read_only: bool
 ) -> Mapping[str, Any]:
     return {
         "pid": os.getpid(),
@@ -204,6 +204,7 @@ def _status(
         "prefix": settings.prefix,
         "read_only": read_only,
         "binding": binding_name,
+        "requests": dict(store.requests),
         "uncommitted": [{"path": file.path, "reason": file.reason} for file in filesystem.uncommitted()],
     }
 

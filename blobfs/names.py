@@ -15,6 +15,8 @@ MAX_ENTRY_BYTES = 255  # NAME_MAX
 # The names libfuse gives to files that are deleted while open. They live in memory only.
 HIDDEN_NAME = re.compile(r"^\.fuse_hidden[0-9a-f]{16}\Z")
 
+_TEMPORARY_NAME = re.compile(r"\..+\.[A-Za-z0-9]{6}")
+
 # The common case in one match: printable ASCII, no backslash, and no dot in front, where the
 # reserved names have theirs. Whatever does not match gets the long look of `refusal`.
 _ORDINARY = r"(?!\.)[ -.0-\[\]-~]{1,255}"
@@ -48,6 +50,11 @@ def refusal(entry: str) -> str:
 def is_hidden_name(path_or_entry: str) -> bool:
     """Tell whether the last component is one that libfuse made for a file deleted while open."""
     return HIDDEN_NAME.match(path_or_entry.rpartition("/")[2]) is not None
+
+
+def is_temporary_name(path_or_entry: str) -> bool:
+    """Tell whether the last component is one that rsync writes before it renames: ``.NAME.XXXXXX``."""
+    return _TEMPORARY_NAME.fullmatch(path_or_entry.rpartition("/")[2]) is not None
 
 
 def split_path(path: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from blobfs.tree_cache import Node, TreeCache
 
 logger = logging.getLogger(__name__)
 
-SMALL_DIRECTORY = 1000  # names: up to here one listing is cheaper than asking for two names
+SMALL_DIRECTORY = MAX_LIST_RESULTS  # names: what one request lists
 NEIGHBOURS = 16  # names asked for to see whether one name is a blob, a prefix, or neither
 
 DIRECTORY = Node(None, is_directory=True)
@@ -52,9 +52,11 @@ class Namespace:
         if answer.is_certain:
             return answer.node
         last = self.cache.last_known(prefix, entry)
-        if last is not None and last.blob is not None and not last.is_directory:
+        is_file = last is not None and last.blob is not None and not last.is_directory
+        may_list = self.cache.is_worth_listing(prefix)
+        if is_file and not (may_list and self.cache.is_browsed(prefix)):
             return self._recheck_file(prefix, entry)
-        if self.cache.is_worth_listing(prefix):
+        if may_list:
             listed = self._list_small(prefix)
             if listed is not None:
                 return listed.get(entry)

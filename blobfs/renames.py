@@ -87,12 +87,21 @@ class Renames:
         self._volume.namespace.record(old_path, None)
 
     def _move_unsent(self, file: File, new_path: str, replaced_etag: str) -> None:
+        """Give the file its new name; if nobody has it open any more, the rename is its commit."""
         volume = self._volume
-        self._drop_replaced(volume.names.blob_name(new_path))
-        volume.files.remove(file)
-        file.move_unsent(volume.names.blob_name(new_path), replaced_etag)
-        file.set_attributes(_renamed_now)
-        volume.files.add(file)
+        old_name, new_name = file.name, volume.names.blob_name(new_path)
+        file.move_unsent(new_name, replaced_etag)
+        try:
+            file.set_attributes(_renamed_now)
+            if not file.handles and file.commit() and file.base is not None:
+                volume.namespace.record(new_path, Node(file.base))
+        except Failure:
+            file.move_unsent(old_name, "")
+            raise
+        self._drop_replaced(new_name)
+        volume.files.discard(old_name)
+        if file.is_uncommitted:
+            volume.files.add(file)
 
     def _move_committed(self, old_path: str, new_path: str, source: File | None, replaced_etag: str) -> None:
         volume = self._volume
@@ -124,7 +133,7 @@ class Renames:
     def _copy(self, move: Move) -> BlobInfo:
         attributes = _renamed_now(attributes_of(move.source, self._volume.defaults))
         metadata = metadata_of(attributes, move.source.metadata)
-        return self._volume.store.copy(move.source.version, move.name, metadata, move.condition)
+        return self._volume.store.copy(move.source, move.name, metadata, move.condition)
 
     def _settle_move(self, old: BlobInfo, new: BlobInfo) -> None:
         """Have open handles, cached bytes and the kernel's pages follow a blob to its new name."""

@@ -160,9 +160,9 @@ class BlobStore(Protocol):
         ...
 
     def copy(
-        self, source: BlobVersion, name: str, metadata: Mapping[str, str], condition: Condition
+        self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
     ) -> BlobInfo:
-        """Copy on the service, bytes and headers, with new metadata; return when it is complete.
+        """Copy this version on the service, bytes and headers, with new metadata; return when it is complete.
 
         Raises Changed if the source changed or the condition on the target does not hold.
         """

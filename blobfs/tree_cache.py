@@ -13,6 +13,7 @@ import cachetools
 
 from blobfs.store import BlobInfo
 
+SMALL_NAMES = 256  # a listing of this many costs about as much as asking for one
 ENTRY_BYTES = 1024  # what one known name costs in memory, roughly, for the bound
 
 
@@ -44,6 +45,7 @@ class Directory:
     changed_here_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
+    missed_at: float = float("-inf")  # when a name was last missed
 
     @property
     def weight_bytes(self) -> int:
@@ -103,6 +105,18 @@ class TreeCache:
         with self._lock:
             directory = self._directories.get(prefix)
             return directory is None or not (directory.is_large or self._now() < directory.complete_until)
+
+    def is_browsed(self, prefix: str) -> bool:
+        """Tell whether to list a directory rather than ask for one file of it, whose name was missed now.
+
+        So if it is small, or if another name was missed there within `ttl_seconds`.
+        """
+        with self._lock:
+            directory = self._directories.get(prefix)
+            if directory is None:
+                return True
+            missed_at, directory.missed_at = directory.missed_at, self._now()
+            return len(directory.nodes) <= SMALL_NAMES or directory.missed_at - missed_at < self._ttl_seconds
 
     def is_known_empty(self, prefix: str) -> bool:
         """A directory that was listed, however long ago, has nothing left after this mount's changes."""

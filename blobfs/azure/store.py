@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blobfs.azure.client import Client
 from blobfs.azure.credentials import Authorization
@@ -16,6 +16,7 @@ from blobfs.azure.messages import (
     committed_blocks_of,
     condition_headers,
     metadata_headers,
+    modified_ns,
     property_headers,
     quoted,
     written_info,
@@ -168,10 +169,9 @@ class AzureStore:
         return answer["ETag"].strip('"')
 
     def copy(
-        self, source: BlobVersion, name: str, metadata: Mapping[str, str], condition: Condition
+        self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
     ) -> BlobInfo:
         """See `BlobStore.copy`."""
-        original = self._pinned(source)
         headers = {
             "x-ms-copy-source": self._client.signed_url(source.name),
             "x-ms-source-if-match": quoted(source.etag),
@@ -181,13 +181,17 @@ class AzureStore:
         request = Request("PUT copy", "PUT", name, headers=headers)
 
         def landed(info: BlobInfo) -> bool:
-            same = info.content_md5 == original.content_md5
-            return same and _is_written(info, original.size_bytes, metadata)
+            same = info.content_md5 == source.content_md5
+            return same and _is_written(info, source.size_bytes, metadata)
 
         answer = self._write(request, landed)
+        if answer.get("x-ms-copy-status") == "success" and metadata:
+            # The service says that it is complete, and of exactly this version: nothing is left to ask.
+            etag, modified = answer["ETag"].strip('"'), modified_ns(answer["Last-Modified"])
+            return replace(source, name=name, etag=etag, modified_ns=modified, metadata=dict(metadata))
         info = self._completed_copy(name, answer.get("x-ms-copy-id", ""))
-        if info.size_bytes != original.size_bytes:
-            sizes = f"{info.size_bytes} bytes instead of {original.size_bytes}"
+        if info.size_bytes != source.size_bytes:
+            sizes = f"{info.size_bytes} bytes instead of {source.size_bytes}"
             raise Unavailable(f"{name}: the copy of {source.name} has {sizes}")
         return self._with_metadata(info, metadata)
 
@@ -225,13 +229,6 @@ class AzureStore:
             return None
         self._client.check(request, reply)
         return blob_info(name, reply.headers)
-
-    def _pinned(self, version: BlobVersion) -> BlobInfo:
-        """Return the properties of exactly this version. Raises Changed, NotFound."""
-        info = self.head(version.name)  # without If-Match, which a missing blob may answer with 412
-        if info.etag != version.etag:
-            raise Changed(f"{version.name}: the blob was replaced by somebody else")
-        return info
 
     def _completed_copy(self, name: str, copy_id: str) -> BlobInfo:
         """Wait until the service has finished the copy; return the blob. Raises Changed, Unavailable."""
