@@ -134,9 +134,9 @@ class _Calls:
         return 0
 
     def getxattr(self, path: bytes, name: bytes, buffer: Any, size: int, *_position: int) -> int:
-        """Answer the kernel's question for capabilities, which comes with every write, at once."""
-        if name.startswith(b"security."):
-            return -errno.ENODATA
+        """Answer the kernel's own questions at once: one for capabilities comes with every write."""
+        if not name.startswith(b"user."):
+            return -errno.ENODATA if name.startswith(b"security.") else -errno.EOPNOTSUPP
         value = self.operations.getxattr(self._text(path), name.decode(self.encoding))
         return _give(value, buffer, size)
 
@@ -238,6 +238,18 @@ def _libfuse2_class(module: ModuleType) -> Any:
         def utimens(self, path: bytes, times: Any) -> int:
             """Set times."""
             return self._utimens(path, times)
+
+        def symlink(self, target: bytes, path: bytes) -> int:
+            """Make a link; its target is any bytes."""
+            self.operations.symlink(self._text(path), self._text(target))
+            return 0
+
+        def readlink(self, path: bytes, buffer: Any, size: int) -> int:
+            """Give a link's target, ended by a zero byte."""
+            target = self.operations.readlink(self._text(path)).encode(self.encoding, "surrogateescape")
+            cut = target[: size - 1] + b"\0"
+            ctypes.memmove(buffer, cut, len(cut))
+            return 0
 
     return Libfuse2
 

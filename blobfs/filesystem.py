@@ -9,19 +9,22 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from blobfs.attributes import Attributes
 from blobfs.errors import (
     AlreadyExists,
     BadHandle,
+    Changed,
     Failure,
     IsADirectory,
     NotFound,
 )
 from blobfs.files import File, Handle
-from blobfs.names import is_hidden_name, is_temporary_name, join_path
+from blobfs.names import is_hidden_name, is_temporary_name, join_path, split_path
+from blobfs.namespace import DIRECTORY
 from blobfs.reader import Stream
 from blobfs.removal import Removal
 from blobfs.renames import Renames
@@ -45,12 +48,34 @@ class Opened:
     is_newer: bool = False  # the file changed since the kernel was last told about it
 
 
+class Entries(Sequence[tuple[str, Stat]]):
+    """A finished listing. Each Stat is made when it is asked for: a large directory has many."""
+
+    def __init__(self, volume: Volume, path: str, found: Mapping[str, Node | File | str]) -> None:
+        self._volume = volume
+        self._path = path
+        self._found = list(found.items())
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        entry, found = self._found[index]
+        if isinstance(found, File):
+            return entry, self._volume.stat_of_file(found)
+        if isinstance(found, str):
+            return entry, self._volume.stat_of_node(found, DIRECTORY)
+        return entry, self._volume.stat_of_node(join_path(self._path, entry), found)
+
+
 @dataclass(slots=True)
 class DirectoryHandle:
     """An open directory and the entries it showed when it was last read from the start."""
 
     path: str
-    entries: list[tuple[str, Stat]] = field(default_factory=list)
+    entries: Sequence[tuple[str, Stat]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +104,12 @@ class Filesystem:
 
     def stat(self, path: str) -> Stat:
         """Return the attributes of a path."""
-        if self._removal.is_pending(path):
-            raise NotFound(f"{path}: no such file or directory")
+        self._removal.wait(path)
         return self.volume.stat(path)
+
+    def stat_handle(self, handle: int) -> Stat:
+        """Return the attributes of an open file."""
+        return self.volume.stat_of_file(self._handle(handle).file)
 
     def open_directory(self, path: str) -> int:
         """Return a handle to read a directory with."""
@@ -90,29 +118,34 @@ class Filesystem:
             self._directories[number] = DirectoryHandle(path)
             return number
 
-    def read_directory(self, handle: int, *, restart: bool) -> list[tuple[str, Stat]]:
-        """Return all entries with their attributes; the same list again unless it is to `restart`."""
+    def read_directory(self, handle: int, *, restart: bool) -> Sequence[tuple[str, Stat]]:
+        """Return ``.``, ``..`` and all entries; the same list again unless it is to `restart`."""
         directory = self._directories.get(handle)
         if directory is None:
             raise BadHandle(f"directory handle {handle} is not open")
         if restart:
-            directory.entries = self.list(directory.path)
+            parent = split_path(directory.path)[0]
+            found = {".": directory.path, "..": parent, **self._found(directory.path)}
+            directory.entries = Entries(self.volume, directory.path, found)
         return directory.entries
 
-    def list(self, path: str) -> list[tuple[str, Stat]]:
+    def list(self, path: str) -> Sequence[tuple[str, Stat]]:
         """Return a directory's entries, files that are not committed yet included."""
+        return Entries(self.volume, path, self._found(path))
+
+    def _found(self, path: str) -> dict[str, Node | File]:
         volume = self.volume
         prefix = volume.names.directory_prefix(path)
-        shown: dict[str, Stat] = {}
-        for entry, node in volume.namespace.entries(path).items():
-            child = join_path(path, entry)
-            if not self._removal.is_pending(child):
-                shown[entry] = volume.stat_of_node(child, node)
+        found: dict[str, Node | File] = {
+            entry: node
+            for entry, node in volume.namespace.entries(path).items()
+            if not self._removal.is_pending(join_path(path, entry))
+        }
         for file in volume.files.under(prefix):
             entry = file.name[len(prefix) :]
             if file.is_uncommitted and "/" not in entry:
-                shown[entry] = volume.stat_of_file(file)
-        return list(shown.items())
+                found[entry] = file
+        return found
 
     def close_directory(self, handle: int) -> None:
         """Forget a directory handle."""
@@ -201,11 +234,10 @@ class Filesystem:
         self._change(path, lambda old: replace(old, xattrs=xattrs))
 
     def blob(self, path: str) -> BlobInfo | None:
-        """Return the committed blob of a path, None for a directory without one or a file without."""
+        """Ask for the committed blob of a path; None for a directory without one or a file without."""
         file = self.volume.local_file(path)
-        if file is not None:
-            return file.base
-        return self.volume.namespace.node(path).blob
+        known = file.base if file is not None else self.volume.namespace.node(path).blob
+        return self.volume.store.head(known.name) if known is not None else None
 
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a directory that cannot be shown, with the reason for each."""
@@ -238,7 +270,11 @@ class Filesystem:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if writable:
             volume.check_writable(path)
-        file = volume.local_file(path)
+        try:
+            file = volume.local_file(path)
+        except NotFound as gone:
+            # Only hidden names raise this. After ESTALE the kernel looks up what has the name now.
+            raise Changed(f"{path}: removed while it was being opened") from gone
         if file is not None:
             opened = Opened(self._new_handle(file, flags), keep_pages=True)
         else:

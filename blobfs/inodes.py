@@ -20,7 +20,7 @@ class InodeNumbers:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the map
         self._moved: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED)
-        self._renames = itertools.count()
+        self._changes = itertools.count()
 
     def of(self, name: str) -> int:
         """Return the number of a name."""
@@ -35,7 +35,12 @@ class InodeNumbers:
         number = self.of(old)
         with self._lock:
             self._moved[new] = number
-            self._moved[old] = _hashed(f"{old}\0{next(self._renames)}")
+        self.retire(old)
+
+    def retire(self, name: str) -> None:
+        """Have the name get another number if it is used again."""
+        with self._lock:
+            self._moved[name] = _hashed(f"{name}\0{next(self._changes)}")
 
 
 class DirectoryTimes:
@@ -54,6 +59,13 @@ class DirectoryTimes:
         """Return the time of the last change, 0 if there was none."""
         with self._lock:
             return self._changed_ns.get(name, 0)
+
+    def rename(self, old: str, new: str) -> None:
+        """Have a directory and all below it keep their times under a new name."""
+        with self._lock:
+            self._changed_ns.pop(new, None)
+            for name in [name for name in self._changed_ns if name == old or name.startswith(f"{old}/")]:
+                self._changed_ns[new + name[len(old) :]] = self._changed_ns.pop(name)
 
     def forget(self, name: str) -> None:
         """The directory's times are what its marker says again."""

@@ -110,6 +110,7 @@ def _filesystem(
         transfers,
         block_bytes=settings.reads.block_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
+        tolerance_bytes=settings.reads.tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,
     )
 

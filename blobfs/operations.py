@@ -30,6 +30,7 @@ class Operations:
 
     use_ns = True  # both bindings: times as nanoseconds
     flag_utime_omit_ok = 1  # libfuse 2: utimens may get UTIME_NOW and UTIME_OMIT
+    flag_nullpath_ok = 1  # libfuse 2: an open file may have lost its path, and its directory
 
     def __init__(
         self,
@@ -50,9 +51,11 @@ class Operations:
     def destroy(self, _path: str) -> None:
         """Nothing to do: what must be done is done before the mount's process ends."""
 
-    def getattr(self, path: str, _handle: int | None = None) -> StatDict:
-        """stat(2)."""
-        return stat_dict(self._filesystem.stat(path))
+    def getattr(self, path: str | None, handle: int | None = None) -> StatDict:
+        """stat(2), or fstat(2) of an open file that has no path any more."""
+        if path is None and handle is not None:
+            return stat_dict(self._filesystem.stat_handle(handle))
+        return stat_dict(self._filesystem.stat(path or "/"))
 
     def statfs(self, _path: str) -> dict[str, int]:
         """statvfs(3): a container has no size, so it is large and empty."""

@@ -76,6 +76,9 @@ class RangeCache:
 
         Returns None if nothing is missing or there is no memory to spare.
         """
+        with self._lock:
+            while run and self._is_known((version, index)):
+                index, run = index + 1, run - 1
         return self._plan(version, size_bytes, index, run, self._pool.take_if_free)
 
     def perform(self, fetch: Fetch) -> None:
@@ -110,12 +113,13 @@ class RangeCache:
         self,
         version: BlobVersion,
         size_bytes: int,
-        index: int,
+        first: int,
         run: int,
         take: Callable[[int], Buffer | None],
     ) -> Fetch | None:
+        """Plan a fetch of what is missing from `first` on; None if `first` is not, or without memory."""
         with self._lock:
-            first, count = self._missing(version, size_bytes, index, run)
+            count = self._count_missing(version, size_bytes, first, run)
         if count == 0:
             return None
         start = first * self.fragment_bytes
@@ -126,20 +130,17 @@ class RangeCache:
         fetch = Fetch(version, first, count, length, buffer)
         with self._lock:
             # Another caller may have planned the same while this one waited for memory.
-            if self._missing(version, size_bytes, first, count) != (first, count):
+            if self._count_missing(version, size_bytes, first, count) != count:
                 return None
             for fragment in range(first, first + count):
                 self._fetches[version, fragment] = fetch
         return fetch
 
-    def _missing(self, version: BlobVersion, size_bytes: int, index: int, run: int) -> tuple[int, int]:
-        end = min(index + run, -(-size_bytes // self.fragment_bytes))
-        while index < end and self._is_known((version, index)):
-            index += 1
-        first = index
+    def _count_missing(self, version: BlobVersion, size_bytes: int, first: int, run: int) -> int:
+        index, end = first, min(first + run, -(-size_bytes // self.fragment_bytes))
         while index < end and not self._is_known((version, index)):
             index += 1
-        return first, index - first
+        return index - first
 
     def _is_known(self, key: Key) -> bool:
         return key in self._fragments or key in self._fetches

@@ -39,12 +39,14 @@ class BlobReader:
         *,
         block_bytes: int,
         sequential_bytes: int,
+        tolerance_bytes: int,
         ahead_blocks: int,
     ) -> None:
         self._cache = cache
         self._transfers = transfers
         self._block_bytes = block_bytes
         self._sequential_bytes = sequential_bytes
+        self._tolerance_bytes = tolerance_bytes
         self._ahead_blocks = ahead_blocks
 
     def read_into(
@@ -57,7 +59,7 @@ class BlobReader:
         end = min(offset + len(target), size_bytes)
         if offset >= end:
             return 0
-        stream.note(offset, end - offset, self._block_bytes)
+        stream.note(offset, end - offset, self._tolerance_bytes)
         sequential = stream.in_order_bytes >= self._sequential_bytes
         if sequential:
             self._read_ahead(version, size_bytes, end, stream)

@@ -24,7 +24,7 @@ class Removal:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._lock = threading.Lock()  # guards the map; never held across a request
+        self._settled = threading.Condition()  # guards the map; never held across a request
         self._pending: dict[str, str] = {}  # paths whose blob is to go, with its ETag
 
     def unlink(self, path: str) -> None:
@@ -65,7 +65,10 @@ class Removal:
         """Raise DirectoryNotEmpty if anything is below a directory, here or on the service."""
         volume = self._volume
         open_below = volume.files.under(volume.names.directory_prefix(path))
-        if any(file.is_uncommitted for file in open_below) or volume.namespace.has_entries(path):
+        if any(file.is_uncommitted for file in open_below):
+            raise DirectoryNotEmpty(f"{path}: directory not empty")
+        if volume.namespace.has_entries(path):
+            volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
             raise DirectoryNotEmpty(f"{path}: directory not empty")
 
     def hide(self, path: str, hidden_path: str) -> None:
@@ -87,24 +90,36 @@ class Removal:
         file.attributes = replace(file.attributes, ctime_ns=time.time_ns())
         volume.files.remove(file)
         volume.orphans[hidden_path] = file
-        volume.namespace.record(path, None)
+        volume.inodes.retire(name)
         volume.entry_changed(path)
         if etag:
-            with self._lock:
+            with self._settled:
                 self._pending[path] = etag
             volume.transfers.after(GRACE_SECONDS, lambda: self._delete_later(path))
+        else:
+            volume.namespace.record(path, None)
 
     def is_pending(self, path: str) -> bool:
-        """The path is gone for this mount, though its blob is still there."""
+        """The path is gone for this mount, or about to be replaced, though its blob is still there."""
         return path in self._pending
+
+    def wait(self, path: str) -> None:
+        """Block until it is settled whether a path is gone or replaced: the grace and a request at most."""
+        if path in self._pending:
+            with self._settled:
+                self._settled.wait_for(lambda: path not in self._pending)
 
     def take_over(self, path: str) -> str:
         """Stop a blob from being deleted, because a rename replaces it; return its ETag or nothing."""
-        with self._lock:
+        with self._settled:
+            self._settled.notify_all()
             return self._pending.pop(path, "")
 
     def settle(self, path: str) -> None:
         """Delete the blob of a path now, if that is still to be done."""
+        if not self.is_pending(path):
+            return
+        self._volume.namespace.record(path, None)
         etag = self.take_over(path)
         if etag:
             self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))

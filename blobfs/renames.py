@@ -50,6 +50,7 @@ class Renames:
         volume.names.blob_name(new_path)
         if old_path == new_path:
             return
+        pending_etag = self._removal.take_over(new_path)
         self._removal.settle(old_path)
         source = volume.local_file(old_path)
         node = Node(None) if source is not None else volume.namespace.node(old_path)
@@ -59,7 +60,7 @@ class Renames:
         if node.is_directory:
             self._rename_directory(old_path, new_path, node, target)
         else:
-            self._rename_file(old_path, new_path, source, target)
+            self._rename_file(old_path, new_path, source, target, pending_etag)
         volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
         volume.keep_directory(old_path)
         volume.entry_changed(old_path)
@@ -73,11 +74,13 @@ class Renames:
 
     # Files…
 
-    def _rename_file(self, old_path: str, new_path: str, source: File | None, target: Node | None) -> None:
+    def _rename_file(
+        self, old_path: str, new_path: str, source: File | None, target: Node | None, pending_etag: str
+    ) -> None:
         if target is not None and target.is_directory:
             raise IsADirectory(f"{new_path}: is a directory")
-        replaced_etag = target.blob.etag if target is not None and target.blob is not None else ""
-        replaced_etag = replaced_etag or self._removal.take_over(new_path)
+        known = target.blob if target is not None else None
+        replaced_etag = known.etag if known is not None else pending_etag
         if source is not None and source.can_move_unsent():
             self._move_unsent(source, new_path, replaced_etag)
         else:
@@ -171,6 +174,8 @@ class Renames:
         volume.transfers.for_each(self._delete_source, moves)
         for move, moved in zip(moves, copies, strict=True):
             self._settle_move(move.source, moved)
+            if move.name != volume.names.blob_name(new_path):
+                volume.inodes.rename(move.source.name, move.name)
         self._record_directory(old_path, new_path, copies)
 
     def _commit_below(self, path: str) -> None:
@@ -217,7 +222,7 @@ class Renames:
         volume.namespace.cache.forget_tree(volume.names.directory_prefix(new_path))
         volume.namespace.record(old_path, None)
         volume.namespace.record(new_path, Node(marker, is_directory=True))
-        volume.directory_times.forget(volume.names.blob_name(old_path))
+        volume.directory_times.rename(volume.names.blob_name(old_path), name)
 
 
 def _onto(replaced_etag: str) -> Condition:

@@ -37,6 +37,7 @@ class ReadSettings:
     fragment_bytes: int = 64 * KiB  # random 4 KiB readers: amplification 16, one round trip
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
     sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
+    tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 

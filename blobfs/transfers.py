@@ -4,7 +4,10 @@ A task never waits for another task, so no pool can deadlock. Reads, writes and 
 operations have budgets of their own, so uploads cannot starve a reader.
 """
 
+import heapq
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -21,11 +24,17 @@ class Transfers:
     def __init__(self, *, reads: int, writes: int) -> None:
         self._sizes = {"read": reads, "write": writes, "name": writes}
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._changed = threading.Condition()  # guards the two fields below
+        self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
+        self._order = itertools.count()
+        self._is_closing = False
+        self._timer = threading.Thread(target=self._run_due, name="blobfs-timer", daemon=True)
 
     def start(self) -> None:
         """Make the pools. Nothing may be submitted before."""
         for name, size in self._sizes.items():
             self._pools[name] = ThreadPoolExecutor(size, thread_name_prefix=f"blobfs-{name}")
+        self._timer.start()
 
     def submit_read(
         self, task: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -51,12 +60,25 @@ class Transfers:
         return [future.result() for future in futures]
 
     def after(self, seconds: float, task: Callable[[], None]) -> None:
-        """Run `task` once, some time from now."""
-        timer = threading.Timer(seconds, task)
-        timer.daemon = True
-        timer.start()
+        """Run `task` once, some time from now; not at all if blobfs ends before."""
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), task))
+            self._changed.notify()
 
     def close(self) -> None:
         """Wait for what is under way and end the threads."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run_due(self) -> None:
+        """Hand each task that is due to the pool for names."""
+        with self._changed:
+            while not self._is_closing:
+                wait_seconds = self._due[0][0] - time.monotonic() if self._due else None
+                if wait_seconds is None or wait_seconds > 0:
+                    self._changed.wait(wait_seconds)
+                else:
+                    self._pools["name"].submit(heapq.heappop(self._due)[2])

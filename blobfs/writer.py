@@ -135,6 +135,7 @@ class BlobWriter:
             return
         if size_bytes > 0:
             self._know_blocks()
+        self._blocks_known = True
         if size_bytes > self.size_bytes:
             self._grow(size_bytes)
         else:
@@ -389,15 +390,15 @@ class BlobWriter:
             self.read_into(0, buffer.view[:size_bytes], Stream())
         body = buffer.view[:size_bytes]
         md5 = hashlib.md5(body, usedforsecurity=False).digest()
-        info = self._store.put_blob(self.name, body, replace(properties, content_md5=md5), condition)
         self._forget_staged()
+        info = self._store.put_blob(self.name, body, replace(properties, content_md5=md5), condition)
         whole = [Extent(0, size_bytes, buffer, base_offset=0)] if size_bytes else []
         self._extents = Extents(whole)
         self._id_bytes = ID_BYTES
         return info
 
     def _forget_staged(self) -> None:
-        """After a Put Blob nothing staged is left on the service."""
+        """Wait for what is under way: Put Blob discards all that is staged, and nothing may come after it."""
         while self._in_flight:
             extent = self._in_flight.popleft()
             if extent.staging is not None:

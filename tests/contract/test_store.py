@@ -298,7 +298,7 @@ def test_missing_blob_is_not_found_by_any_call(store: AzureStore) -> None:
         lambda: store.delete("ghost", ALWAYS),
     ]
     for call in calls:
-        with pytest.raises(NotFound, match="ghost|copy"):
+        with pytest.raises(NotFound, match=r"ghost|copy"):
             call()
 
 
