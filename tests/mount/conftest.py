@@ -1,0 +1,40 @@
+"""One mount for all tests of a module, a fresh directory for each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from azurite import Azurite
+from mounts import Mount, Mounts
+
+
+@pytest.fixture(scope="module")
+def shared_container(azurite: Azurite) -> str:
+    """The name of the container that the tests of a module share."""
+    name = uuid4().hex
+    azurite.create_container(name)
+    return name
+
+
+@pytest.fixture(scope="module", params=["libfuse3", "libfuse2"])
+def shared_mounts(
+    request: pytest.FixtureRequest, azurite: Azurite, shared_container: str
+) -> Iterator[Mounts]:
+    """Call it to mount the module's container once more, by the same binding."""
+    with Mounts(azurite, shared_container, request.param) as mounts:
+        yield mounts
+
+
+@pytest.fixture(scope="module")
+def shared_mount(shared_mounts: Mounts) -> Mount:
+    """The mount that the tests of a module share, once by each binding; other users may enter."""
+    return shared_mounts("--allow-other")
+
+
+@pytest.fixture
+def directory(shared_mount: Mount) -> Path:
+    """A new directory in the shared mount that only root may change."""
+    path = shared_mount.path / uuid4().hex
+    path.mkdir(mode=0o755)
+    return path

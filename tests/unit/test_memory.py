@@ -1,0 +1,108 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from blobfs.blocks import KiB
+from blobfs.errors import NoSpace
+from blobfs.memory import SMALLEST_BYTES, Buffer, BufferPool, disk_buffer
+
+
+def test_sizes_are_powers_of_two_from_64_kib() -> None:
+    pool = BufferPool(1024 * KiB)
+    assert [pool.take(size).size_bytes for size in (0, 1, 64 * KiB, 64 * KiB + 1)] == [
+        64 * KiB,
+        64 * KiB,
+        64 * KiB,
+        128 * KiB,
+    ]
+
+
+def test_buffer_goes_back_when_its_last_reference_is_dropped() -> None:
+    pool = BufferPool(SMALLEST_BYTES)
+    buffer = pool.take(1)
+    assert pool.in_use_bytes == SMALLEST_BYTES
+    assert pool.take_if_free(1) is None
+    del buffer
+    assert pool.in_use_bytes == 0
+    assert pool.take_if_free(1) is not None
+
+
+def test_memory_is_reused_and_not_made_anew() -> None:
+    pool = BufferPool(4 * SMALLEST_BYTES)
+    buffer = pool.take(1)
+    buffer.view[:4] = b"mark"
+    del buffer
+    again = pool.take(1)
+    assert bytes(again.view[:4]) == b"mark"
+
+
+def test_free_memory_of_one_size_makes_room_for_another() -> None:
+    pool = BufferPool(4 * SMALLEST_BYTES)
+    small = [pool.take(1) for _ in range(4)]
+    small.clear()
+    large = pool.take(4 * SMALLEST_BYTES)
+    assert pool.in_use_bytes == large.size_bytes == pool.budget_bytes
+
+
+def test_buffer_larger_than_the_pool_is_refused_and_named() -> None:
+    pool = BufferPool(SMALLEST_BYTES)
+    with pytest.raises(NoSpace, match="--memory"):
+        pool.take(SMALLEST_BYTES + 1)
+
+
+def test_caller_waits_until_another_one_gives_back() -> None:
+    pool = BufferPool(SMALLEST_BYTES)
+    held = [pool.take(1)]
+    asked = threading.Event()
+    pool.add_reclaimer(lambda _size_bytes: asked.set())
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.take, 1)
+        assert asked.wait(10)
+        assert not waiting.done()
+        held.clear()
+        assert waiting.result(10).size_bytes == SMALLEST_BYTES
+
+
+def test_reclaimers_are_asked_for_what_is_missing() -> None:
+    pool = BufferPool(2 * SMALLEST_BYTES)
+    held: list[Buffer] = [pool.take(1), pool.take(1)]
+    wanted: list[int] = []
+
+    def reclaim(size_bytes: int) -> None:
+        wanted.append(size_bytes)
+        held.clear()
+
+    pool.add_reclaimer(reclaim)
+    assert pool.take(SMALLEST_BYTES + 1).size_bytes == 2 * SMALLEST_BYTES
+    assert wanted == [2 * SMALLEST_BYTES]
+
+
+def test_many_threads_never_hold_more_than_the_budget() -> None:
+    pool = BufferPool(8 * SMALLEST_BYTES)
+    seen: list[int] = []
+
+    def work(number: int) -> None:
+        for step in range(50):
+            buffer = pool.take(SMALLEST_BYTES << (number + step) % 4)
+            buffer.view[0] = number
+            seen.append(pool.in_use_bytes)
+            assert buffer.view[0] == number
+            del buffer
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    assert max(seen) <= pool.budget_bytes
+    assert pool.in_use_bytes == 0
+
+
+def test_disk_buffer_holds_bytes_outside_every_pool() -> None:
+    buffer = disk_buffer(100)
+    assert (buffer.size_bytes, bytes(buffer.view)) == (100, bytes(100))
+    buffer.view[99:] = b"x"
+    assert buffer.view[99] == ord("x")
+
+
+def test_disk_buffer_that_does_not_fit_is_refused_at_once() -> None:
+    with pytest.raises(NoSpace, match="no room for"):
+        disk_buffer(1 << 60)

@@ -1,0 +1,241 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes import FailingStore, MemoryStore
+
+from blobfs.blocks import KiB
+from blobfs.errors import Changed, Unavailable
+from blobfs.memory import BufferPool
+from blobfs.range_cache import RangeCache
+from blobfs.store import BlobInfo
+
+BODY = bytes(range(22))  # five fragments of four bytes and one of two
+STEP = 4
+
+
+class Gate:
+    """Lets the store's reads wait, and tells how many of them do."""
+
+    def __init__(self, store: FailingStore) -> None:
+        self.reached = threading.Semaphore(0)
+        self.opened = threading.Event()
+        store.on_call = self._pass
+
+    def _pass(self, _method: str) -> None:
+        self.reached.release()
+        assert self.opened.wait(30)
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> FailingStore:
+    return FailingStore(memory)
+
+
+@pytest.fixture
+def info(memory: MemoryStore) -> BlobInfo:
+    return memory.put("x", BODY)
+
+
+@pytest.fixture
+def pool() -> BufferPool:
+    return BufferPool(1024 * KiB)
+
+
+@pytest.fixture
+def cache(store: FailingStore, pool: BufferPool) -> RangeCache:
+    return RangeCache(store, pool, fragment_bytes=STEP, capacity_bytes=100 * STEP)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+
+
+def fragment(cache: RangeCache, info: BlobInfo, index: int, run: int = 1) -> bytes:
+    return bytes(cache.fragment(info.version, info.size_bytes, index, run).view)
+
+
+def test_fragment_is_fetched_once(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
+    assert [fragment(cache, info, 1) for _ in range(3)] == [BODY[4:8]] * 3
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_one_request_fetches_a_run(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
+    assert [fragment(cache, info, index, run=6 - index) for index in range(6)] == [
+        BODY[start : start + STEP] for start in range(0, len(BODY), STEP)
+    ]
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_run_ends_before_what_is_here_already(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
+    fragment(cache, info, 2)
+    kept = cache.fragment(info.version, info.size_bytes, 2, 1)
+    fragment(cache, info, 0, run=6)
+    assert cache.fragment(info.version, info.size_bytes, 2, 1) is kept
+    assert [cache.holds(info.version, index) for index in range(6)] == [True, True, True, False, False, False]
+    assert memory.requests == {"GET blob": 2}
+
+
+def test_many_threads_that_want_one_fragment_share_one_fetch(
+    cache: RangeCache,
+    info: BlobInfo,
+    store: FailingStore,
+    memory: MemoryStore,
+    threads: ThreadPoolExecutor,
+) -> None:
+    gate = Gate(store)
+    readers = [threads.submit(fragment, cache, info, 0, 6) for _ in range(16)]
+    assert gate.reached.acquire(timeout=10)
+    gate.opened.set()
+    assert {reader.result(10) for reader in readers} == {BODY[:4]}
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_threads_that_race_for_runs_of_different_lengths_all_get_their_fragment(
+    memory: MemoryStore, pool: BufferPool, info: BlobInfo, threads: ThreadPoolExecutor
+) -> None:
+    for _ in range(500):
+        cache = RangeCache(memory, pool, fragment_bytes=STEP, capacity_bytes=100 * STEP)
+        racers = [threads.submit(fragment, cache, info, 0, run) for run in (1, 6, 2, 6)]
+        assert {racer.result(10) for racer in racers} == {BODY[:4]}
+
+
+def test_reader_takes_over_a_fetch_that_waits_in_a_queue(
+    cache: RangeCache, info: BlobInfo, memory: MemoryStore
+) -> None:
+    queued = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    assert queued is not None
+    assert fragment(cache, info, 3) == BODY[12:16]
+    cache.perform(queued)
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_reader_waits_for_a_fetch_that_is_under_way(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, memory: MemoryStore, threads: ThreadPoolExecutor
+) -> None:
+    gate = Gate(store)
+    fetch = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    assert fetch is not None
+    background = threads.submit(cache.perform, fetch)
+    assert gate.reached.acquire(timeout=10)
+    reader = threads.submit(fragment, cache, info, 5)
+    gate.opened.set()
+    assert reader.result(10) == BODY[20:]
+    background.result(10)
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_nothing_is_prefetched_twice_or_beyond_the_end(cache: RangeCache, info: BlobInfo) -> None:
+    assert cache.prefetch(info.version, info.size_bytes, 0, 99) is not None
+    assert cache.prefetch(info.version, info.size_bytes, 0, 6) is None
+    assert cache.prefetch(info.version, info.size_bytes, 6, 6) is None
+
+
+def test_nothing_is_prefetched_without_memory_to_spare(
+    cache: RangeCache, info: BlobInfo, pool: BufferPool
+) -> None:
+    held = pool.take(pool.budget_bytes)
+    assert cache.prefetch(info.version, info.size_bytes, 0, 6) is None
+    assert held.size_bytes == pool.in_use_bytes
+
+
+def test_failure_reaches_every_waiter_and_is_not_kept(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, threads: ThreadPoolExecutor
+) -> None:
+    gate = Gate(store)
+    store.fail_method("read_range", Unavailable("no service"))
+    readers = [threads.submit(fragment, cache, info, index % 6, 6) for index in range(12)]
+    assert gate.reached.acquire(timeout=10)
+    gate.opened.set()
+    for reader in readers:
+        with pytest.raises(Unavailable, match="no service"):
+            reader.result(10)
+    store.heal()
+    assert [fragment(cache, info, index) for index in (0, 5)] == [BODY[:4], BODY[20:]]
+
+
+def test_failure_of_a_prefetch_is_raised_by_the_reader_that_waited_for_it(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, threads: ThreadPoolExecutor
+) -> None:
+    gate = Gate(store)
+    store.fail_call(0, Unavailable("no service"))
+    fetch = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    assert fetch is not None
+    background = threads.submit(cache.perform, fetch)
+    assert gate.reached.acquire(timeout=10)
+    gate.opened.set()
+    assert background.result(10) is None
+    assert fragment(cache, info, 0) == BODY[:4]
+
+
+def test_replaced_blob_is_reported_and_its_old_bytes_stay_apart(
+    cache: RangeCache, info: BlobInfo, memory: MemoryStore
+) -> None:
+    assert fragment(cache, info, 0) == BODY[:4]
+    new = memory.put("x", b"other")
+    with pytest.raises(Changed):
+        fragment(cache, info, 1)
+    assert fragment(cache, info, 0) == BODY[:4]
+    assert fragment(cache, new, 0) == b"othe"
+
+
+def test_blob_shorter_than_told_is_reported_as_changed(cache: RangeCache, info: BlobInfo) -> None:
+    with pytest.raises(Changed, match="expected"):
+        cache.fragment(info.version, info.size_bytes + 10, 5, 9)
+    assert not cache.holds(info.version, 5)
+
+
+def test_bytes_added_are_not_fetched(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
+    buffer = cache.buffer_for(len(BODY))
+    buffer.view[: len(BODY)] = BODY
+    cache.add(info.version, 0, buffer, len(BODY))
+    assert [fragment(cache, info, index) for index in (0, 5)] == [BODY[:4], BODY[20:]]
+    assert memory.requests == {}
+
+
+def test_bytes_follow_a_blob_to_its_new_name(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
+    fragment(cache, info, 1, run=5)
+    renamed = memory.put("y", BODY)
+    cache.rename(info.version, renamed.version, len(BODY))
+    assert fragment(cache, renamed, 1) == BODY[4:8]
+    assert not cache.holds(info.version, 1)
+    assert memory.requests == {"GET blob": 1}
+
+
+def test_least_recently_read_fragments_go_first(
+    store: FailingStore, pool: BufferPool, info: BlobInfo
+) -> None:
+    cache = RangeCache(store, pool, fragment_bytes=STEP, capacity_bytes=2 * STEP)
+    for index in (0, 1, 0, 2):
+        fragment(cache, info, index)
+    assert [cache.holds(info.version, index) for index in range(3)] == [True, False, True]
+
+
+def test_cache_gives_memory_up_to_who_needs_it(store: FailingStore, memory: MemoryStore) -> None:
+    pool = BufferPool(256 * KiB)
+    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=256 * KiB)
+    info = memory.put("big", bytes(256 * KiB))
+    for index in range(4):
+        fragment(cache, info, index)
+    assert pool.in_use_bytes == pool.budget_bytes
+    assert pool.take(128 * KiB).size_bytes == 128 * KiB
+    assert [cache.holds(info.version, index) for index in range(4)] == [False, False, True, True]
+
+
+def test_fragment_in_use_outlives_its_eviction(store: FailingStore, memory: MemoryStore) -> None:
+    pool = BufferPool(128 * KiB)
+    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=128 * KiB)
+    info = memory.put("big", b"a" * (64 * KiB) + b"b" * (64 * KiB))
+    used = cache.fragment(info.version, info.size_bytes, 0, 1)
+    fragment(cache, info, 1)
+    pool.take(64 * KiB)
+    assert not cache.holds(info.version, 0)
+    assert bytes(used.view) == b"a" * (64 * KiB)

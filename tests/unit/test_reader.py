@@ -1,0 +1,121 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes import FailingStore, Machine, MemoryStore, machine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blobfs.errors import Changed, Unavailable
+from blobfs.reader import Stream
+from blobfs.store import BlobInfo
+
+BODY = bytes(index * 7 % 256 for index in range(150))
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> FailingStore:
+    return FailingStore(memory)
+
+
+@pytest.fixture
+def parts(store: FailingStore) -> Iterator[Machine]:
+    """Fragments of 4 bytes, blocks of 16, and 32 bytes in order make a sequential reader."""
+    with machine(store, block_bytes=16, fragment_bytes=4, sequential_bytes=32) as parts:
+        yield parts
+
+
+@pytest.fixture
+def info(memory: MemoryStore) -> BlobInfo:
+    return memory.put("x", BODY)
+
+
+def read(parts: Machine, info: BlobInfo, offset: int, length: int, stream: Stream) -> bytes:
+    target = memoryview(bytearray(length))
+    count = parts.reader.read_into(info.version, info.size_bytes, offset, target, stream)
+    assert not any(target[count:])
+    return bytes(target[:count])
+
+
+def test_read_ends_with_the_blob(parts: Machine, info: BlobInfo) -> None:
+    stream = Stream()
+    assert read(parts, info, 140, 99, stream) == BODY[140:]
+    assert read(parts, info, 150, 4, stream) == b""
+    assert read(parts, info, 999, 4, stream) == b""
+
+
+def test_empty_blob_costs_no_request(parts: Machine, memory: MemoryStore) -> None:
+    assert read(parts, memory.put("empty", b""), 0, 4, Stream()) == b""
+    assert memory.requests == {}
+
+
+def test_random_reader_fetches_only_the_fragments_it_asks_for(
+    parts: Machine, info: BlobInfo, memory: MemoryStore
+) -> None:
+    stream = Stream()
+    for offset in (100, 20, 61):
+        assert read(parts, info, offset, 5, stream) == BODY[offset : offset + 5]
+    assert memory.requests == {"GET blob": 3}
+    held = [index for index in range(38) if parts.cache.holds(info.version, index)]
+    assert held == [5, 6, 15, 16, 25, 26]
+
+
+def test_sequential_reader_has_the_next_blocks_fetched_ahead(
+    parts: Machine, info: BlobInfo, memory: MemoryStore
+) -> None:
+    stream = Stream()
+    data = b"".join(read(parts, info, offset, 8, stream) for offset in range(0, 152, 8))
+    assert data == BODY
+    # Three small reads, and from the fourth on whole blocks.
+    assert memory.requests["GET blob"] <= 3 + 10
+
+
+@given(st.lists(st.tuples(st.integers(0, 160), st.integers(1, 70)), max_size=30))
+def test_any_reads_by_any_streams_give_the_blobs_bytes(reads: list[tuple[int, int]]) -> None:
+    memory = MemoryStore()
+    info = memory.put("x", BODY)
+    streams = [Stream(), Stream()]
+    with machine(memory, block_bytes=16, fragment_bytes=4, sequential_bytes=32) as parts:
+        for number, (offset, length) in enumerate(reads):
+            assert read(parts, info, offset, length, streams[number % 2]) == BODY[offset : offset + length]
+
+
+def test_many_sequential_readers_of_one_blob_fetch_it_about_once(
+    parts: Machine, info: BlobInfo, memory: MemoryStore
+) -> None:
+    def read_all(_: int) -> bytes:
+        stream = Stream()
+        return b"".join(read(parts, info, offset, 8, stream) for offset in range(0, 152, 8))
+
+    with ThreadPoolExecutor(16) as threads:
+        assert set(threads.map(read_all, range(16))) == {BODY}
+    fragments = -(-len(BODY) // 4)
+    assert memory.requests["GET blob"] <= fragments
+
+
+def test_failed_read_ahead_does_not_fail_the_reader_for_good(
+    parts: Machine, info: BlobInfo, store: FailingStore
+) -> None:
+    stream = Stream()
+    for offset in range(0, 32, 8):
+        read(parts, info, offset, 8, stream)
+    store.fail_method("read_range", Unavailable("no service"))
+    with pytest.raises(Unavailable):
+        read(parts, info, 32, 150, stream)
+    store.heal()
+    assert b"".join(read(parts, info, offset, 8, stream) for offset in range(32, 152, 8)) == BODY[32:]
+
+
+def test_replaced_blob_is_never_mixed_with_the_old_one(
+    parts: Machine, info: BlobInfo, memory: MemoryStore
+) -> None:
+    stream = Stream()
+    assert read(parts, info, 0, 4, stream) == BODY[:4]
+    memory.put("x", bytes(150))
+    with pytest.raises(Changed):
+        read(parts, info, 0, 150, stream)

@@ -1,0 +1,67 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from blobfs.errors import NotFound, Unavailable
+from blobfs.transfers import Transfers
+
+
+@pytest.fixture
+def transfers() -> Iterator[Transfers]:
+    transfers = Transfers(reads=1, writes=2)
+    transfers.start()
+    yield transfers
+    transfers.close()
+
+
+def test_uploads_cannot_starve_a_reader(transfers: Transfers) -> None:
+    release = threading.Event()
+    uploads = [transfers.submit_write(release.wait, 30) for _ in range(5)]
+    assert transfers.submit_read(lambda: "read").result(10) == "read"
+    assert not any(upload.done() for upload in uploads)
+    release.set()
+
+
+def test_results_come_in_the_order_of_the_items(transfers: Transfers) -> None:
+    second_done = threading.Event()
+
+    def task(item: int) -> int:
+        if item == 0:
+            assert second_done.wait(10)
+        if item == 1:
+            second_done.set()
+        return item * item
+
+    assert transfers.for_each(task, range(4)) == [0, 1, 4, 9]
+
+
+def test_first_failure_is_raised_after_all_tasks_ran(transfers: Transfers) -> None:
+    ran = []
+
+    def task(item: int) -> None:
+        ran.append(item)
+        if item == 1:
+            raise NotFound("one")
+        if item == 2:
+            raise Unavailable("two")
+
+    with pytest.raises(NotFound, match="one"):
+        transfers.for_each(task, range(5))
+    assert sorted(ran) == [0, 1, 2, 3, 4]
+
+
+def test_task_for_later_runs_once(transfers: Transfers) -> None:
+    ran = threading.Event()
+    transfers.after(0.0, ran.set)
+    assert ran.wait(10)
+
+
+def test_no_thread_runs_before_start_or_after_close() -> None:
+    before = threading.active_count()
+    transfers = Transfers(reads=2, writes=2)
+    assert threading.active_count() == before
+    transfers.start()
+    transfers.submit_read(lambda: None).result(10)
+    transfers.close()
+    assert threading.active_count() == before
