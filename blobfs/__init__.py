@@ -1,3 +1,42 @@
-"""blobfs mounts an Azure Blob container as a POSIX directory."""
+"""blobfs mounts an Azure Blob container as a POSIX directory.
+
+The house, from the street down; imports only ever point downwards:
+
+==================  ==================================================================================
+``cli``             the command line: options, configuration, daemon, messages, exit codes
+``mount``           the composition root: makes every object once and hands it its numbers
+``binding``         the one module that knows libfuse; ``operations``: its calls, which decide nothing
+``filesystem``      paths and handles in, values and failures out; no kernel, no cloud
+``renames``         names that move; ``removal``: names that go, and files deleted while open
+``volume``          the state all operations share; ``namespace``: what stands under a path
+``files``           open files, one object for all handles of a name
+``writer``          bytes to blocks to a commit, over ``extents``; ``reader``: which ranges, how far ahead
+``range_cache``     bytes by version; ``tree_cache``: names for a while; ``memory``: the bounded pool
+``transfers``       the only threads; ``inodes``: numbers and times of names
+``azure``           the only package that knows HTTP and the Blob service
+``names``           paths and blob names; ``attributes``, ``dialects``, ``xattrs``: metadata keys
+``blocks``          the service's limits, and ids that are checksums
+``store``           the port: what blobfs asks of a store; ``errors``: every failure and its errno
+``settings``        every number that is ours, with unit and reason
+==================  ==================================================================================
+
+A read goes kernel, ``binding``, ``operations``, ``filesystem`` (handle to file), ``files``, ``reader``
+(which fragments), ``range_cache`` (there, or fetched once for all who wait), ``store.read_range``, pinned to
+the ETag; and back the same way, with one copy into the kernel's buffer.
+
+A write goes the same way down to ``files`` and ``writer``, which fills a buffer; a full one is hashed and
+staged in the background. ``flush`` and ``fsync`` wait for all blocks and commit them with If-Match; the
+new version comes back as a value and ``filesystem`` tells the ``namespace``.
+
+What always holds:
+
+1. The same bytes are never fetched twice at once, and a reader never waits for queued work: it takes it over.
+2. A task in a pool never waits for another task.
+3. Cached bytes are keyed by name and ETag; a reader meets `Changed`, never a mixture.
+4. A committed blob is complete or as it was: nobody sees part of a write.
+5. Every commit says which version it replaces. A file that lost such a race stays failed.
+6. A shared lock is never held across a request. A file's own lock is; it serialises that file.
+   Order: a file, then one shared lock.
+"""
 
 __version__ = "0.1.0"

@@ -27,6 +27,8 @@ from blobfs.writer import BlobWriter, OnlyStaged
 
 Result = TypeVar("Result")
 
+ZEROS_BYTES = 1 << 20  # written at a time to clear a range
+
 
 class MakeWriter(Protocol):
     """How a file gets the writer for its content."""
@@ -120,6 +122,12 @@ class File:
             if size_bytes != writer.size_bytes:
                 self._with_bytes(lambda: writer.truncate(size_bytes))
             self._note_change()
+
+    def clear(self, offset: int, length: int) -> None:
+        """Have zeros in a range inside the file."""
+        with self.lock:
+            for start in range(offset, offset + length, ZEROS_BYTES):
+                self.write(start, memoryview(bytes(min(ZEROS_BYTES, offset + length - start))))
 
     def set_attributes(self, change: Callable[[Attributes], Attributes]) -> None:
         """Change attributes. They travel with the next commit if one is due; else this is a request."""

@@ -89,9 +89,10 @@ class Uncommitted:
 class Filesystem:
     """Operations on a volume by path and by handle."""
 
-    def __init__(self, volume: Volume, *, open_bytes: int) -> None:
+    def __init__(self, volume: Volume, *, open_bytes: int, exclusive_create: bool = False) -> None:
         self.volume = volume
         self._open_bytes = open_bytes
+        self._exclusive_create = exclusive_create
         self._removal = Removal(volume)
         self._renames = Renames(volume, self._removal)
         self._lock = threading.Lock()  # guards the two tables, and counts of handles in files
@@ -250,7 +251,11 @@ class Filesystem:
     # Files…
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> Opened:
-        """Make a file and open it. Nothing is sent before its first commit."""
+        """Make a file and open it. Nothing is sent before its first commit.
+
+        But with `exclusive_create` and O_EXCL the empty blob is made now, so that of several
+        nodes only one succeeds. Raises AlreadyExists.
+        """
         volume = self.volume
         volume.check_writable(path)
         self._removal.settle(path)
@@ -260,6 +265,9 @@ class Filesystem:
                 raise AlreadyExists(f"{path}: exists")
             return self.open(path, flags)
         attributes = volume.attributes_for_new(path, stat.S_IFREG | stat.S_IMODE(mode), caller)
+        if self._exclusive_create and flags & os.O_EXCL:
+            volume.put_new(path, b"", attributes)
+            return self.open(path, flags)
         file = volume.new_file(path, attributes)
         volume.entry_changed(path)
         return Opened(self._new_handle(file, flags))
@@ -311,6 +319,18 @@ class Filesystem:
         if not opened.writable:
             raise BadHandle(f"{opened.file.name}: not open for writing")
         opened.file.truncate(size_bytes)
+
+    def allocate(self, handle: int, offset: int, length: int, *, keep_size: bool, zero: bool) -> None:
+        """Make room, which a blob always has: grow the file unless `keep_size`, clear the range if `zero`."""
+        opened = self._handle(handle)
+        if not opened.writable:
+            raise BadHandle(f"{opened.file.name}: not open for writing")
+        with opened.file.lock:
+            size_bytes = opened.file.size_bytes
+            if zero:
+                opened.file.clear(offset, min(length, max(0, size_bytes - offset)))
+            if not keep_size and offset + length > size_bytes:
+                opened.file.truncate(offset + length)
 
     def flush(self, handle: int) -> None:
         """Commit what a writable handle's file has. Called for every close(2) of a descriptor."""

@@ -153,7 +153,9 @@ def _filesystem(
         make_file=make_file,
     )
     pool.add_reclaimer(volume.files.release_memory)
-    return Filesystem(volume, open_bytes=settings.reads.open_bytes)
+    return Filesystem(
+        volume, open_bytes=settings.reads.open_bytes, exclusive_create=settings.exclusive_create
+    )
 
 
 def _is_emulator(settings: MountSettings) -> bool:

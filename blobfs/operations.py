@@ -20,6 +20,7 @@ STATFS_FILES = 1 << 40
 USER = "user."
 OWN = "user.blobfs."
 XATTR_CREATE, XATTR_REPLACE = 1, 2  # <sys/xattr.h>
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # fallocate(2)
 RENAME_NOREPLACE = 1  # renameat2(2)
 
 StatDict = dict[str, int]
@@ -144,6 +145,13 @@ class Operations:
     def ftruncate(self, handle: int, size_bytes: int) -> None:
         """ftruncate(2)."""
         self._filesystem.truncate_handle(handle, size_bytes)
+
+    def fallocate(self, _path: str | None, mode: int, offset: int, length: int, handle: int) -> None:
+        """fallocate(2): plain, keeping the size, punching holes and zeroing."""
+        if mode not in (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE):
+            raise Unsupported(f"fallocate mode {mode:#x} is not possible")
+        zero = bool(mode & (PUNCH_HOLE | ZERO_RANGE))
+        self._filesystem.allocate(handle, offset, length, keep_size=bool(mode & KEEP_SIZE), zero=zero)
 
     def create(self, path: str, mode: int, flags: int) -> Opened:
         """open(2) with O_CREAT, of a name that the kernel found absent."""

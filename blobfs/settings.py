@@ -70,6 +70,7 @@ class MountSettings:
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None
     umask: int = 0o022
+    exclusive_create: bool = False
     allow_other: bool = False
     kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
     ca_file: Path | None = None

@@ -56,6 +56,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         uid=values["uid"],
         gid=values["gid"],
         umask=values["umask"],
+        exclusive_create=values["exclusive_create"],
         allow_other=values["allow_other"],
         kernel_options=values["kernel_options"],
         ca_file=values["ca_file"],

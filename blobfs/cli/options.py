@@ -157,6 +157,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Permission bits that files without a recorded mode lack.",
     ),
     click.Option(
+        ["--exclusive-create/--no-exclusive-create"],
+        default=False,
+        help="Make a file opened with O_EXCL on the service at once: lock files work between nodes.",
+    ),
+    click.Option(
         ["--allow-other/--no-allow-other"], default=False, help="Let other users in, as permissions allow."
     ),
     click.Option(
