@@ -69,6 +69,7 @@ class File:
         self.handles = 0
         self.state = FileState.NAMED
         self.failure: Failure | None = None
+        self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -158,6 +159,14 @@ class File:
                 return False
             return True
 
+    def take_news(self) -> BlobInfo | None:
+        """Return what a commit made of the blob, once: reading or writing may have had to commit, too."""
+        if self._news is None:
+            return None
+        with self.lock:
+            news, self._news = self._news, None
+            return news
+
     def unlink(self) -> None:
         """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace."""
         with self.lock:
@@ -227,7 +236,7 @@ class File:
         metadata = metadata_of(self.attributes, self._foreign_metadata())
         headers = self.base.headers if self.base is not None else self._guess_headers(self.name)
         try:
-            self.base = writer.commit(Properties(metadata, headers), condition)
+            self.base = self._news = writer.commit(Properties(metadata, headers), condition)
         except (Changed, AlreadyExists) as failure:
             self.state, self.failure = FileState.FAILED, failure
             raise
@@ -238,7 +247,7 @@ class File:
         metadata = metadata_of(attributes, self._foreign_metadata())
         check_size(metadata)
         etag = self._store.set_metadata(self.base.version, metadata)
-        self.base = replace(self.base, etag=etag, metadata=metadata)
+        self.base = self._news = replace(self.base, etag=etag, metadata=metadata)
         if self._writer is not None:
             self._writer.rebase(self.base)
         self.attributes, self._attributes_changed = attributes, False

@@ -137,6 +137,8 @@ class Filesystem:
     def _found(self, path: str) -> dict[str, Node | File]:
         volume = self.volume
         prefix = volume.names.directory_prefix(path)
+        for file in volume.files.under(prefix):
+            volume.note_commit(file)
         found: dict[str, Node | File] = {
             entry: node
             for entry, node in volume.namespace.entries(path).items()
@@ -449,12 +451,9 @@ class Filesystem:
             raise BadHandle(f"handle {handle} is not open") from None
 
     def _commit(self, file: File) -> None:
-        if not file.commit() or file.base is None:
-            return
-        info = file.base
-        self._lost.pop(self.volume.path_of(info.name), None)
-        self.volume.namespace.record(self.volume.path_of(info.name), Node(info))
-        self.volume.pages_are_valid(info.name, info.etag)
+        if file.commit():
+            self.volume.note_commit(file)
+            self._lost.pop(self.volume.path_of(file.name), None)
 
     def _failure_to_commit(self, file: File) -> Failure | None:
         try:

@@ -96,8 +96,8 @@ class Renames:
         file.move_unsent(new_name, replaced_etag)
         try:
             file.set_attributes(_renamed_now)
-            if not file.handles and file.commit() and file.base is not None:
-                volume.namespace.record(new_path, Node(file.base))
+            if not file.handles and file.commit():
+                volume.note_commit(file)
         except Failure:
             file.move_unsent(old_name, "")
             raise

@@ -127,7 +127,16 @@ class Volume:
                 raise NotFound(f"{path}: no such file or directory")
             return file
         file = self.files.get(self.names.blob_name(path))
+        if file is not None:
+            self.note_commit(file)
         return file if file is not None and file.is_uncommitted and file.failure is None else None
+
+    def note_commit(self, file: File) -> None:
+        """Believe what a file has committed since this was last asked, and the kernel's pages of it."""
+        news = file.take_news()
+        if news is not None:
+            self.namespace.record(self.path_of(news.name), Node(news))
+            self.pages_are_valid(news.name, news.etag)
 
     def path_of(self, name: str) -> str:
         """Return the path under which a blob of this mount shows."""
