@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 from azurite import Azurite
 from mounts import Mounts
+from responder.control import Responder
 
 
 @pytest.fixture(scope="session")
@@ -11,6 +12,13 @@ def azurite() -> Iterator[Azurite]:
     """One emulator for the whole run."""
     with Azurite() as azurite:
         yield azurite
+
+
+@pytest.fixture(scope="session")
+def responder() -> Iterator[Responder]:
+    """One responder for the whole run, which checks credentials. Tests that order faults start their own."""
+    with Responder(checks_access=True) as responder:
+        yield responder
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""The port's contract, held against Azurite through the production adapter."""
+"""The port's contract, held against Azurite and against the responder through the production adapter."""
 
 import base64
 import hashlib
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from azure.storage.blob import (
 )
 from azurite import Azurite
 from certificates import make_certificate
+from responder.control import Responder
 
 from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
@@ -51,6 +53,8 @@ from blobfs.store import (
     Properties,
 )
 
+Service = Azurite | Responder
+
 NUMBERS = {
     "connections": 4,
     "total_seconds": 10.0,
@@ -72,9 +76,24 @@ AWKWARD_NAMES = [
 ]
 
 
+@pytest.fixture(scope="module", params=["azurite", "responder"])
+def service(request: pytest.FixtureRequest) -> Service:
+    """What implements the Blob service: each test runs against both."""
+    found: Service = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-def store(azurite: Azurite, container: str) -> Iterator[AzureStore]:
-    opened = open_store(azurite.account, container, endpoint=azurite.endpoint, **NUMBERS)
+def container(service: Service) -> str:
+    """The name of a new, empty container."""
+    name = uuid.uuid4().hex
+    service.create_container(name)
+    return name
+
+
+@pytest.fixture
+def store(service: Service, container: str) -> Iterator[AzureStore]:
+    opened = open_store(service.account, container, endpoint=service.endpoint, **NUMBERS)
     yield opened
     opened.close()
 
@@ -96,11 +115,11 @@ def stage(store: BlobStore, name: str, body: bytes) -> str:
     return digest.block_id()
 
 
-def sas_file(folder: Path, azurite: Azurite, container: str, letters: str, *, hours: int = 1) -> Path:
+def sas_file(folder: Path, service: Service, container: str, letters: str, *, hours: int = 1) -> Path:
     token = generate_container_sas(
-        azurite.account,
+        service.account,
         container,
-        account_key=azurite.key,
+        account_key=service.key,
         permission=ContainerSasPermissions.from_string(letters),
         expiry=datetime.now(timezone.utc) + timedelta(hours=hours),
     )
@@ -303,10 +322,10 @@ def test_missing_blob_is_not_found_by_any_call(store: AzureStore) -> None:
 
 
 def test_archived_blob_is_listed_and_says_what_to_do_when_read(
-    store: AzureStore, azurite: Azurite, container: str
+    store: AzureStore, service: Service, container: str
 ) -> None:
     info = put(store, "cold", b"x")
-    with azurite.client() as client:
+    with service.client() as client:
         client.get_blob_client(container, "cold").set_standard_blob_tier(StandardBlobTier.ARCHIVE)
     assert [blob.tier for blob in store.list_page("").blobs] == ["Archive"]
     with pytest.raises(Archived, match="set its tier"):
@@ -363,9 +382,9 @@ def test_commit_keeps_its_condition(store: AzureStore) -> None:
 
 
 def test_blocks_of_other_tools_are_recommitted_by_their_own_ids(
-    store: AzureStore, azurite: Azurite, container: str
+    store: AzureStore, service: Service, container: str
 ) -> None:
-    with azurite.client() as client:
+    with service.client() as client:
         foreign = client.get_blob_client(container, "x")
         for block_id, body in (("one", b"11"), ("two", b"22")):
             foreign.stage_block(block_id, body)
@@ -396,9 +415,9 @@ def test_commit_of_a_block_that_is_gone_is_reported_as_changed(store: AzureStore
 
 
 def test_unfinished_upload_with_other_ids_is_named(
-    store: AzureStore, azurite: Azurite, container: str
+    store: AzureStore, service: Service, container: str
 ) -> None:
-    with azurite.client() as client:
+    with service.client() as client:
         client.get_blob_client(container, "x").stage_block("short", b"1")
     with pytest.raises(Busy, match="unfinished upload"):
         stage(store, "x", b"2")
@@ -446,10 +465,10 @@ def test_copy_keeps_its_conditions(store: AzureStore) -> None:
 
 
 def test_delete_takes_snapshots_along_and_keeps_its_condition(
-    store: AzureStore, azurite: Azurite, container: str
+    store: AzureStore, service: Service, container: str
 ) -> None:
     info = put(store, "x", b"1")
-    with azurite.client() as client:
+    with service.client() as client:
         client.get_blob_client(container, "x").create_snapshot()
     with pytest.raises(Changed):
         store.delete("x", Condition(if_match="0x1"))
@@ -458,9 +477,9 @@ def test_delete_takes_snapshots_along_and_keeps_its_condition(
         store.delete("x", ALWAYS)
 
 
-def test_leased_blob_is_busy(store: AzureStore, azurite: Azurite, container: str) -> None:
+def test_leased_blob_is_busy(store: AzureStore, service: Service, container: str) -> None:
     info = put(store, "x", b"1")
-    with azurite.client() as client:
+    with service.client() as client:
         client.get_blob_client(container, "x").acquire_lease()
     with pytest.raises(Busy, match="lease"):
         put(store, "x", b"2")
@@ -471,9 +490,9 @@ def test_leased_blob_is_busy(store: AzureStore, azurite: Azurite, container: str
 
 
 def test_blobs_of_other_kinds_are_read_and_not_written(
-    store: AzureStore, azurite: Azurite, container: str
+    store: AzureStore, service: Service, container: str
 ) -> None:
-    with azurite.client() as client:
+    with service.client() as client:
         client.get_blob_client(container, "page").create_page_blob(512)
         client.get_blob_client(container, "append").create_append_blob()
     assert [(blob.name, blob.kind) for blob in store.list_page("").blobs] == [
@@ -522,13 +541,13 @@ def test_uncommitted_blobs_are_not_listed(store: AzureStore) -> None:
 
 
 def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
-    azurite: Azurite, container: str, tmp_path: Path, store: AzureStore
+    service: Service, container: str, tmp_path: Path, store: AzureStore
 ) -> None:
     put(store, "x", b"1")
-    read_only = sas_file(tmp_path, azurite, container, "rl")
-    read_write = sas_file(tmp_path, azurite, container, "racwdl")
+    read_only = sas_file(tmp_path, service, container, "rl")
+    read_write = sas_file(tmp_path, service, container, "racwdl")
 
-    reader = open_store(azurite.account, container, endpoint=azurite.endpoint, sas_file=read_only, **NUMBERS)
+    reader = open_store(service.account, container, endpoint=service.endpoint, sas_file=read_only, **NUMBERS)
     access = reader.probe()
     assert access.read_only
     assert str(read_only) in access.reason
@@ -537,7 +556,7 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
         put(reader, "x", b"2")
     assert secret_of(read_only) not in str(refusal.value)
 
-    writer = open_store(azurite.account, container, endpoint=azurite.endpoint, sas_file=read_write, **NUMBERS)
+    writer = open_store(service.account, container, endpoint=service.endpoint, sas_file=read_write, **NUMBERS)
     assert not writer.probe().read_only
     info = put(writer, "x", b"2")
     writer.copy(info, "y", {}, ALWAYS)
@@ -546,9 +565,9 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
     writer.close()
 
 
-def test_expired_sas_says_when_it_expired(azurite: Azurite, container: str, tmp_path: Path) -> None:
-    path = sas_file(tmp_path, azurite, container, "rl", hours=-1)
-    store = open_store(azurite.account, container, endpoint=azurite.endpoint, sas_file=path, **NUMBERS)
+def test_expired_sas_says_when_it_expired(service: Service, container: str, tmp_path: Path) -> None:
+    path = sas_file(tmp_path, service, container, "rl", hours=-1)
+    store = open_store(service.account, container, endpoint=service.endpoint, sas_file=path, **NUMBERS)
     with pytest.raises(AccessDenied, match=r"SAS from .*rl\.sas expired on 20\d\d-") as refusal:
         store.probe()
     assert secret_of(path) not in str(refusal.value)
@@ -556,25 +575,25 @@ def test_expired_sas_says_when_it_expired(azurite: Azurite, container: str, tmp_
 
 
 def test_renewed_sas_file_is_used_without_a_new_mount(
-    azurite: Azurite, container: str, tmp_path: Path
+    service: Service, container: str, tmp_path: Path
 ) -> None:
-    path = sas_file(tmp_path, azurite, container, "rl", hours=-1)
-    store = open_store(azurite.account, container, endpoint=azurite.endpoint, sas_file=path, **NUMBERS)
+    path = sas_file(tmp_path, service, container, "rl", hours=-1)
+    store = open_store(service.account, container, endpoint=service.endpoint, sas_file=path, **NUMBERS)
     with pytest.raises(AccessDenied):
         store.probe()
-    sas_file(tmp_path, azurite, container, "rl")
+    sas_file(tmp_path, service, container, "rl")
     assert store.probe().read_only
     store.close()
 
 
 def test_wrong_key_is_named_by_its_file_and_not_shown(
-    azurite: Azurite, container: str, tmp_path: Path
+    service: Service, container: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "wrong.key"
     path.write_text("d3Jvbmc=")
     path.chmod(0o600)
     store = open_store(
-        azurite.account, container, endpoint=azurite.endpoint, account_key_file=path, **NUMBERS
+        service.account, container, endpoint=service.endpoint, account_key_file=path, **NUMBERS
     )
     with pytest.raises(AccessDenied, match=r"account key from .*wrong\.key") as refusal:
         store.probe()
@@ -582,17 +601,17 @@ def test_wrong_key_is_named_by_its_file_and_not_shown(
     store.close()
 
 
-def test_anonymous_access_to_a_private_container_is_refused(azurite: Azurite, container: str) -> None:
-    store = open_store(azurite.account, container, endpoint=azurite.endpoint, auth="anonymous", **NUMBERS)
+def test_anonymous_access_to_a_private_container_is_refused(service: Service, container: str) -> None:
+    store = open_store(service.account, container, endpoint=service.endpoint, auth="anonymous", **NUMBERS)
     with pytest.raises(Failure, match=container):
         store.probe()
     store.close()
 
 
-def test_anonymous_access_to_a_public_container_is_read_only(azurite: Azurite) -> None:
-    with azurite.client() as client:
+def test_anonymous_access_to_a_public_container_is_read_only(service: Service) -> None:
+    with service.client() as client:
         client.create_container("public", public_access="container").upload_blob("x", b"1")
-    store = open_store(azurite.account, "public", endpoint=azurite.endpoint, auth="anonymous", **NUMBERS)
+    store = open_store(service.account, "public", endpoint=service.endpoint, auth="anonymous", **NUMBERS)
     assert store.probe().read_only
     assert content(store, "x") == b"1"
     with pytest.raises(AccessDenied):
@@ -600,8 +619,8 @@ def test_anonymous_access_to_a_public_container_is_read_only(azurite: Azurite) -
     store.close()
 
 
-def test_missing_container_is_named_and_can_be_created(azurite: Azurite) -> None:
-    store = open_store(azurite.account, "not-yet-there", endpoint=azurite.endpoint, **NUMBERS)
+def test_missing_container_is_named_and_can_be_created(service: Service) -> None:
+    store = open_store(service.account, "not-yet-there", endpoint=service.endpoint, **NUMBERS)
     with pytest.raises(NotFound, match=r"container not-yet-there: .* does not exist"):
         store.probe()
     store.create_container()
@@ -610,15 +629,16 @@ def test_missing_container_is_named_and_can_be_created(azurite: Azurite) -> None
     store.close()
 
 
+@pytest.mark.parametrize("service_class", [Azurite, Responder])
 def test_entra_login_is_accepted_over_tls_with_a_private_authority(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service_class: type[Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, private_key = make_certificate(tmp_path)
-    with Azurite(certificate, private_key) as azurite, identity_endpoint(unsigned_token()) as url:
+    with service_class(certificate, private_key) as service, identity_endpoint(unsigned_token()) as url:
         monkeypatch.setenv("IDENTITY_ENDPOINT", url)
         monkeypatch.setenv("IDENTITY_HEADER", "any")
         store = open_store(
-            azurite.account, "entra", endpoint=azurite.endpoint, auth="entra", ca_file=certificate, **NUMBERS
+            service.account, "entra", endpoint=service.endpoint, auth="entra", ca_file=certificate, **NUMBERS
         )
         store.create_container()
         assert not store.probe().read_only
