@@ -43,6 +43,11 @@ class Extent:
         return self.buffer is None and not self.block_id and not self.is_committed
 
     @property
+    def is_only_staged(self) -> bool:
+        """The bytes cannot be had before a commit: no buffer, and only a staged block."""
+        return self.buffer is None and bool(self.block_id) and not self.is_committed
+
+    @property
     def is_dirty(self) -> bool:
         """Only this process has the bytes."""
         return self.buffer is not None and not self.block_id and not self.is_committed

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from blobfs.attributes import Attributes, check_size, metadata_of
-from blobfs.errors import AlreadyExists, Changed, Failure, Unsupported
+from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, Unsupported
 from blobfs.reader import BlobReader, Stream
 from blobfs.store import (
     IF_ABSENT,
@@ -168,11 +168,17 @@ class File:
             return news
 
     def unlink(self) -> None:
-        """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace."""
+        """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace.
+
+        Bytes that somebody else has replaced cannot be had: reading them raises Changed.
+        """
         with self.lock:
             writer = self._writer or self._make_writer(self.name, self.base)
-            self._with_bytes(writer.detach)
-            self._writer = writer
+            try:
+                self._with_bytes(writer.detach)
+                self._writer = writer
+            except (Changed, AlreadyExists, NotFound) as failure:
+                self.failure = failure
             self.state = FileState.UNLINKED
 
     def can_move_unsent(self) -> bool:

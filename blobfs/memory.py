@@ -91,7 +91,8 @@ class BufferPool:
         return self._in_use_bytes + rounded <= self.budget_bytes
 
     def _drop_free_beyond(self, allowed_bytes: int) -> None:
-        for size_bytes, free in self._free.items():
+        # A copy: a buffer dropped by the garbage collector meanwhile may add a size.
+        for size_bytes, free in list(self._free.items()):
             while free and self._allocated_bytes > allowed_bytes:
                 free.pop()
                 self._allocated_bytes -= size_bytes

@@ -5,6 +5,7 @@ A virtual directory is a prefix that some blob has, or a marker blob, or both. W
 """
 
 import logging
+import threading
 from collections.abc import Iterator
 
 import cachetools
@@ -31,6 +32,7 @@ class Namespace:
         self.names = names
         self.cache = cache
         self._store = store
+        self._lock = threading.Lock()  # guards the two maps below
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
 
@@ -75,8 +77,7 @@ class Namespace:
             self._collect(page, prefix, nodes, hidden)
         if not nodes and not self.node(path).is_directory:
             raise NotADirectory(f"{path}: not a directory")
-        self._hidden[prefix] = hidden
-        self.cache.record_listing(prefix, nodes, asked_at)
+        self._record_listing(prefix, nodes, hidden, asked_at)
         return nodes
 
     def has_entries(self, path: str) -> bool:
@@ -94,7 +95,8 @@ class Namespace:
 
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a listed directory that cannot be shown, with the reason for each."""
-        return dict(self._hidden.get(self.names.directory_prefix(path), {}))
+        with self._lock:
+            return dict(self._hidden.get(self.names.directory_prefix(path), {}))
 
     def record(self, path: str, node: Node | None, *, changed_here: bool = True) -> None:
         """Take note of what a path is now, because this mount made it so or asked a moment ago."""
@@ -128,9 +130,15 @@ class Namespace:
         if page.next_marker:
             self.cache.mark_large(prefix)
             return None
-        self._hidden[prefix] = hidden
-        self.cache.record_listing(prefix, nodes, asked_at)
+        self._record_listing(prefix, nodes, hidden, asked_at)
         return nodes
+
+    def _record_listing(
+        self, prefix: str, nodes: dict[str, Node], hidden: dict[str, str], asked_at: float
+    ) -> None:
+        with self._lock:
+            self._hidden[prefix] = hidden
+        self.cache.record_listing(prefix, nodes, asked_at)
 
     def _ask(self, prefix: str, entry: str) -> Node | None:
         """Ask the service for one name as a blob and as a directory; one request nearly always."""
@@ -163,7 +171,9 @@ class Namespace:
     def _collect(self, page: ListPage, prefix: str, nodes: dict[str, Node], hidden: dict[str, str]) -> None:
         for blob in page.blobs:
             if blob.name == prefix:
-                continue  # a marker in the old style, with a trailing slash: the directory itself
+                if not is_directory_marker(blob):
+                    self._report(blob.name, "its name ends with a slash", hidden)
+                continue  # otherwise a marker in the old style: the directory itself
             entry = self._shown(blob.name, prefix, hidden)
             if entry is not None:
                 known = nodes.get(entry)
@@ -189,6 +199,8 @@ class Namespace:
 
     def _report(self, name: str, reason: str, hidden: dict[str, str]) -> None:
         hidden[name] = reason
-        if name not in self._reported:
+        with self._lock:
+            is_new = name not in self._reported
             self._reported[name] = True
+        if is_new:
             logger.warning("blob %r is not shown: %s", name, reason)

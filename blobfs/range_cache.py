@@ -23,6 +23,7 @@ class Fragment:
 
     view: memoryview
     buffer: Buffer
+    run: range  # the fragments in the same buffer
 
 
 @dataclass(slots=True)
@@ -180,16 +181,23 @@ class RangeCache:
             raise Changed(f"{fetch.version.name}: {received} bytes at {start}, expected {fetch.size_bytes}")
 
     def _insert(self, version: BlobVersion, first: int, buffer: Buffer, size_bytes: int) -> None:
-        for start in range(0, size_bytes, self.fragment_bytes):
-            view = buffer.view[start : min(start + self.fragment_bytes, size_bytes)]
-            self._fragments[version, first + start // self.fragment_bytes] = Fragment(view, buffer)
+        run = range(first, first + -(-size_bytes // self.fragment_bytes))
+        for index in run:
+            self._fragments[version, index] = self._piece(buffer, size_bytes, run, index)
 
     def _fragment_of(self, fetch: Fetch, index: int) -> Fragment:
-        start = (index - fetch.first) * self.fragment_bytes
-        view = fetch.buffer.view[start : min(start + self.fragment_bytes, fetch.size_bytes)]
-        return Fragment(view, fetch.buffer)
+        run = range(fetch.first, fetch.first + fetch.count)
+        return self._piece(fetch.buffer, fetch.size_bytes, run, index)
+
+    def _piece(self, buffer: Buffer, size_bytes: int, run: range, index: int) -> Fragment:
+        start = (index - run.start) * self.fragment_bytes
+        return Fragment(buffer.view[start : min(start + self.fragment_bytes, size_bytes)], buffer, run)
 
     def _evict(self, size_bytes: int) -> None:
+        """Drop the runs read least recently: a buffer is free only when all its fragments are gone."""
         with self._lock:
-            for _ in range(min(len(self._fragments), -(-size_bytes // self.fragment_bytes))):
-                self._fragments.popitem()
+            while self._fragments and size_bytes > 0:
+                (version, _), fragment = self._fragments.popitem()
+                for index in fragment.run:
+                    self._fragments.pop((version, index), None)
+                size_bytes -= fragment.buffer.size_bytes

@@ -38,7 +38,8 @@ class Removal:
         if file is not None and file.base is None:
             volume.files.remove(file)
             file.unlink()
-        else:
+            volume.note_commit(file)
+        if file is None or file.base is not None:
             self._delete_blob(path)
         volume.namespace.record(path, None)
         volume.keep_directory(path)
@@ -85,8 +86,10 @@ class Removal:
         if file is None:
             node = volume.namespace.node(path)
             file = volume.new_file(path, volume.attributes_of_node(name, node), node.blob)
-        etag = file.base.etag if file.base is not None else ""
         file.unlink()
+        volume.note_commit(file)
+        known = volume.namespace.find(path) if file.base is not None else None
+        etag = known.blob.etag if known is not None and known.blob is not None else ""
         file.attributes = replace(file.attributes, ctime_ns=time.time_ns())
         volume.files.remove(file)
         volume.orphans[hidden_path] = file

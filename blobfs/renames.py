@@ -117,8 +117,12 @@ class Renames:
             # The source or the target is not what was last known: look again, once.
             move = self._fresh(move)
             moved = self._copy(move)
-        self._delete_source(move)
-        self._settle_move(move.source, moved)
+        try:
+            self._finish_move((move, moved))
+        except Failure:
+            volume.namespace.forget(old_path)
+            volume.namespace.forget(new_path)
+            raise
         volume.namespace.record(new_path, Node(moved))
 
     def _blob(self, path: str) -> BlobInfo:
@@ -171,9 +175,14 @@ class Renames:
         self._commit_below(old_path)
         moves = self._moves(old_path, new_path, node, target)
         copies = self._copy_all(moves)
-        volume.transfers.for_each(self._delete_source, moves)
-        for move, moved in zip(moves, copies, strict=True):
-            self._settle_move(move.source, moved)
+        try:
+            volume.transfers.for_each(self._finish_move, zip(moves, copies, strict=True))
+        except Failure:
+            # The new tree is complete, and what could not be deleted is left of the old one.
+            self._forget_directory(old_path)
+            self._forget_directory(new_path)
+            raise
+        for move in moves:
             if move.name != volume.names.blob_name(new_path):
                 volume.inodes.rename(move.source.name, move.name)
         self._record_directory(old_path, new_path, copies)
@@ -202,8 +211,11 @@ class Renames:
             made.append(copied)
             return copied
 
+        # The target's own marker is replaced last: there is nothing to take it back with.
+        replacing = [move for move in moves if move.condition.if_match]
+        new = [move for move in moves if not move.condition.if_match]
         try:
-            return self._volume.transfers.for_each(copy, moves)
+            return self._volume.transfers.for_each(copy, new) + [copy(move) for move in replacing]
         except Failure:
             self._volume.transfers.for_each(self._take_back, made)
             raise
@@ -211,8 +223,16 @@ class Renames:
     def _take_back(self, copied: BlobInfo) -> None:
         self._volume.store.delete(copied.name, Condition(if_match=copied.etag))
 
-    def _delete_source(self, move: Move) -> None:
+    def _finish_move(self, copied: tuple[Move, BlobInfo]) -> None:
+        """Delete the source of a complete copy, and have what is here follow the blob."""
+        move, moved = copied
         self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
+        self._settle_move(move.source, moved)
+
+    def _forget_directory(self, path: str) -> None:
+        namespace = self._volume.namespace
+        namespace.cache.forget_tree(namespace.names.directory_prefix(path))
+        namespace.forget(path)
 
     def _record_directory(self, old_path: str, new_path: str, copies: list[BlobInfo]) -> None:
         volume = self._volume

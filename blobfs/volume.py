@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import cachetools
 
 from blobfs.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
-from blobfs.errors import Changed, NotFound, ReadOnly
+from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.files import File, FileTable
 from blobfs.inodes import DirectoryTimes, InodeNumbers
 from blobfs.names import is_hidden_name, split_path
@@ -188,8 +188,12 @@ class Volume:
         if self.namespace.cache.is_known_empty(self.names.directory_prefix(parent)):
             name = self.names.blob_name(parent)
             metadata = metadata_of(self._virtual_directory(), {})
-            info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
-            self.namespace.record(parent, Node(info, is_directory=True))
+            try:
+                info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
+            except AlreadyExists:  # somebody else's marker, or a blob that the directory stood in front of
+                self.namespace.forget(parent)
+            else:
+                self.namespace.record(parent, Node(info, is_directory=True))
 
     def change_attributes(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
         """Change what stat(2) or getxattr(2) tell of a path. Raises NotFound, NoSpace, ReadOnly."""

@@ -4,13 +4,14 @@ Only the stretches that were touched are staged again; all other blocks of the b
 wrote them, are committed again by their ids. Not thread-safe: the file that owns it has the lock.
 """
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, block_size_at, digest_of, id_length
-from blobfs.errors import TooLarge
+from blobfs.errors import Failure, TooLarge
 from blobfs.extents import Extent, Extents
 from blobfs.memory import Buffer, BufferPool, disk_buffer
 from blobfs.reader import BlobReader, Stream
@@ -93,10 +94,8 @@ class BlobWriter:
 
     @property
     def has_staged(self) -> bool:
-        """Blocks are on the service under this name that no commit has claimed."""
-        return bool(self._in_flight) or any(
-            extent.block_id and not extent.is_committed for extent in self._extents
-        )
+        """Blocks of a file never committed may be on the service, under its name."""
+        return bool(self._in_flight or self._service_ids)
 
     def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
         """Copy bytes to `target`; return how many there are before the end.
@@ -119,14 +118,15 @@ class BlobWriter:
         self._check_size(offset + len(data))
         self._know_blocks()
         self._settle()
+        self.is_changed = True
         if offset > self.size_bytes:
             self._grow(offset)
-        self.is_changed = True
+        position, rest = offset, data
+        while rest:
+            taken = self._append(rest) if position == self.size_bytes else self._overwrite(position, rest)
+            position += taken
+            rest = rest[taken:]
         self._whole_md5.update(offset, data)
-        while data:
-            taken = self._append(data) if offset == self.size_bytes else self._overwrite(offset, data)
-            offset += taken
-            data = data[taken:]
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file, or let it grow by a hole. Raises OnlyStaged, TooLarge."""
@@ -151,8 +151,9 @@ class BlobWriter:
         Blocks until the service has acknowledged every byte. After a failure the bytes are
         still here and commit may be called again.
         """
-        if self._fits_one_put():
-            info = self._put_whole(properties, condition)
+        whole = self._whole_buffer() if self.size_bytes <= self._block_bytes else None
+        if whole is not None:
+            info = self._put_whole(whole, properties, condition)
         else:
             info = self._commit_blocks(properties, condition)
         self._base = info
@@ -167,23 +168,17 @@ class BlobWriter:
 
     def detach(self) -> None:
         """Take all bytes into this process, because the blob is about to go. Raises OnlyStaged, NoSpace."""
-        for extent in list(self._extents):
-            if extent.staging is not None:
-                self._finish(extent, keep_buffer=True)
-            if extent.buffer is None and not extent.is_hole:
-                buffer = disk_buffer(extent.length)
-                self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
-                extent.buffer = buffer
-            extent.block_id, extent.base_offset = "", -1
-        self._detached = True
+        buffers = [self._own_buffer(extent) for extent in self._extents]
+        self._forget_staged()
+        for extent, buffer in zip(self._extents, buffers, strict=True):
+            extent.buffer, extent.block_id, extent.base_offset = buffer, "", -1
+        self._detached = self._blocks_known = True
 
     def release_memory(self) -> None:
         """Let go of copies; if there are none, send dirty bytes on their way. Does not wait."""
         if self._detached:
             return
-        for extent in [extent for extent in self._in_flight if extent.staging and extent.staging.done()]:
-            if extent.staging.exception() is None:  # type: ignore[union-attr]  # filtered above
-                self._finish(extent)
+        self._note_staged()
         copies = [extent for extent in self._extents if extent.is_droppable]
         for extent in copies:
             extent.buffer = None
@@ -200,14 +195,14 @@ class BlobWriter:
     def _append(self, data: memoryview) -> int:
         tail = self._extents.last
         limit = block_size_at(max(0, len(self._extents) - 1), self._block_bytes, self._largest_block_bytes)
-        if tail is not None and tail.length < limit and not tail.is_hole:
+        if tail is not None and tail.length < limit and not (tail.is_hole or tail.is_only_staged):
             self._make_resident(tail)
             taken = min(limit - tail.length, len(data))
             if self._has_capacity(tail, tail.length + taken):
                 self._fill(tail, tail.length, data[:taken])
-                if tail.length == limit:
-                    self._seal(tail)
                 return taken
+        if tail is not None:
+            # Not before there is more: a file of one block goes up in one request, without staging.
             self._seal(tail)
         self._start_extent(len(data))
         return 0
@@ -274,16 +269,20 @@ class BlobWriter:
             self._extents.append(Extent(self.size_bytes, gap))
 
     def _shrink(self, size_bytes: int) -> None:
+        if size_bytes > 0:
+            self._shorten(self._extents.at(size_bytes - 1), size_bytes)
         self._extents.cut(size_bytes)
-        tail = self._extents.last
-        if tail is None or tail.end == size_bytes:
+
+    def _shorten(self, tail: Extent, size_bytes: int) -> None:
+        """Have the extent end at `size_bytes`, which is in it. Raises OnlyStaged, having changed nothing."""
+        if tail.end == size_bytes:
             return
         if tail.staging is not None:
             self._finish(tail, keep_buffer=True)
         if tail.buffer is not None:
             tail.length = size_bytes - tail.start
             tail.block_id, tail.base_offset = "", -1
-        elif tail.block_id and not tail.is_committed:
+        elif tail.is_only_staged:
             raise OnlyStaged
         else:
             self._extents.replace(tail, [tail.part(tail.start, size_bytes)])
@@ -303,6 +302,14 @@ class BlobWriter:
 
     def _take(self, size_bytes: int) -> Buffer:
         return disk_buffer(size_bytes) if self._detached else self._pool.take(size_bytes)
+
+    def _own_buffer(self, extent: Extent) -> Buffer | None:
+        """Return a buffer with the extent's bytes that needs no service; None for a hole."""
+        if extent.is_hole or extent.buffer is not None:
+            return extent.buffer
+        buffer = disk_buffer(extent.length)
+        self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
+        return buffer
 
     def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream) -> None:
         if extent.buffer is not None:
@@ -349,6 +356,12 @@ class BlobWriter:
         while self._in_flight and self._in_flight[0].staging and self._in_flight[0].staging.done():
             self._finish(self._in_flight[0])
 
+    def _note_staged(self) -> None:
+        """Finish what is staged by now; a block that could not be is dirty again, and will be sent again."""
+        for extent in [extent for extent in self._in_flight if extent.staging and extent.staging.done()]:
+            with contextlib.suppress(Failure):
+                self._finish(extent)
+
     def _finish(self, extent: Extent, *, keep_buffer: bool = False) -> None:
         """Wait until the extent is staged. After a failure it is dirty as before."""
         assert extent.staging is not None
@@ -375,19 +388,20 @@ class BlobWriter:
             self._service_ids = {block.block_id for block in blocks}
         self._blocks_known = True
 
-    def _fits_one_put(self) -> bool:
-        return self.size_bytes <= self._block_bytes and not any(
-            extent.buffer is None and extent.block_id and not extent.is_committed for extent in self._extents
-        )
+    def _whole_buffer(self) -> Buffer | None:
+        """Return the whole content in one buffer; None if a part of it is staged and nowhere else."""
+        only = self._extents.last
+        if only is not None and only.start == 0 and only.buffer is not None:
+            return only.buffer
+        buffer = self._take(self.size_bytes)
+        try:
+            self.read_into(0, buffer.view[: self.size_bytes], Stream())
+        except OnlyStaged:
+            return None
+        return buffer
 
-    def _put_whole(self, properties: Properties, condition: Condition) -> BlobInfo:
+    def _put_whole(self, buffer: Buffer, properties: Properties, condition: Condition) -> BlobInfo:
         size_bytes = self.size_bytes
-        first = self._extents.last
-        if first is not None and first.start == 0 and first.buffer is not None:
-            buffer = first.buffer
-        else:
-            buffer = self._take(size_bytes)
-            self.read_into(0, buffer.view[:size_bytes], Stream())
         body = buffer.view[:size_bytes]
         md5 = hashlib.md5(body, usedforsecurity=False).digest()
         self._forget_staged()
@@ -407,6 +421,7 @@ class BlobWriter:
         self._service_ids.clear()
 
     def _commit_blocks(self, properties: Properties, condition: Condition) -> BlobInfo:
+        self._note_staged()
         self._split_for_staging()
         self._seal_rest()
         while self._in_flight:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -350,21 +351,43 @@ class ManualClock:
         self.seconds += seconds
 
 
+class InlineExecutor(ThreadPoolExecutor):
+    """Runs each task to its end before `submit` returns, so that a test repeats exactly."""
+
+    def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Run the task."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(task(*args, **kwargs))
+        except BaseException as failure:
+            future.set_exception(failure)
+        return future
+
+
 class ManualTransfers(Transfers):
-    """Real threads; what is to happen later happens when a test says so."""
+    """Real threads, or none if `inline`; what is to happen later happens when a test says so."""
 
-    def __init__(self, *, reads: int, writes: int) -> None:
+    def __init__(self, *, reads: int, writes: int, inline: bool) -> None:
         super().__init__(reads=reads, writes=writes)
-        self.later: list[Callable[[], None]] = []
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._inline = inline
 
-    def after(self, _seconds: float, task: Callable[[], None]) -> None:
+    def start(self) -> None:
+        """Make the pools."""
+        super().start()
+        if self._inline:
+            self._pools = {name: InlineExecutor(1) for name in self._pools}
+
+    def after(self, seconds: float, task: Callable[[], None]) -> None:
         """Keep the task for `run_later`."""
-        self.later.append(task)
+        self._later.append((seconds, task))
 
-    def run_later(self) -> None:
-        """Run what was put off."""
-        while self.later:
-            self.later.pop(0)()
+    def run_later(self, within_seconds: float = 60.0) -> None:
+        """Run what was put off by at most so long."""
+        due = [task for seconds, task in self._later if seconds <= within_seconds]
+        self._later = [(seconds, task) for seconds, task in self._later if seconds > within_seconds]
+        for task in due:
+            task()
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,9 +440,10 @@ def machine(
     sequential_bytes: int = 32,
     reads: int = 4,
     writes: int = 4,
+    inline: bool = False,
 ) -> Iterator[Machine]:
     """Put the parts of one mount together, with small numbers, and stop its threads at the end."""
-    transfers = ManualTransfers(reads=reads, writes=writes)
+    transfers = ManualTransfers(reads=reads, writes=writes, inline=inline)
     pool = BufferPool(budget_bytes)
     cache = RangeCache(store, pool, fragment_bytes=fragment_bytes, capacity_bytes=budget_bytes // 2)
     reader = BlobReader(

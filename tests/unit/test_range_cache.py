@@ -239,3 +239,16 @@ def test_fragment_in_use_outlives_its_eviction(store: FailingStore, memory: Memo
     pool.take(64 * KiB)
     assert not cache.holds(info.version, 0)
     assert bytes(used.view) == b"a" * (64 * KiB)
+
+
+def test_memory_of_a_long_run_is_given_up_at_once(store: FailingStore, memory: MemoryStore) -> None:
+    pool = BufferPool(512 * KiB)
+    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=512 * KiB)
+    info = memory.put("big", bytes(512 * KiB))
+    for index in (0, 4):
+        fragment(cache, info, index, run=4)
+    rounds = []
+    pool.add_reclaimer(rounds.append)
+    pool.take(64 * KiB)
+    assert rounds == [64 * KiB]
+    assert [cache.holds(info.version, index) for index in (0, 3, 4, 7)] == [False, False, True, True]

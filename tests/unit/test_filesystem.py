@@ -1,0 +1,785 @@
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
+
+from blobfs.errors import (
+    AlreadyExists,
+    BadHandle,
+    Changed,
+    DirectoryNotEmpty,
+    Failure,
+    InvalidArgument,
+    InvalidName,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+    Unavailable,
+)
+from blobfs.filesystem import Filesystem
+from blobfs.store import BlobStore
+
+BLOCK = 8
+BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
+HIDDEN = "/.fuse_hidden0000000100000001"
+MARKER = {"hdi_isfolder": "true"}
+
+Mount = Callable[..., Filesystem]
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def mount(memory: MemoryStore, clock: ManualClock) -> Iterator[Mount]:
+    """Call it for one more mount of the same container."""
+    with ExitStack() as stack:
+
+        def mount(store: BlobStore = memory, **options: object) -> Filesystem:
+            parts = stack.enter_context(machine(store, block_bytes=BLOCK, inline=True))
+            return filesystem_of(parts, clock, **options)  # type: ignore[arg-type]
+
+        yield mount
+
+
+@pytest.fixture
+def fs(mount: Mount) -> Filesystem:
+    return mount()
+
+
+def create(fs: Filesystem, path: str, flags: int = os.O_RDWR) -> int:
+    return fs.create(path, 0o644, flags, CALLER).handle
+
+
+def close(fs: Filesystem, handle: int) -> None:
+    fs.flush(handle)
+    fs.release(handle)
+
+
+def write(fs: Filesystem, path: str, body: bytes) -> None:
+    try:
+        fs.stat(path)
+    except NotFound:
+        handle = create(fs, path)
+    else:
+        handle = fs.open(path, os.O_WRONLY | os.O_TRUNC).handle
+    fs.write(handle, 0, memoryview(body))
+    close(fs, handle)
+
+
+def read_handle(fs: Filesystem, handle: int) -> bytes:
+    target = memoryview(bytearray(1000))
+    return bytes(target[: fs.read_into(handle, 0, target)])
+
+
+def read(fs: Filesystem, path: str) -> bytes:
+    handle = fs.open(path, os.O_RDONLY).handle
+    try:
+        return read_handle(fs, handle)
+    finally:
+        fs.release(handle)
+
+
+def entries(fs: Filesystem, path: str) -> list[str]:
+    return sorted(name for name, _ in fs.list(path))
+
+
+def tree(fs: Filesystem, path: str = "/") -> list[str]:
+    found = []
+    for name, stat_of in fs.list(path):
+        child = f"{path.rstrip('/')}/{name}"
+        found.append(child)
+        if stat_of.attributes.is_directory:
+            found += tree(fs, child)
+    return sorted(found)
+
+
+def later(fs: Filesystem) -> None:
+    fs.volume.transfers.run_later()  # type: ignore[attr-defined]
+
+
+# Files
+
+
+def test_copy_of_a_small_file_is_one_put(fs: Filesystem, memory: MemoryStore) -> None:
+    fs.stat("/")
+    entries(fs, "/")
+    memory.requests.clear()
+    with pytest.raises(NotFound):
+        fs.stat("/x")
+    memory.requests.clear()
+    handle = create(fs, "/x", os.O_WRONLY)
+    fs.write(handle, 0, memoryview(b"bytes"))
+    fs.chmod("/x", 0o600)
+    fs.set_times("/x", 5, 7)
+    close(fs, handle)
+    assert fs.stat("/x").size_bytes == 5
+    assert memory.requests == {"PUT blob": 1}
+    assert memory.bodies == {"x": b"bytes"}
+
+
+def test_many_new_files_in_a_new_directory_cost_one_request_each(fs: Filesystem, memory: MemoryStore) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    memory.requests.clear()
+    for number in range(20):
+        with pytest.raises(NotFound):
+            fs.stat(f"/d/{number}")
+        write_new(fs, f"/d/{number}", b"1")
+    assert memory.requests == {"PUT blob": 20}
+
+
+def write_new(fs: Filesystem, path: str, body: bytes) -> None:
+    handle = create(fs, path)
+    fs.write(handle, 0, memoryview(body))
+    close(fs, handle)
+
+
+def test_listing_gives_the_attributes_of_all(fs: Filesystem, memory: MemoryStore) -> None:
+    for number in range(10):
+        memory.put(f"d/{number}", bytes(number), {"permissions": str(stat.S_IFREG | 0o600)})
+    listed = dict(fs.list("/d"))
+    for number in range(10):
+        found = fs.stat(f"/d/{number}")
+        assert found == listed[f"{number}"]
+        assert (found.size_bytes, found.attributes.mode) == (number, stat.S_IFREG | 0o600)
+    assert memory.requests == {"LIST": 1}
+
+
+def test_second_look_costs_nothing_while_names_are_believed(
+    fs: Filesystem, memory: MemoryStore, clock: ManualClock
+) -> None:
+    memory.put("x", b"1")
+    fs.stat("/x")
+    memory.requests.clear()
+    clock.advance(0.9)
+    fs.stat("/x")
+    assert memory.requests == {}
+    clock.advance(0.2)
+    fs.stat("/x")
+    assert memory.requests.total() == 1
+
+
+def test_small_file_is_opened_and_read_by_one_request(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("x", BODY)
+    fs.stat("/x")
+    memory.requests.clear()
+    assert read(fs, "/x") == BODY
+    assert memory.requests == {"GET blob": 1}
+    assert read(fs, "/x") == BODY
+    assert memory.requests == {"GET blob": 2}  # asks whether it changed, and transfers nothing
+
+
+def test_file_is_there_for_this_mount_before_its_commit_and_for_others_after(
+    fs: Filesystem, mount: Mount, clock: ManualClock
+) -> None:
+    other = mount()
+    handle = create(fs, "/x")
+    fs.write(handle, 0, memoryview(BODY))
+    assert (entries(fs, "/"), fs.stat("/x").size_bytes) == (["x"], len(BODY))
+    assert read(fs, "/x") == BODY
+    assert entries(other, "/") == []
+    close(fs, handle)
+    clock.advance(1)
+    assert (entries(other, "/"), read(other, "/x")) == (["x"], BODY)
+
+
+def test_open_after_another_mounts_close_sees_its_bytes(fs: Filesystem, mount: Mount) -> None:
+    other = mount()
+    write(fs, "/x", b"first")
+    assert read(other, "/x") == b"first"
+    for body in (b"second", b"third, longer", b"4"):
+        write(fs, "/x", body)
+        assert read(other, "/x") == body
+        write(other, "/x", body + b"!")
+        assert read(fs, "/x") == body + b"!"
+
+
+def test_open_handle_keeps_reading_its_version_or_says_stale(fs: Filesystem, mount: Mount) -> None:
+    long = BODY * 10_000
+    write(fs, "/x", long)
+    handle = fs.open("/x", os.O_RDONLY).handle
+    write(mount(), "/x", b"new")
+    target = memoryview(bytearray(10))
+    assert fs.read_into(handle, 0, target) == 10
+    assert bytes(target) == long[:10]
+    with pytest.raises(Changed) as stale:
+        fs.read_into(handle, 200_000, target)
+    assert stale.value.errno == errno.ESTALE
+    assert read(fs, "/x") == b"new"
+
+
+def test_lost_update_is_refused(fs: Filesystem, mount: Mount) -> None:
+    write(fs, "/x", b"old")
+    handle = fs.open("/x", os.O_RDWR).handle
+    fs.write(handle, 0, memoryview(b"mine"))
+    write(mount(), "/x", b"theirs")
+    for _ in range(2):
+        with pytest.raises(Changed):
+            fs.flush(handle)
+    fs.release(handle)
+    assert [file.path for file in fs.uncommitted()] == ["/x"]
+    assert read(fs, "/x") == b"theirs"
+
+
+def test_of_two_that_create_a_name_the_second_is_refused(fs: Filesystem, mount: Mount) -> None:
+    other = mount()
+    first, second = create(fs, "/x"), create(other, "/x")
+    close(fs, first)
+    with pytest.raises(AlreadyExists):
+        other.flush(second)
+
+
+def test_append_by_two_handles_loses_nothing(fs: Filesystem) -> None:
+    first = create(fs, "/log", os.O_WRONLY | os.O_APPEND)
+    second = fs.open("/log", os.O_WRONLY | os.O_APPEND).handle
+    for handle, line in ((first, b"1\n"), (second, b"2\n"), (first, b"3\n")):
+        fs.write(handle, 0, memoryview(line))
+    close(fs, first)
+    close(fs, second)
+    assert read(fs, "/log") == b"1\n2\n3\n"
+
+
+def test_truncation_by_path_is_committed_when_it_returns(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", BODY)
+    fs.truncate("/x", 20)
+    assert memory.bodies == {"x": BODY[:20]}
+    fs.truncate("/x", 22)
+    assert memory.bodies == {"x": BODY[:20] + bytes(2)}
+
+
+def test_handle_does_what_it_was_opened_for(fs: Filesystem) -> None:
+    write(fs, "/x", b"1")
+    reader = fs.open("/x", os.O_RDONLY).handle
+    with pytest.raises(BadHandle):
+        fs.write(reader, 0, memoryview(b"2"))
+    with pytest.raises(BadHandle):
+        fs.truncate_handle(reader, 0)
+    fs.release(reader)
+    with pytest.raises(BadHandle):
+        fs.read_into(reader, 0, memoryview(bytearray(1)))
+
+
+def test_open_of_a_directory_or_of_nothing_is_refused(fs: Filesystem) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    with pytest.raises(IsADirectory):
+        fs.open("/d", os.O_RDONLY)
+    with pytest.raises(NotFound):
+        fs.open("/none", os.O_RDONLY)
+    with pytest.raises(InvalidName):
+        fs.open("/new\nline", os.O_RDONLY)
+
+
+def test_failed_commit_is_reported_by_close_and_the_old_blob_stays(mount: Mount, memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    write(fs, "/x", b"old")
+    handle = fs.open("/x", os.O_RDWR).handle
+    fs.write(handle, 0, memoryview(b"new"))
+    store.fail_method("put_blob", Unavailable("no service"))
+    with pytest.raises(Unavailable):
+        fs.flush(handle)
+    assert memory.bodies == {"x": b"old"}
+    fs.release(handle)
+    assert [(file.path, file.reason) for file in fs.uncommitted()] == [("/x", "no service")]
+
+
+def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    for name in "abc":
+        fs.write(create(fs, f"/{name}"), 0, memoryview(b"1"))
+    store.fail_call(0, Unavailable("no service"))
+    with pytest.raises(Unavailable):
+        fs.sync()
+    assert len(memory.bodies) == 2
+    assert len(list(fs.uncommitted())) == 1
+    fs.sync()
+    assert (len(memory.bodies), list(fs.uncommitted())) == (3, [])
+
+
+def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore) -> None:
+    memory.put("x", b"1")
+    fs = mount(read_only=True)
+    changes: list[Callable[[], object]] = [
+        lambda: create(fs, "/new"),
+        lambda: fs.open("/x", os.O_WRONLY),
+        lambda: fs.unlink("/x"),
+        lambda: fs.rename("/x", "/y"),
+        lambda: fs.mkdir("/d", 0o755, CALLER),
+        lambda: fs.rmdir("/d"),
+        lambda: fs.symlink("x", "/link", CALLER),
+        lambda: fs.mknod("/fifo", stat.S_IFIFO, 0, CALLER),
+        lambda: fs.chmod("/x", 0o600),
+        lambda: fs.truncate("/x", 0),
+    ]
+    for change in changes:
+        with pytest.raises(ReadOnly):
+            change()
+    assert read(fs, "/x") == b"1"
+    assert memory.bodies == {"x": b"1"}
+
+
+# Names that go
+
+
+def test_unlinked_file_is_gone(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"1")
+    fs.unlink("/x")
+    assert (entries(fs, "/"), memory.bodies) == ([], {})
+    with pytest.raises(NotFound):
+        fs.unlink("/x")
+
+
+def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", BODY)
+    handle = fs.open("/x", os.O_RDWR).handle
+    fs.rename("/x", HIDDEN)
+    assert entries(fs, "/") == []
+    later(fs)
+    assert memory.bodies == {}
+    fs.write(handle, len(BODY), memoryview(b"!"))
+    assert read_handle(fs, handle) == BODY + b"!"
+    assert fs.stat(HIDDEN).links == 0
+    close(fs, handle)
+    fs.unlink(HIDDEN)
+    with pytest.raises(NotFound):
+        fs.stat(HIDDEN)
+    assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
+
+
+def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    write(fs, "/x", b"old")
+    handle = fs.open("/x", os.O_RDONLY).handle
+    fs.rename("/x", HIDDEN)
+    write_new(fs, "/x", b"new")
+    later(fs)
+    assert (read_handle(fs, handle), read(fs, "/x"), memory.bodies) == (b"old", b"new", {"x": b"new"})
+
+
+def test_file_never_committed_and_unlinked_while_open_sends_nothing(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    handle = create(fs, "/x")
+    fs.write(handle, 0, memoryview(b"temporary"))
+    memory.requests.clear()
+    fs.rename("/x", HIDDEN)
+    fs.write(handle, 0, memoryview(b"T"))
+    assert read_handle(fs, handle) == b"Temporary"
+    close(fs, handle)
+    fs.unlink(HIDDEN)
+    later(fs)
+    assert memory.requests == {}
+
+
+def test_file_can_be_removed_though_an_open_handle_of_it_is_stale(
+    fs: Filesystem, mount: Mount, memory: MemoryStore, clock: ManualClock
+) -> None:
+    write(fs, "/x", BODY * 10_000)
+    handle = fs.open("/x", os.O_RDONLY).handle
+    write(mount(), "/x", b"theirs")
+    clock.advance(1)
+    fs.rename("/x", HIDDEN)
+    later(fs)
+    assert memory.bodies == {}
+    fs.release(handle)
+
+
+def test_rename_over_an_open_file_never_leaves_the_name_empty(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"old")
+    write(fs, "/new", b"new")
+    handle = fs.open("/x", os.O_RDONLY).handle
+    fs.rename("/x", HIDDEN)
+    assert memory.bodies["x"] == b"old"
+    fs.rename("/new", "/x")
+    later(fs)
+    assert memory.bodies == {"x": b"new"}
+    assert (read_handle(fs, handle), read(fs, "/x")) == (b"old", b"new")
+
+
+def test_directory_stays_when_its_last_file_goes(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("a/b/x", b"")
+    entries(fs, "/a/b")
+    fs.unlink("/a/b/x")
+    assert tree(fs) == ["/a", "/a/b"]
+    fs.rmdir("/a/b")
+    assert tree(fs) == ["/a"]
+    fs.rmdir("/a")
+    assert (tree(fs), memory.bodies) == ([], {})
+
+
+def test_directory_stays_when_its_last_file_moves_out(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("a/x", b"1")
+    fs.rename("/a/x", "/x")
+    assert tree(fs) == ["/a", "/x"]
+    assert memory.head("a").metadata["hdi_isfolder"] == "true"
+
+
+def test_directory_with_entries_is_not_removed(fs: Filesystem, mount: Mount) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    handle = create(fs, "/d/x")
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rmdir("/d")
+    close(fs, handle)
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rmdir("/d")
+    fs.unlink("/d/x")
+    write(mount(), "/d/theirs", b"")
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rmdir("/d")
+
+
+def test_removal_of_the_wrong_kind_is_refused(fs: Filesystem) -> None:
+    write(fs, "/x", b"")
+    fs.mkdir("/d", 0o755, CALLER)
+    with pytest.raises(NotADirectory):
+        fs.rmdir("/x")
+    with pytest.raises(IsADirectory):
+        fs.unlink("/d")
+    with pytest.raises(NotFound):
+        fs.rmdir("/none")
+
+
+# Renames
+
+
+def test_renamed_file_keeps_bytes_attributes_and_number(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", BODY)
+    fs.chmod("/x", 0o600)
+    fs.set_times("/x", 5, 7)
+    before = fs.stat("/x")
+    memory.requests.clear()
+    fs.rename("/x", "/y")
+    assert memory.requests == {"PUT copy": 1, "DELETE blob": 1}
+    after = fs.stat("/y")
+    assert (after.inode, after.size_bytes, after.attributes.mode) == (
+        before.inode,
+        len(BODY),
+        before.attributes.mode,
+    )
+    assert (after.attributes.mtime_ns, after.attributes.atime_ns) == (7, 5)
+    assert memory.bodies == {"y": BODY}
+
+
+def test_rename_replaces_a_file(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"new")
+    write(fs, "/y", b"old")
+    with pytest.raises(AlreadyExists):
+        fs.rename("/x", "/y", replace_target=False)
+    fs.rename("/x", "/y")
+    assert (entries(fs, "/"), memory.bodies) == (["y"], {"y": b"new"})
+
+
+def test_rename_of_the_wrong_kind_is_refused(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"")
+    fs.mkdir("/d", 0o755, CALLER)
+    fs.mkdir("/d/e", 0o755, CALLER)
+    with pytest.raises(IsADirectory):
+        fs.rename("/x", "/d")
+    with pytest.raises(NotADirectory):
+        fs.rename("/d", "/x")
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rename("/d/e", "/d")
+    with pytest.raises(InvalidArgument):
+        fs.rename("/d", "/d/e/f")
+    with pytest.raises(NotFound):
+        fs.rename("/none", "/y")
+    assert list(memory.bodies) == ["d", "d/e", "x"]
+
+
+def test_open_handle_follows_a_rename(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"old")
+    handle = fs.open("/x", os.O_RDWR).handle
+    fs.write(handle, 3, memoryview(b" and new"))
+    fs.rename("/x", "/y")
+    fs.write(handle, 0, memoryview(b"O"))
+    close(fs, handle)
+    assert memory.bodies == {"y": b"Old and new"}
+
+
+def test_rename_of_what_was_never_committed_costs_nothing(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("y", b"old")
+    fs.stat("/y")
+    handle = create(fs, "/x")
+    fs.write(handle, 0, memoryview(b"new"))
+    memory.requests.clear()
+    fs.rename("/x", "/y")
+    assert memory.requests == {}
+    close(fs, handle)
+    assert (memory.requests, memory.bodies) == ({"PUT blob": 1}, {"y": b"new"})
+
+
+def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: MemoryStore) -> None:
+    entries(fs, "/")
+    handle = create(fs, "/.x.Ab12Cd")
+    fs.write(handle, 0, memoryview(b"bytes"))
+    memory.requests.clear()
+    close(fs, handle)
+    fs.set_times("/.x.Ab12Cd", 5, 7)
+    fs.rename("/.x.Ab12Cd", "/x")
+    assert memory.requests["PUT blob"] == memory.requests.total() - memory.requests["LIST"] == 1
+    assert memory.bodies == {"x": b"bytes"}
+    assert fs.stat("/x").attributes.mtime_ns == 7
+
+
+def test_temporary_name_that_is_not_renamed_is_committed_later(fs: Filesystem, memory: MemoryStore) -> None:
+    handle = create(fs, "/.x.Ab12Cd")
+    fs.write(handle, 0, memoryview(b"bytes"))
+    close(fs, handle)
+    assert [file.path for file in fs.uncommitted()] == ["/.x.Ab12Cd"]
+    later(fs)
+    assert (memory.bodies, list(fs.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+
+
+def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    fs.mkdir("/d/empty", 0o700, CALLER)
+    for number in range(3):
+        write(fs, f"/d/{number}", BODY + b"%d" % number)
+    memory.put("d/virtual/x", b"deep")
+
+
+def test_renamed_directory_takes_all_along(fs: Filesystem, memory: MemoryStore, clock: ManualClock) -> None:
+    a_tree(fs, memory)
+    handle = fs.open("/d/0", os.O_RDWR).handle
+    fs.write(handle, 0, memoryview(b"!"))
+    before = {name.replace("d", "e", 1): body for name, body in memory.bodies.items()}
+    fs.rename("/d", "/e")
+    for _ in range(2):
+        assert tree(fs) == ["/e", "/e/0", "/e/1", "/e/2", "/e/empty", "/e/virtual", "/e/virtual/x"]
+        clock.advance(1)
+    assert memory.bodies == {**before, "e/0": b"!" + BODY[1:] + b"0"}
+    assert stat.S_IMODE(fs.stat("/e/empty").attributes.mode) == 0o700
+    fs.write(handle, 1, memoryview(b"!"))
+    close(fs, handle)
+    assert memory.bodies["e/0"][:3] == b"!!2"
+
+
+def test_directory_is_renamed_over_an_empty_one_only(fs: Filesystem, memory: MemoryStore) -> None:
+    a_tree(fs, memory)
+    fs.mkdir("/e", 0o755, CALLER)
+    write(fs, "/e/x", b"")
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rename("/d", "/e")
+    fs.unlink("/e/x")
+    fs.rename("/d", "/e")
+    assert "/e/virtual/x" in tree(fs)
+    assert entries(fs, "/") == ["e"]
+
+
+def renaming(mount: Mount, *, onto_empty: bool) -> tuple[Filesystem, FailingStore, MemoryStore]:
+    memory = MemoryStore()
+    store = FailingStore(memory)
+    fs = mount(store)
+    a_tree(fs, memory)
+    if onto_empty:
+        fs.mkdir("/e", 0o755, CALLER)
+    store.heal()
+    return fs, store, memory
+
+
+def count_rename_calls(mount: Mount, *, onto_empty: bool) -> int:
+    fs, store, _ = renaming(mount, onto_empty=onto_empty)
+    fs.rename("/d", "/e")
+    return len(store.calls)
+
+
+@pytest.mark.parametrize("onto_empty", [False, True])
+def test_directory_rename_that_fails_at_any_request_loses_nothing(
+    mount: Mount, clock: ManualClock, onto_empty: bool
+) -> None:
+    for number in range(count_rename_calls(mount, onto_empty=onto_empty)):
+        fs, store, memory = renaming(mount, onto_empty=onto_empty)
+        before, names = memory.bodies, tree(mount(memory))
+        store.fail_call(number, Unavailable("no service"))
+        with pytest.raises(Unavailable):
+            fs.rename("/d", "/e")
+        was_complete = store.calls[number] == "delete"
+        store.heal()
+        clock.advance(1)
+        if was_complete:
+            assert tree(mount(memory), "/e") == [
+                "/e/0",
+                "/e/1",
+                "/e/2",
+                "/e/empty",
+                "/e/virtual",
+                "/e/virtual/x",
+            ]
+            assert {memory.bodies[name] for name in memory.bodies if name.startswith("e/")} == set(
+                before.values()
+            )
+        else:
+            assert (memory.bodies, tree(mount(memory))) == (before, names)
+        assert tree(fs) == tree(mount(memory))
+
+
+def test_open_file_follows_a_directory_rename_that_could_not_delete_all(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    write(fs, "/d/a", b"a")
+    write(fs, "/d/b", b"b")
+    handles = {name: fs.open(f"/d/{name}", os.O_RDWR).handle for name in "ab"}
+    store.heal()
+    fs.rename("/d", "/e")
+    deletes = [number for number, method in enumerate(store.calls) if method == "delete"]
+    store.fail_call(deletes[0], Unavailable("no service"))
+    with pytest.raises(Unavailable):
+        fs.rename("/e", "/f")
+    store.heal()
+    for handle in handles.values():
+        fs.write(handle, 1, memoryview(b"!"))
+        close(fs, handle)
+    assert sorted(name for name, body in memory.bodies.items() if body.endswith(b"!")) == ["e/b", "f/a"]
+
+
+def test_file_rename_that_fails_at_any_request_loses_nothing(mount: Mount) -> None:
+    for number in range(2):
+        memory = MemoryStore()
+        store = FailingStore(memory)
+        fs = mount(store)
+        write(fs, "/x", b"new")
+        write(fs, "/y", b"old")
+        store.fail_call(number, Unavailable("no service"))
+        with pytest.raises(Unavailable):
+            fs.rename("/x", "/y")
+        assert memory.bodies["x"] == b"new"
+        assert memory.bodies["y"] in (b"old", b"new")
+
+
+# Attributes and other kinds
+
+
+def test_attributes_survive_a_remount(fs: Filesystem, mount: Mount) -> None:
+    write(fs, "/x", b"1")
+    fs.mkdir("/d", 0o750, CALLER)
+    fs.symlink("target/of it", "/link", CALLER)
+    fs.mknod("/fifo", stat.S_IFIFO | 0o600, 0, CALLER)
+    fs.mknod("/device", stat.S_IFCHR | 0o600, os.makedev(1, 3), CALLER)
+    fs.chmod("/x", 0o4751)
+    fs.chown("/x", 7, -1)
+    fs.set_times("/x", 123_456_789, 987_654_321)
+    fs.set_xattrs("/x", {"colour": b"dark\0blue"})
+    expected = {name: (found.attributes, found.size_bytes) for name, found in fs.list("/")}
+    again = {name: (found.attributes, found.size_bytes) for name, found in mount().list("/")}
+    del expected["d"], again["d"]
+    assert again == expected
+    assert again["x"][0].uid == 7
+    assert mount().readlink("/link") == "target/of it"
+    assert stat.S_IMODE(mount().stat("/d").attributes.mode) == 0o750
+
+
+def test_change_of_attributes_survives_a_replaced_blob(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("x", b"old")
+    fs.stat("/x")
+    memory.put("x", b"new", {"theirs": "kept"})
+    fs.chmod("/x", 0o600)
+    assert stat.S_IMODE(fs.stat("/x").attributes.mode) == 0o600
+    assert memory.head("x").metadata["theirs"] == "kept"
+    assert fs.stat("/x").size_bytes == 3
+
+
+def test_virtual_directory_gets_a_marker_when_its_attributes_are_set(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("d/x", b"")
+    assert fs.stat("/d").attributes.mode == DEFAULTS.directory_mode
+    fs.chmod("/d", 0o700)
+    assert stat.S_IMODE(fs.stat("/d").attributes.mode) == 0o700
+    assert memory.head("d").metadata["hdi_isfolder"] == "true"
+    assert entries(fs, "/d") == ["x"]
+
+
+def test_set_gid_directory_hands_its_group_down(fs: Filesystem) -> None:
+    fs.mkdir("/d", 0o2755, CALLER)
+    fs.chown("/d", -1, 42)
+    write(fs, "/d/x", b"")
+    fs.mkdir("/d/e", 0o755, CALLER)
+    assert fs.stat("/d/x").attributes.gid == fs.stat("/d/e").attributes.gid == 42
+    assert fs.stat("/d/e").attributes.mode & stat.S_ISGID
+
+
+def test_names_that_cannot_be_shown_are_reported(fs: Filesystem, memory: MemoryStore) -> None:
+    for name in ("d/good", "d//x", "d/new\nline", "d/both", "d/both/x"):
+        memory.put(name, b"1")
+    assert entries(fs, "/d") == ["both", "good"]
+    assert set(fs.hidden("/d")) == {"d//", "d/new\nline", "d/both"}
+    assert entries(fs, "/d/both") == ["x"]
+
+
+def test_listing_of_an_open_directory_stays_as_it_was_until_read_again(fs: Filesystem) -> None:
+    write(fs, "/a", b"")
+    handle = fs.open_directory("/")
+    first = [name for name, _ in fs.read_directory(handle, restart=True)]
+    write(fs, "/b", b"")
+    assert [name for name, _ in fs.read_directory(handle, restart=False)] == first == [".", "..", "a"]
+    assert len(fs.read_directory(handle, restart=True)) == 4
+    fs.close_directory(handle)
+    with pytest.raises(BadHandle):
+        fs.read_directory(handle, restart=False)
+
+
+# Threads
+
+
+def test_many_threads_work_in_one_directory_at_once(memory: MemoryStore, clock: ManualClock) -> None:
+    start = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        start.wait(30)
+        for step in range(15):
+            path = f"/d/{number}-{step}"
+            write_new(fs, path, BODY * 3)
+            assert read(fs, path) == BODY * 3
+            fs.rename(path, path + "-renamed")
+            if step % 3 == 0:
+                fs.unlink(path + "-renamed")
+            entries(fs, "/d")
+
+    with machine(memory, block_bytes=BLOCK) as parts:
+        fs = filesystem_of(parts, clock)
+        fs.mkdir("/d", 0o755, CALLER)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, range(8)))
+        assert len(entries(fs, "/d")) == 8 * 10
+        assert parts.pool.in_use_bytes <= parts.pool.budget_bytes
+    assert len(memory.bodies) == 1 + 8 * 10
+
+
+def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
+    memory: MemoryStore, clock: ManualClock
+) -> None:
+    def rename(number: int) -> str:
+        try:
+            fs.rename(f"/{number}", "/target")
+        except Failure as failure:
+            return type(failure).__name__
+        return ""
+
+    with machine(memory, block_bytes=BLOCK) as parts:
+        fs = filesystem_of(parts, clock)
+        for number in range(8):
+            write_new(fs, f"/{number}", b"%d" % number * 20)
+        with ThreadPoolExecutor(8) as threads:
+            outcomes = list(threads.map(rename, range(8)))
+    left = dict(memory.bodies)
+    target = left.pop("target")
+    assert target in {b"%d" % number * 20 for number in range(8)}
+    assert set(left) == {str(number) for number in range(8) if outcomes[number]}

@@ -1,0 +1,214 @@
+import logging
+from collections.abc import Mapping
+
+import pytest
+from fakes import ManualClock, MemoryStore
+
+from blobfs.errors import NameTooLong, NotADirectory, NotFound
+from blobfs.names import NameMap
+from blobfs.namespace import SMALL_DIRECTORY, Namespace
+from blobfs.store import ALWAYS
+from blobfs.tree_cache import Node, TreeCache
+
+MARKER = {"hdi_isfolder": "true"}
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def namespace(store: MemoryStore, clock: ManualClock, prefix: str = "") -> Namespace:
+    cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 << 20, now=clock)
+    return Namespace(store, cache, NameMap(prefix, 1024))
+
+
+@pytest.fixture
+def names(store: MemoryStore, clock: ManualClock) -> Namespace:
+    return namespace(store, clock)
+
+
+def kinds(nodes: Mapping[str, Node]) -> dict[str, str]:
+    return {entry: "directory" if node.is_directory else "file" for entry, node in nodes.items()}
+
+
+def test_directory_is_a_prefix_or_a_marker_or_both(store: MemoryStore, names: Namespace) -> None:
+    store.put("virtual/x", b"")
+    store.put("marked", b"", MARKER)
+    store.put("both", b"", MARKER)
+    store.put("both/x", b"")
+    store.put("old style/", b"")
+    store.put("file", b"1")
+    assert kinds(names.entries("/")) == {
+        "virtual": "directory",
+        "marked": "directory",
+        "both": "directory",
+        "old style": "directory",
+        "file": "file",
+    }
+    assert names.node("/both").blob == store.head("both")
+    assert names.node("/virtual").blob is None
+    assert names.entries("/marked") == names.entries("/old style") == {}
+
+
+def test_listing_answers_for_every_name_of_its_directory(store: MemoryStore, names: Namespace) -> None:
+    for number in range(50):
+        store.put(f"d/{number}", b"")
+    names.entries("/d")
+    for number in range(50):
+        assert names.node(f"/d/{number}").blob is not None
+    assert store.requests == {"LIST": 1}
+
+
+def test_first_look_at_a_name_lists_its_small_directory(store: MemoryStore, names: Namespace) -> None:
+    store.put("d/x", b"")
+    store.put("d/y", b"")
+    assert names.find("/d/x") is not None
+    assert names.find("/d/y") is not None
+    assert store.requests == {"LIST": 1}
+
+
+def test_name_that_another_node_just_made_is_found(store: MemoryStore, names: Namespace) -> None:
+    store.put("d/x", b"")
+    assert names.find("/d/new") is None
+    store.put("d/new", b"")
+    assert names.find("/d/new") is not None
+
+
+def test_file_is_asked_for_again_when_its_time_is_over(
+    store: MemoryStore, names: Namespace, clock: ManualClock
+) -> None:
+    store.put("x", b"1")
+    names.node("/x")
+    new = store.put("x", b"2")
+    clock.advance(1)
+    assert names.node("/x").blob == new
+    store.delete("x", ALWAYS)
+    clock.advance(1)
+    with pytest.raises(NotFound):
+        names.node("/x")
+
+
+def test_file_that_became_a_directory_is_one(
+    store: MemoryStore, names: Namespace, clock: ManualClock
+) -> None:
+    store.put("x", b"1")
+    names.node("/x")
+    store.delete("x", ALWAYS)
+    store.put("x/y", b"")
+    clock.advance(1)
+    assert names.node("/x").is_directory
+
+
+def test_large_directory_is_not_listed_for_one_name(store: MemoryStore, names: Namespace) -> None:
+    for number in range(SMALL_DIRECTORY + 1):
+        store.put(f"d/{number:05}", b"")
+    store.put("d/z/below", b"")
+    assert names.find("/d/00007") is not None
+    store.requests.clear()
+    assert names.find("/d/00008") is not None
+    assert names.find("/d/none") is None
+    assert names.node("/d/z").is_directory
+    assert store.requests == {"LIST": 3}
+
+
+def test_name_with_many_neighbours_is_found_as_a_directory_too(store: MemoryStore, names: Namespace) -> None:
+    for number in range(SMALL_DIRECTORY + 1):
+        store.put(f"d/z{number:05}", b"")
+    for number in range(40):
+        store.put(f"d/z-{number}", b"")
+    store.put("d/z/below", b"")
+    assert names.node("/d/z").is_directory
+    assert names.find("/d/z-") is None
+
+
+def test_directory_of_many_pages_is_listed_whole(store: MemoryStore, names: Namespace) -> None:
+    for number in range(5100):
+        store.put(f"d/{number}", b"")
+    store.put("d/10", b"", MARKER)
+    store.put("d/10/below", b"")
+    nodes = names.entries("/d")
+    assert len(nodes) == 5100
+    assert nodes["10"].is_directory
+    assert store.requests == {"LIST": 2}
+
+
+def test_listing_a_file_or_nothing_is_refused(store: MemoryStore, names: Namespace) -> None:
+    store.put("x", b"")
+    with pytest.raises(NotADirectory):
+        names.entries("/x")
+    with pytest.raises(NotFound):
+        names.entries("/y")
+    assert names.entries("/") == {"x": Node(store.head("x"))}
+
+
+def test_empty_container_has_an_empty_root(names: Namespace) -> None:
+    assert names.entries("/") == {}
+    assert names.node("/").is_directory
+
+
+def test_name_longer_than_the_service_takes_is_refused(names: Namespace) -> None:
+    with pytest.raises(NameTooLong):
+        names.find("/" + "/".join(["d" * 250] * 5))
+
+
+def test_blob_under_the_name_of_a_directory_is_reported_and_not_shown(
+    store: MemoryStore, names: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put("a", b"bytes")
+    store.put("a/b", b"")
+    with caplog.at_level(logging.WARNING):
+        assert kinds(names.entries("/")) == {"a": "directory"}
+    assert names.node("/a").blob is None
+    assert names.hidden("/") == {"a": "a directory has the same name"}
+    assert "blob 'a' is not shown: a directory has the same name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["d//x", "d/./x", "d/../x", "d/new\nline", "d/back\\slash", f"d/{'n' * 256}"]
+)
+def test_blob_that_cannot_be_a_path_is_reported_and_does_not_spoil_the_listing(
+    store: MemoryStore, names: Namespace, name: str
+) -> None:
+    store.put("d/good", b"")
+    store.put(name, b"")
+    assert kinds(names.entries("/d")) == {"good": "file"}
+    (reported,) = names.hidden("/d")
+    assert name.startswith(reported)
+
+
+def test_each_hidden_blob_is_logged_once(
+    store: MemoryStore, names: Namespace, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put("d/new\nline", b"")
+    for _ in range(3):
+        names.entries("/d")
+        clock.advance(1)
+    assert len(caplog.records) == 1
+
+
+def test_mount_of_a_prefix_shows_that_subtree_only(store: MemoryStore, clock: ManualClock) -> None:
+    names = namespace(store, clock, "sub/tree/")
+    store.put("sub/tree/x", b"")
+    store.put("sub/tree/d/y", b"")
+    store.put("sub/tree2", b"")
+    store.put("other", b"")
+    assert kinds(names.entries("/")) == {"x": "file", "d": "directory"}
+    assert names.node("/d/y").blob == store.head("sub/tree/d/y")
+    assert names.find("/other") is None
+
+
+def test_emptiness_is_asked_of_the_service_and_not_of_the_cache(store: MemoryStore, names: Namespace) -> None:
+    store.put("d", b"", MARKER)
+    store.put("d/", b"")
+    assert names.entries("/d") == {}
+    assert not names.has_entries("/d")
+    store.put("d/x/y", b"")
+    assert names.entries("/d") == {}
+    assert names.has_entries("/d")
+    assert [blob.name for blob in names.descendants("/d")] == ["d/", "d/x/y"]

@@ -1,0 +1,530 @@
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+from fakes import FailingStore, Machine, MemoryStore, machine
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from blobfs.blocks import KiB, digest_of
+from blobfs.errors import AlreadyExists, Changed, TooLarge, Unavailable
+from blobfs.reader import Stream
+from blobfs.store import (
+    ALWAYS,
+    IF_ABSENT,
+    BlobInfo,
+    BlobStore,
+    Condition,
+    ContentHeaders,
+    Properties,
+)
+from blobfs.writer import BlobWriter, OnlyStaged
+
+BLOCK = 8
+PROPERTIES = Properties({"modtime": "7"}, ContentHeaders("test/made"))
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> FailingStore:
+    return FailingStore(memory)
+
+
+@pytest.fixture
+def parts(store: FailingStore) -> Iterator[Machine]:
+    with machine(store, block_bytes=BLOCK) as parts:
+        yield parts
+
+
+def text(length: int) -> bytes:
+    """Return bytes of which no two blocks are equal."""
+    return b"".join(b"%04d" % number for number in range(-(-length // 4)))[:length]
+
+
+def put_blocks(
+    store: BlobStore,
+    name: str,
+    bodies: Sequence[bytes],
+    id_bytes: int = 52,
+    properties: Properties = PROPERTIES,
+) -> BlobInfo:
+    """Write a blob of these blocks as a tool does whose ids are so long."""
+    ids = []
+    for number, body in enumerate(bodies):
+        ids.append(base64.b64encode(b"%0*d" % (id_bytes, number)).decode())
+        store.stage_block(name, ids[-1], body, digest_of(body).md5)
+    return store.commit_blocks(name, ids, properties, ALWAYS, sum(map(len, bodies)))
+
+
+def put_ours(parts: Machine, name: str, body: bytes) -> BlobInfo:
+    writer = parts.writer(name)
+    writer.write(0, memoryview(body))
+    return writer.commit(PROPERTIES, IF_ABSENT)
+
+
+def content(writer: BlobWriter) -> bytes:
+    target = memoryview(bytearray(writer.size_bytes))
+    assert writer.read_into(0, target, Stream()) == writer.size_bytes
+    return bytes(target)
+
+
+def onto(info: BlobInfo | None) -> Condition:
+    return Condition(if_match=info.etag) if info else IF_ABSENT
+
+
+class WriterMachine(RuleBasedStateMachine):
+    """Any changes of any blob, with commits and losses of memory in between, beside a bytearray."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.store = MemoryStore()
+        self.parts = self.stack.enter_context(machine(self.store, block_bytes=BLOCK, inline=True))
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    @initialize(sizes=st.lists(st.integers(1, 45), max_size=5), id_bytes=st.sampled_from([0, 4, 48, 52]))
+    def open(self, sizes: list[int], id_bytes: int) -> None:
+        """Start from nothing, from one Put Blob, or from blocks with ids of some length."""
+        bodies = [text(sum(sizes))[sum(sizes[:i]) :][:size] for i, size in enumerate(sizes)]
+        self.base: BlobInfo | None = None
+        if sizes and id_bytes:
+            self.base = put_blocks(self.store, "x", bodies, id_bytes)
+        elif sizes:
+            self.base = self.store.put("x", b"".join(bodies), PROPERTIES.metadata)
+        self.expected = bytearray(b"".join(bodies))
+        self.writer = self.parts.writer("x", self.base)
+
+    @rule(offset=st.integers(0, 120), data=st.binary(min_size=1, max_size=40))
+    def write(self, offset: int, data: bytes) -> None:
+        self.with_bytes(lambda: self.writer.write(offset, memoryview(data)))
+        self.expected.extend(bytes(max(0, offset - len(self.expected))))
+        self.expected[offset : offset + len(data)] = data
+
+    @rule(data=st.binary(min_size=1, max_size=40))
+    def append(self, data: bytes) -> None:
+        self.write(len(self.expected), data)
+
+    @rule(data=st.binary(min_size=1, max_size=40))
+    def write_again_from_the_start(self, data: bytes) -> None:
+        self.truncate(0)
+        self.write(0, data)
+
+    @rule(size=st.integers(0, 200))
+    def truncate(self, size: int) -> None:
+        self.with_bytes(lambda: self.writer.truncate(size))
+        self.expected.extend(bytes(max(0, size - len(self.expected))))
+        del self.expected[size:]
+
+    @rule(offset=st.integers(0, 200), length=st.integers(1, 60))
+    def read(self, offset: int, length: int) -> None:
+        target = memoryview(bytearray(length))
+        count = self.with_bytes(lambda: self.writer.read_into(offset, target, Stream()))
+        assert bytes(target[:count]) == self.expected[offset : offset + length]
+
+    @rule(times=st.integers(1, 3))
+    def lose_memory(self, times: int) -> None:
+        for _ in range(times):
+            self.writer.release_memory()
+
+    @rule()
+    def commit(self) -> None:
+        self.base = self.writer.commit(PROPERTIES, onto(self.base))
+        assert self.store.bodies["x"] == self.expected
+        found = self.store.head("x")
+        assert found == self.base
+        assert found.metadata == PROPERTIES.metadata
+        assert found.headers == PROPERTIES.headers
+        assert found.content_md5 in (None, hashlib.md5(self.expected).digest())
+        assert not self.store.staged
+
+    @rule()
+    def reopen(self) -> None:
+        if self.base is not None:
+            self.commit()
+            self.writer = self.parts.writer("x", self.base)
+
+    @rule()
+    def change_metadata(self) -> None:
+        if self.base is not None and not self.writer.is_changed:
+            self.store.set_metadata(self.base.version, PROPERTIES.metadata)
+            self.base = self.store.head("x")
+            self.writer.rebase(self.base)
+
+    @invariant()
+    def size_is_right(self) -> None:
+        if hasattr(self, "writer"):
+            assert self.writer.size_bytes == len(self.expected)
+
+    def with_bytes(self, action: Callable[[], object]) -> object:
+        try:
+            return action()
+        except OnlyStaged:
+            self.base = self.writer.commit(PROPERTIES, onto(self.base))
+            return action()
+
+
+TestAnyChanges = WriterMachine.TestCase
+TestAnyChanges.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+# What is sent
+
+
+def test_small_file_is_one_request(parts: Machine, memory: MemoryStore) -> None:
+    info = put_ours(parts, "x", text(BLOCK))
+    assert memory.requests == {"PUT blob": 1}
+    assert memory.bodies == {"x": text(BLOCK)}
+    assert (info.metadata, info.headers) == (PROPERTIES.metadata, PROPERTIES.headers)
+
+
+def test_empty_file_is_one_request(parts: Machine, memory: MemoryStore) -> None:
+    parts.writer("x").commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": b""}
+    assert memory.requests == {"PUT blob": 1}
+
+
+def test_file_written_in_order_is_staged_once_and_has_its_md5(parts: Machine, memory: MemoryStore) -> None:
+    body = text(10 * BLOCK + 3)
+    writer = parts.writer("x")
+    for start in range(0, len(body), 5):
+        writer.write(start, memoryview(body)[start : start + 5])
+    info = writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": body}
+    assert memory.requests == {"PUT block": 11, "PUT block list": 1}
+    assert info.content_md5 == hashlib.md5(body).digest()
+
+
+def test_edit_of_one_byte_stages_one_block(parts: Machine, memory: MemoryStore) -> None:
+    body = bytearray(text(20 * BLOCK))
+    base = put_ours(parts, "x", body)
+    memory.requests.clear()
+    writer = parts.writer("x", base)
+    writer.write(77, memoryview(b"!"))
+    writer.commit(PROPERTIES, onto(base))
+    body[77:78] = b"!"
+    assert memory.bodies == {"x": body}
+    assert memory.requests["PUT block"] == 1
+    assert memory.head("x").content_md5 is None
+
+
+def test_append_stages_the_last_block_only(parts: Machine, memory: MemoryStore) -> None:
+    body = text(5 * BLOCK + 2)
+    base = put_ours(parts, "x", body)
+    memory.requests.clear()
+    writer = parts.writer("x", base)
+    writer.write(len(body), memoryview(b"more"))
+    writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": body + b"more"}
+    assert memory.requests["PUT block"] == 1
+
+
+def test_block_overwritten_whole_is_not_read_back(parts: Machine, memory: MemoryStore) -> None:
+    base = put_ours(parts, "x", text(5 * BLOCK))
+    memory.requests.clear()
+    writer = parts.writer("x", base)
+    writer.write(BLOCK, memoryview(b"8 bytes!"))
+    writer.commit(PROPERTIES, onto(base))
+    assert memory.requests == {"GET block list": 1, "PUT block": 1, "PUT block list": 1}
+
+
+def test_unchanged_block_written_again_is_not_staged_again(parts: Machine, memory: MemoryStore) -> None:
+    body = text(5 * BLOCK)
+    base = put_ours(parts, "x", body)
+    memory.requests.clear()
+    writer = parts.writer("x", base)
+    writer.write(0, memoryview(body))
+    info = writer.commit(PROPERTIES, onto(base))
+    assert memory.requests == {"GET block list": 1, "PUT block list": 1}
+    assert info.content_md5 == hashlib.md5(body).digest()
+
+
+def test_hole_is_one_block_of_zeros_staged_once(parts: Machine, memory: MemoryStore) -> None:
+    writer = parts.writer("x")
+    writer.write(50 * BLOCK, memoryview(b"end"))
+    writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": bytes(50 * BLOCK) + b"end"}
+    assert memory.requests == {"PUT block": 2, "PUT block list": 1}
+
+
+def test_zeros_that_were_written_are_staged_once_if_the_first_is_there(
+    parts: Machine, memory: MemoryStore
+) -> None:
+    writer = parts.writer("x")
+    writer.write(0, memoryview(bytes(BLOCK)))
+    writer.release_memory()
+    base = writer.commit(PROPERTIES, IF_ABSENT)
+    writer.write(BLOCK, memoryview(bytes(1)))
+    base = writer.commit(PROPERTIES, onto(base))
+    memory.requests.clear()
+    writer.write(BLOCK, memoryview(bytes(30 * BLOCK)))
+    writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": bytes(31 * BLOCK)}
+    assert memory.requests["PUT block"] == 0
+
+
+def test_blob_put_whole_and_larger_than_a_block_is_staged_in_pieces(
+    parts: Machine, memory: MemoryStore
+) -> None:
+    body = bytearray(text(5 * BLOCK + 3))
+    base = memory.put("x", body)
+    writer = parts.writer("x", base)
+    writer.write(12, memoryview(b"!"))
+    writer.commit(PROPERTIES, onto(base))
+    body[12:13] = b"!"
+    assert memory.bodies == {"x": body}
+    assert memory.requests["PUT block"] == 6
+
+
+def test_blocks_of_other_tools_keep_their_ids(parts: Machine, memory: MemoryStore) -> None:
+    bodies = [text(100)[start : start + 10] for start in range(0, 100, 10)]
+    base = put_blocks(memory, "x", bodies, id_bytes=7)
+    old = [block.block_id for block in memory.committed_blocks(base.version)]
+    writer = parts.writer("x", base)
+    writer.write(35, memoryview(b"!"))
+    info = writer.commit(PROPERTIES, onto(base))
+    new = [block.block_id for block in memory.committed_blocks(info.version)]
+    assert [i for i in range(10) if old[i] != new[i]] == [3]
+    assert memory.bodies == {"x": text(100)[:35] + b"!" + text(100)[36:]}
+
+
+def test_block_size_grows_so_that_a_blob_never_has_too_many(parts: Machine) -> None:
+    writer = parts.writer("x")
+    with pytest.raises(TooLarge):
+        writer.truncate(50_000 * parts.largest_block_bytes + 1)
+    assert writer.size_bytes == 0
+
+
+def test_large_hole_takes_few_blocks(memory: MemoryStore) -> None:
+    with machine(memory, block_bytes=BLOCK) as parts:
+        writer = parts.writer("x")
+        writer.truncate(1_000_000)
+        writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": bytes(1_000_000)}
+    assert len(memory.committed_blocks(memory.head("x").version)) <= 50_000
+
+
+# Truncation
+
+
+def test_blob_emptied_and_written_anew_has_nothing_of_the_old(parts: Machine, memory: MemoryStore) -> None:
+    base = put_ours(parts, "x", text(5 * BLOCK))
+    writer = parts.writer("x", base)
+    writer.truncate(0)
+    writer.write(0, memoryview(b"new"))
+    writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": b"new"}
+
+
+def test_bytes_cut_off_do_not_come_back(parts: Machine, memory: MemoryStore) -> None:
+    base = put_ours(parts, "x", text(5 * BLOCK))
+    writer = parts.writer("x", base)
+    writer.truncate(11)
+    writer.truncate(30)
+    writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": text(11) + bytes(19)}
+
+
+def test_truncation_of_what_is_only_staged_changes_nothing_before_the_commit(
+    memory: MemoryStore,
+) -> None:
+    body = text(3 * BLOCK)
+    with machine(memory, block_bytes=BLOCK, inline=True) as parts:
+        writer = parts.writer("x")
+        writer.write(0, memoryview(body))
+        writer.release_memory()
+        with pytest.raises(OnlyStaged):
+            writer.truncate(12)
+        assert writer.size_bytes == len(body)
+        writer.commit(PROPERTIES, IF_ABSENT)
+        assert memory.bodies == {"x": body}
+
+
+# Memory
+
+
+def test_sequential_writer_that_lost_its_memory_goes_on_without_a_commit(memory: MemoryStore) -> None:
+    body = text(6 * BLOCK)
+    with machine(memory, block_bytes=BLOCK, inline=True) as parts:
+        writer = parts.writer("x")
+        for start in range(0, len(body), 3):
+            writer.write(start, memoryview(body)[start : start + 3])
+            writer.release_memory()
+            writer.release_memory()
+        assert memory.bodies == {}
+        info = writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": body}
+    assert info.content_md5 == hashlib.md5(body).digest()
+
+
+def test_bytes_that_are_only_staged_are_read_back_after_a_commit(memory: MemoryStore) -> None:
+    body = text(6 * BLOCK)
+    with machine(memory, block_bytes=BLOCK, inline=True) as parts:
+        writer = parts.writer("x")
+        writer.write(0, memoryview(body))
+        writer.release_memory()
+        writer.release_memory()
+        with pytest.raises(OnlyStaged):
+            content(writer)
+        writer.commit(PROPERTIES, IF_ABSENT)
+        assert content(writer) == body
+
+
+def test_small_file_in_pieces_is_committed_though_memory_is_short(memory: MemoryStore) -> None:
+    with machine(memory, block_bytes=BLOCK, inline=True, budget_bytes=128 * KiB) as parts:
+        writer = parts.writer("x")
+        parts.pool.add_reclaimer(lambda _size_bytes: writer.release_memory())
+        writer.write(0, memoryview(b"abc"))
+        writer.truncate(3 * BLOCK)
+        writer.truncate(6)
+        held = parts.pool.take(64 * KiB)
+        writer.commit(PROPERTIES, IF_ABSENT)
+        assert held.size_bytes == 64 * KiB
+    assert memory.bodies == {"x": b"abc" + bytes(3)}
+
+
+# Failures
+
+
+# A blob of six blocks is changed in the middle, at the end and beyond.
+STEPS = [(10, b"middle"), (6 * BLOCK - 3, b"the end and more"), (12 * BLOCK, b"beyond")]
+CHANGED = bytearray(text(6 * BLOCK))
+CHANGED[10:16] = b"middle"
+CHANGED[6 * BLOCK - 3 :] = b"the end and more"
+CHANGED += bytes(12 * BLOCK - len(CHANGED)) + b"beyond"
+
+
+def write_despite_losses(writer: BlobWriter, base: BlobInfo, offset: int, data: bytes) -> BlobInfo:
+    """Write; what an earlier attempt staged and let go of is committed first."""
+    try:
+        writer.write(offset, memoryview(data))
+    except OnlyStaged:
+        base = writer.commit(PROPERTIES, onto(base))
+        writer.write(offset, memoryview(data))
+    return base
+
+
+def attempt(writer: BlobWriter, base: BlobInfo) -> None:
+    for offset, data in STEPS:
+        base = write_despite_losses(writer, base, offset, data)
+    writer.commit(PROPERTIES, onto(base))
+
+
+def count_calls() -> int:
+    store = FailingStore(MemoryStore())
+    with machine(store, block_bytes=BLOCK, inline=True) as parts:
+        base = put_ours(parts, "x", text(6 * BLOCK))
+        store.heal()
+        attempt(parts.writer("x", base), base)
+    return len(store.calls)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("number", range(count_calls()))
+def test_failure_of_any_request_is_reported_and_costs_nothing(
+    number: int, carried_out: bool, inline: bool
+) -> None:
+    memory = MemoryStore()
+    store = FailingStore(memory)
+    with machine(store, block_bytes=BLOCK, inline=inline) as parts:
+        base = put_ours(parts, "x", text(6 * BLOCK))
+        writer = parts.writer("x", base)
+        is_last = number == count_calls() - 1
+        store.fail_call(number, Unavailable("no service"), carried_out=carried_out and not is_last)
+        with pytest.raises(Unavailable, match="no service"):
+            attempt(writer, base)
+        assert memory.bodies == {"x": text(6 * BLOCK)}
+        assert memory.head("x").etag == base.etag
+        attempt(writer, base)
+        assert memory.bodies == {"x": CHANGED}
+
+
+def test_md5_is_never_of_bytes_that_a_failed_write_did_not_put(memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    body = text(20 * BLOCK)
+    with machine(store, block_bytes=BLOCK, inline=True) as parts:
+        writer = parts.writer("x")
+        store.fail_method("stage_block", Unavailable("no service"))
+        with pytest.raises(Unavailable):
+            writer.write(0, memoryview(body))
+        store.heal()
+        assert 0 < writer.size_bytes < len(body)
+        writer.truncate(len(body))
+        info = writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies["x"] != body
+    assert info.content_md5 is None
+
+
+def test_blocks_that_failed_are_sent_again_by_the_next_commit(memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    with machine(store, block_bytes=BLOCK, inline=True) as parts:
+        writer = parts.writer("x")
+        store.fail_method("stage_block", Unavailable("no service"))
+        writer.write(0, memoryview(text(9 * BLOCK)))
+        with pytest.raises(Unavailable):
+            writer.commit(PROPERTIES, IF_ABSENT)
+        store.heal()
+        writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": text(9 * BLOCK)}
+
+
+def test_writer_short_of_memory_sends_blocks_again_that_failed(memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    with machine(store, block_bytes=BLOCK, inline=True, budget_bytes=64 * KiB * 4) as parts:
+        writer = parts.writer("x")
+        parts.pool.add_reclaimer(lambda _size_bytes: writer.release_memory())
+        store.fail_call(0, Unavailable("no service"))
+        writer.write(0, memoryview(text(9 * BLOCK)))
+        writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": text(9 * BLOCK)}
+
+
+@pytest.mark.parametrize("size", [3, 5 * BLOCK])
+def test_name_taken_meanwhile_is_not_overwritten(parts: Machine, memory: MemoryStore, size: int) -> None:
+    writer = parts.writer("x")
+    writer.write(0, memoryview(text(size)))
+    memory.put("x", b"theirs")
+    with pytest.raises((AlreadyExists, Changed)):
+        writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": b"theirs"}
+
+
+@pytest.mark.parametrize("size", [3, 5 * BLOCK])
+def test_blob_replaced_meanwhile_is_not_overwritten(parts: Machine, memory: MemoryStore, size: int) -> None:
+    base = put_ours(parts, "x", text(size))
+    writer = parts.writer("x", base)
+    writer.write(0, memoryview(b"mine"))
+    memory.put("x", b"theirs")
+    with pytest.raises(Changed):
+        writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": b"theirs"}
+
+
+# Unlinked files
+
+
+def test_detached_file_is_read_and_written_without_the_service(parts: Machine, memory: MemoryStore) -> None:
+    expected = bytearray(text(5 * BLOCK + 3))
+    base = put_ours(parts, "x", expected)
+    writer = parts.writer("x", base)
+    writer.detach()
+    memory.delete("x", ALWAYS)
+    memory.requests.clear()
+    assert content(writer) == expected
+    writer.write(13, memoryview(b"written"))
+    writer.write(60, memoryview(b"beyond"))
+    writer.truncate(64)
+    writer.release_memory()
+    expected[13:20] = b"written"
+    expected += bytes(60 - len(expected)) + b"beyo"
+    assert content(writer) == expected
+    assert memory.requests == {}
