@@ -118,10 +118,11 @@ class Mounts:
     def unmount(self, mount: Mount) -> None:
         """Unmount as a user does. Whatever happens, nothing stays mounted and no process is left."""
         self._mounts.remove(mount)
+        had_died = mount.has_died
         ended = blobfs("umount", mount.path)
         if ended.returncode:
             self._remove(mount)
-        assert ended.returncode == 0 or mount.has_died, ended.stderr + mount.log.read_text()
+        assert ended.returncode == 0 or had_died, ended.stderr + mount.log.read_text()
 
     def expect_log(self, pattern: str) -> None:
         """Claim log lines: they must come, and are no reason to fail."""
