@@ -65,7 +65,9 @@ def serve(
     operations: Operations,
     mountpoint: str,
     options: dict[str, str | bool],
+    *,
     timeout_seconds: float,
+    kernel_threads: int,
 ) -> None:
     """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
     kind, module = library
@@ -80,7 +82,7 @@ def serve(
         "entry_timeout": str(timeout),
     }
     special: dict[str, str | bool] = (
-        {"max_threads": str(KERNEL_THREADS), "max_idle_threads": str(KERNEL_THREADS)}
+        {"max_threads": str(kernel_threads), "max_idle_threads": str(kernel_threads)}
         if kind == "libfuse3"
         else {"big_writes": True, "atomic_o_trunc": True}
     )

@@ -464,7 +464,7 @@ class Filesystem:
 
     def _commit_unrenamed(self, file: File) -> None:
         """Commit a file under its temporary name after all, when nobody renamed it."""
-        if not file.handles and _awaits_rename(file):
+        if not file.handles and file.is_uncommitted:
             self._commit_released(file)
 
     def _commit_released(self, file: File) -> None:

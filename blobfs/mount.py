@@ -33,6 +33,8 @@ from blobfs.writer import BlobWriter
 logger = logging.getLogger(__name__)
 
 NAMES_SHARE = 8  # an eighth of --memory is for names and attributes
+KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
+KERNEL_THREAD_BYTES = 2 * MiB  # libfuse's own buffers for the request and the reply of one thread
 LARGEST_BLOCK_BYTES = 128 * MiB
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -69,8 +71,14 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     )
     try:
         options = _mount_options(settings, read_only)
-        timeout = settings.attr_timeout_seconds
-        binding.serve(library, operations, str(settings.mountpoint), options, timeout)
+        binding.serve(
+            library,
+            operations,
+            str(settings.mountpoint),
+            options,
+            timeout_seconds=settings.attr_timeout_seconds,
+            kernel_threads=_kernel_threads(settings.memory_bytes),
+        )
         _finish(filesystem)
     finally:
         transfers.close()
@@ -101,14 +109,15 @@ def _filesystem(
     settings: MountSettings, store: AzureStore, transfers: Transfers, *, read_only: bool
 ) -> Filesystem:
     names_bytes = settings.memory_bytes // NAMES_SHARE
-    pool = BufferPool(settings.memory_bytes - names_bytes)
+    libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
+    pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
     ranges = RangeCache(
         store, pool, fragment_bytes=settings.reads.fragment_bytes, capacity_bytes=pool.budget_bytes // 2
     )
     reader = BlobReader(
         ranges,
         transfers,
-        block_bytes=settings.reads.block_bytes,
+        block_bytes=min(settings.reads.block_bytes, _power_of_two(pool.budget_bytes // 4)),
         sequential_bytes=settings.reads.sequential_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,
@@ -156,6 +165,16 @@ def _filesystem(
     return Filesystem(
         volume, open_bytes=settings.reads.open_bytes, exclusive_create=settings.exclusive_create
     )
+
+
+def _power_of_two(limit_bytes: int) -> int:
+    """Return the largest power of two up to the limit: what a buffer of the pool can be."""
+    return 1 << (limit_bytes.bit_length() - 1)
+
+
+def _kernel_threads(memory_bytes: int) -> int:
+    """As many as an eighth of the memory has room for."""
+    return max(2, min(KERNEL_THREADS, memory_bytes // (8 * KERNEL_THREAD_BYTES)))
 
 
 def _is_emulator(settings: MountSettings) -> bool:

@@ -546,6 +546,17 @@ def test_temporary_name_that_is_not_renamed_is_committed_later(fs: Filesystem, m
     assert (memory.bodies, list(fs.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
+def test_temporary_file_that_lost_its_memory_is_committed_later_too(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    handle = create(fs, "/.x.Ab12Cd")
+    fs.write(handle, 0, memoryview(b"bytes"))
+    close(fs, handle)
+    fs.volume.files.release_memory(0)
+    later(fs)
+    assert (memory.bodies, list(fs.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+
+
 def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
     fs.mkdir("/d", 0o755, CALLER)
     fs.mkdir("/d/empty", 0o700, CALLER)
