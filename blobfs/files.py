@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from blobfs.attributes import Attributes, check_size, metadata_of
-from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, Unsupported
+from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, TimedOut, Unavailable, Unsupported
 from blobfs.reader import BlobReader, Stream
 from blobfs.store import (
     IF_ABSENT,
@@ -70,6 +70,7 @@ class File:
         self.state = FileState.NAMED
         self.failure: Failure | None = None
         self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
+        self._doubtful: Mapping[str, str] | None = None  # metadata of a commit whose reply never came
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -237,6 +238,7 @@ class File:
         self._attributes_changed = True
 
     def _commit_content(self, writer: BlobWriter) -> None:
+        self._adopt_doubtful_commit(writer)
         etag = self.base.etag if self.base is not None else self._replaces_etag
         condition = Condition(if_match=etag) if etag else IF_ABSENT
         metadata = metadata_of(self.attributes, self._foreign_metadata())
@@ -246,7 +248,26 @@ class File:
         except (Changed, AlreadyExists) as failure:
             self.state, self.failure = FileState.FAILED, failure
             raise
+        except (TimedOut, Unavailable):
+            self._doubtful = metadata
+            raise
         self._attributes_changed = False
+
+    def _adopt_doubtful_commit(self, writer: BlobWriter) -> None:
+        """If a commit without a reply was carried out after all, it is ours, and no conflict.
+
+        Its metadata shows that: it holds the time of the change in nanoseconds.
+        """
+        if self._doubtful is None:
+            return
+        try:
+            found = self._store.head(self.name)
+        except NotFound:
+            found = None
+        if found is not None and _lowered(found.metadata) == _lowered(self._doubtful):
+            self.base = found
+            writer.rebase(found)
+        self._doubtful = None
 
     def _store_attributes(self, attributes: Attributes) -> None:
         assert self.base is not None
@@ -275,6 +296,10 @@ class Handle:
     writable: bool
     append: bool = False
     stream: Stream = field(default_factory=Stream)
+
+
+def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    return {key.lower(): value for key, value in metadata.items()}
 
 
 class FileTable:

@@ -75,7 +75,7 @@ class MemoryStore:
         self._blobs: dict[str, StoredBlob] = {}
         self._names: list[str] = []  # of the blobs, sorted
         self._staged: dict[str, dict[str, bytes]] = {}
-        self._etags = itertools.count(1)
+        self._etags = itertools.count(0x8D0000000000000)
         self.requests: Counter[str] = Counter()
 
     # What tests look at and other clients do
@@ -307,10 +307,10 @@ class FailingStore:
         self.heal()
         self._failure, self._number, self._carried_out = failure, number, carried_out
 
-    def fail_method(self, method: str, failure: Failure) -> None:
-        """Fail every call of a method from now on."""
+    def fail_method(self, method: str, failure: Failure, *, carried_out: bool = False) -> None:
+        """Fail every call of a method from now on; `carried_out` if only its answer is lost."""
         self.heal()
-        self._failure, self._method = failure, method
+        self._failure, self._method, self._carried_out = failure, method, carried_out
 
     def heal(self) -> None:
         """Fail nothing any more, and count calls from 0 again."""

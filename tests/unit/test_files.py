@@ -9,7 +9,7 @@ from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
 
 from blobfs.attributes import Attributes
 from blobfs.blocks import KiB
-from blobfs.errors import AlreadyExists, Changed, NoSpace, Unavailable, Unsupported
+from blobfs.errors import AlreadyExists, Changed, NoSpace, TimedOut, Unavailable, Unsupported
 from blobfs.files import File, FileState, FileTable
 from blobfs.reader import Stream
 from blobfs.store import ALWAYS, BlobInfo, BlobKind
@@ -268,3 +268,36 @@ def test_table_forgets_a_file_only_if_its_name_is_still_its_own(parts: Machine) 
     assert table.under("x") == [second]
     table.remove(second)
     assert list(table) == []
+
+
+@pytest.mark.parametrize("size_bytes", [BLOCK, len(BODY)])
+def test_commit_without_a_reply_is_ours_when_it_is_tried_again(
+    parts: Machine, store: FailingStore, memory: MemoryStore, size_bytes: int
+) -> None:
+    file = new(parts, base=memory.put("x", b"old"))
+    file.truncate(0)
+    file.write(0, memoryview(BODY[:size_bytes]))
+    commit = "put_blob" if size_bytes <= BLOCK else "commit_blocks"
+    store.fail_method(commit, TimedOut("no reply"), carried_out=True)
+    with pytest.raises(TimedOut):
+        file.commit()
+    assert store.calls[-1] == commit
+    store.heal()
+    file.write(0, memoryview(b"#"))
+    assert file.commit()
+    assert memory.bodies["x"] == b"#" + BODY[1:size_bytes]
+
+
+def test_commit_without_a_reply_does_not_hide_somebody_elses(
+    parts: Machine, store: FailingStore, memory: MemoryStore
+) -> None:
+    file = new(parts, base=memory.put("x", b"old"))
+    file.write(0, memoryview(b"new"))
+    store.fail_call(0, TimedOut("no reply"))
+    with pytest.raises(TimedOut):
+        file.commit()
+    store.heal()
+    memory.put("x", b"theirs")
+    with pytest.raises(Changed):
+        file.commit()
+    assert memory.bodies["x"] == b"theirs"
