@@ -200,6 +200,7 @@ class File:
         """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
         with self.lock:
             self.name, self.base = base.name, base
+            self._news = None  # whoever moved or changed the blob knows
             if not self._attributes_changed:
                 self.attributes = attributes
             if self._writer is not None:

@@ -7,9 +7,9 @@ from mounts import Mounts
 from responder.control import Responder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def azurite() -> Iterator[Azurite]:
-    """One emulator for the whole run."""
+    """An emulator for one module: ten minutes after its start it collects garbage, and answers nobody."""
     with Azurite() as azurite:
         yield azurite
 

@@ -56,9 +56,8 @@ def _follow(pid: int, reader: int) -> NoReturn:
 
 def _close_all_above_stderr(keep: int) -> None:
     """Let go of what the shell had open, such as a lock or a pipe that others wait on."""
-    for descriptor in sorted(int(entry) for entry in os.listdir("/proc/self/fd")):
-        if descriptor > 2 and descriptor != keep:
-            os.closerange(descriptor, descriptor + 1)  # the one that listed them is closed already
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _silence(*descriptors: int) -> None:

@@ -79,7 +79,7 @@ def test_names_come_back_and_are_the_blobs_names(directory: Path, blobs: Contain
 
 
 def test_files_and_directories_of_any_name_are_renamed_and_removed(directory: Path) -> None:
-    for name in KEPT:
+    for name in KEPT[::3]:
         (directory / name).mkdir()
         (directory / name / name).write_text(name)
         (directory / name).rename(directory / "other")

@@ -41,14 +41,14 @@ def test_a_file_that_is_not_committed_yet_is_listed_with_what_was_written(direct
 
 
 def test_entries_that_need_many_calls_are_listed_once_each(directory: Path) -> None:
-    names = [f"{number:04}" for number in range(400)]
+    names = [f"{number:04}" for number in range(250)]
     for name in names:
         os.symlink("nowhere", directory / name)
     assert sorted(os.listdir(directory)) == names
 
 
 def test_entries_may_be_removed_while_they_are_read(directory: Path) -> None:
-    for number in range(150):
+    for number in range(70):
         os.symlink("nowhere", directory / f"{number:03}")
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -57,7 +57,7 @@ def test_entries_may_be_removed_while_they_are_read(directory: Path) -> None:
 
 
 def test_a_tree_is_removed_at_once(directory: Path) -> None:
-    for number in range(30):
+    for number in range(12):
         (directory / f"{number}" / "below").mkdir(parents=True)
         (directory / f"{number}" / "below" / "file").touch()
     ended = run("rm", "-r", *directory.iterdir())

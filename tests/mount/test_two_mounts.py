@@ -268,7 +268,7 @@ def test_after_a_lost_update_the_file_is_opened_and_written_again(mount: Mounts)
 @pytest.fixture
 def large(here: Path, there: Path) -> Iterator[int]:
     """A descriptor for reading of a file in the second mount, of which only the start was read."""
-    content = b"old." * (10 * MiB)
+    content = b"old." * (4 * MiB)
     (here / "file").write_bytes(content)
     descriptor = os.open(there / "file", os.O_RDONLY)
     assert os.pread(descriptor, 4096, 0) == content[:4096]
@@ -286,11 +286,11 @@ def read_on(descriptor: int) -> None:
 
 
 def replaced(here: Path) -> None:
-    (here / "file").write_bytes(b"new!" * (10 * MiB))
+    (here / "file").write_bytes(b"new!" * (4 * MiB))
 
 
 def renamed_over(here: Path) -> None:
-    (here / "other").write_bytes(b"new!" * (10 * MiB))
+    (here / "other").write_bytes(b"new!" * (4 * MiB))
     (here / "other").rename(here / "file")
 
 
@@ -315,7 +315,7 @@ def test_a_reader_that_opens_again_reads_the_new_version(here: Path, there: Path
     replaced(here)
     with refused(errno.ESTALE):
         read_on(large)
-    assert (there / "file").read_bytes() == b"new!" * (10 * MiB)
+    assert (there / "file").read_bytes() == b"new!" * (4 * MiB)
 
 
 def test_a_reader_and_a_later_one_each_read_their_own_version(here: Path, there: Path) -> None:

@@ -224,7 +224,7 @@ def test_promise_8_memory_stays_bounded(responder: Responder) -> None:
     container = uuid4().hex
     responder.create_container(container)
     responder.make_blobs(container, Recipe("many/{index:05}", 2000, size_bytes=1000, has_md5=False))
-    responder.make_blobs(container, Recipe("large/{index}", 8, size_bytes=40 * MiB, has_md5=False))
+    responder.make_blobs(container, Recipe("large/{index}", 8, size_bytes=24 * MiB, has_md5=False))
     with Mounts(responder, container, "libfuse3") as mount, ThreadPoolExecutor(8) as programs:
         mounted = mount("--memory", "64MiB")
         assert peak_bytes(mounted) < BASE_BYTES
@@ -233,16 +233,16 @@ def test_promise_8_memory_stays_bounded(responder: Responder) -> None:
             return len((mounted.path / name).read_bytes())
 
         def write(name: str) -> int:
-            return (mounted.path / name).write_bytes(b"x" * (40 * MiB))
+            return (mounted.path / name).write_bytes(b"x" * (24 * MiB))
 
         large = [f"large/{number}" for number in range(8)]
         written = [f"written-{number}" for number in range(8)]
         small = [f"many/{name}" for name in os.listdir(mounted.path / "many")]
-        assert set(programs.map(write, written)) == {40 * MiB}
-        assert set(programs.map(read, large)) == {40 * MiB}
+        assert set(programs.map(write, written)) == {24 * MiB}
+        assert set(programs.map(read, large)) == {24 * MiB}
         assert set(programs.map(read, small)) == {1000}
         rewriting = programs.map(write, written)
-        assert set(programs.map(read, large)) == set(rewriting) == {40 * MiB}
+        assert set(programs.map(read, large)) == set(rewriting) == {24 * MiB}
         assert peak_bytes(mounted) < BASE_BYTES + 64 * MiB
 
 
