@@ -2,23 +2,24 @@
 
 The house, from the street down; imports only ever point downwards:
 
-==================  ==================================================================================
-``cli``             the command line: options, configuration, daemon, messages, exit codes
-``mount``           the composition root: makes every object once and hands it its numbers
-``binding``         the one module that knows libfuse; ``operations``: its calls, which decide nothing
-``filesystem``      paths and handles in, values and failures out; no kernel, no cloud
-``renames``         names that move; ``removal``: names that go, and files deleted while open
-``volume``          the state all operations share; ``namespace``: what stands under a path
-``files``           open files, one object for all handles of a name
-``writer``          bytes to blocks to a commit, over ``extents``; ``reader``: which ranges, how far ahead
-``range_cache``     bytes by version; ``tree_cache``: names for a while; ``memory``: the bounded pool
-``transfers``       the only threads; ``inodes``: numbers and times of names
-``azure``           the only package that knows HTTP and the Blob service
-``names``           paths and blob names; ``attributes``, ``dialects``, ``xattrs``: metadata keys
-``blocks``          the service's limits, and ids that are checksums
-``store``           the port: what blobfs asks of a store; ``errors``: every failure and its errno
-``settings``        every number that is ours, with unit and reason
-==================  ==================================================================================
+===================  =================================================================================
+``cli``              the command line: options, configuration, daemon, messages, exit codes
+``mount``            the composition root: makes every object once and hands it its numbers
+``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
+``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
+                     ``renames``, ``removal``; ``files``: one object for all handles of a name;
+                     ``volume``: the state they share
+``content``          bytes. ``writer``: to blocks, to a commit, over ``extents``; ``reader``: which ranges,
+                     how far ahead; ``range_cache``: by version; ``memory``: the bounded pool
+``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
+                     ``inodes``: numbers and times
+``transfers``        the only threads
+``azure``            the only package that knows HTTP and the Blob service
+``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``
+``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
+``blocks``           the service's limits, and ids that are checksums
+``settings``         every number that is ours, with unit and reason
+===================  =================================================================================
 
 A read goes kernel, ``binding``, ``operations``, ``filesystem`` (handle to file), ``files``, ``reader``
 (which fragments), ``range_cache`` (there, or fetched once for all who wait), ``store.read_range``, pinned to

@@ -9,26 +9,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blobfs import binding
-from blobfs.attributes import Attributes, Defaults
 from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.content.memory import BufferPool
+from blobfs.content.range_cache import RangeCache
+from blobfs.content.reader import BlobReader
+from blobfs.content.writer import BlobWriter
 from blobfs.errors import Failure, Unavailable
-from blobfs.files import File
-from blobfs.filesystem import Filesystem
-from blobfs.memory import BufferPool
-from blobfs.names import NameMap, normalized_prefix
-from blobfs.namespace import Namespace
-from blobfs.operations import Operations
-from blobfs.range_cache import RangeCache
-from blobfs.reader import BlobReader
+from blobfs.filesystem.files import File
+from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.volume import Volume
+from blobfs.format.attributes import Attributes, Defaults
+from blobfs.format.names import NameMap, normalized_prefix
+from blobfs.kernel import binding
+from blobfs.kernel.operations import Operations
 from blobfs.settings import MountSettings
 from blobfs.store import BlobInfo, ContentHeaders
 from blobfs.transfers import Transfers
-from blobfs.tree_cache import TreeCache
-from blobfs.volume import Volume
-from blobfs.writer import BlobWriter
+from blobfs.tree.cache import TreeCache
+from blobfs.tree.namespace import Namespace
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +219,7 @@ def _raise_read_ahead(device: int) -> None:
 def _status(
     settings: MountSettings, filesystem: Filesystem, store: AzureStore, binding_name: str, read_only: bool
 ) -> Mapping[str, Any]:
+    uncommitted = filesystem.handles.uncommitted()
     return {
         "pid": os.getpid(),
         "account": settings.account,
@@ -227,15 +228,15 @@ def _status(
         "read_only": read_only,
         "binding": binding_name,
         "requests": dict(store.requests),
-        "uncommitted": [{"path": file.path, "reason": file.reason} for file in filesystem.uncommitted()],
+        "uncommitted": [{"path": file.path, "reason": file.reason} for file in uncommitted],
     }
 
 
 def _finish(filesystem: Filesystem) -> None:
     """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
     with contextlib.suppress(Failure):  # each file's own failure is named below
-        filesystem.sync()
-    left = list(filesystem.uncommitted())
+        filesystem.handles.sync()
+    left = list(filesystem.handles.uncommitted())
     for file in left:
         logger.error("%s is not committed: %s", file.path, file.reason)
     if left:

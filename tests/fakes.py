@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blobfs.attributes import Attributes, Defaults
 from blobfs.blocks import MAX_METADATA_BYTES, KiB, id_length
+from blobfs.content.memory import BufferPool
+from blobfs.content.range_cache import RangeCache
+from blobfs.content.reader import BlobReader
+from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
     AlreadyExists,
     Archived,
@@ -31,13 +34,11 @@ from blobfs.errors import (
     NotFound,
     Unsupported,
 )
-from blobfs.files import File
-from blobfs.filesystem import Filesystem
-from blobfs.memory import BufferPool
-from blobfs.names import NameMap
-from blobfs.namespace import Namespace
-from blobfs.range_cache import RangeCache
-from blobfs.reader import BlobReader
+from blobfs.filesystem.files import File
+from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.volume import Caller, Volume
+from blobfs.format.attributes import Attributes, Defaults
+from blobfs.format.names import NameMap
 from blobfs.store import (
     BlobInfo,
     BlobKind,
@@ -50,9 +51,8 @@ from blobfs.store import (
     Properties,
 )
 from blobfs.transfers import Transfers
-from blobfs.tree_cache import TreeCache
-from blobfs.volume import Caller, Volume
-from blobfs.writer import BlobWriter
+from blobfs.tree.cache import TreeCache
+from blobfs.tree.namespace import Namespace
 
 CALLER = Caller(uid=1000, gid=100)
 DEFAULTS = Defaults.for_umask(CALLER.uid, CALLER.gid, 0o022)

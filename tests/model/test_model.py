@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from blobfs.errors import Failure, NotFound
-from blobfs.filesystem import Filesystem
-from blobfs.names import join_path, split_path
+from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.volume import Stat
+from blobfs.format.names import join_path, split_path
 from blobfs.store import ALWAYS
-from blobfs.volume import Stat
 
 EXAMPLES = int(os.environ.get("BLOBFS_MODEL_EXAMPLES", "0"))
 
@@ -194,8 +194,8 @@ class Mounted:
         self.fs: Filesystem = filesystem_of(self._parts, self.clock)
 
     def unmount(self) -> None:
-        self.fs.sync()
-        assert list(self.fs.uncommitted()) == []
+        self.fs.handles.sync()
+        assert list(self.fs.handles.uncommitted()) == []
         self.stop()
 
     def stop(self) -> None:
@@ -215,10 +215,10 @@ class Mounted:
         if found is None and not flags & os.O_CREAT:
             raise refusal(errno.ENOENT)
         if found is None:
-            opened = self.fs.create(path, 0o644, flags, CALLER)
+            opened = self.fs.handles.create(path, 0o644, flags, CALLER)
         else:
             self._check_may_open(found, flags)
-            opened = self.fs.open(path, flags)
+            opened = self.fs.handles.open(path, flags)
         file = self._files.setdefault(path, OpenFile(path))
         file.handles.append(opened.handle)
         self.slots[slot] = (file, opened.handle)
@@ -226,28 +226,28 @@ class Mounted:
     def close(self, slot: int) -> None:
         file, handle = self.slots.pop(slot)
         try:
-            self.fs.flush(handle)
+            self.fs.handles.flush(handle)
         finally:
-            self.fs.release(handle)
+            self.fs.handles.release(handle)
             file.handles.remove(handle)
             if not file.handles:
                 self._forget(file)
 
     def read(self, slot: int, offset: int, length: int) -> bytes:
         target = memoryview(bytearray(length))
-        return bytes(target[: self.fs.read_into(self.slots[slot][1], offset, target)])
+        return bytes(target[: self.fs.handles.read_into(self.slots[slot][1], offset, target)])
 
     def write(self, slot: int, offset: int, data: bytes) -> None:
-        self.fs.write(self.slots[slot][1], offset, memoryview(data))
+        self.fs.handles.write(self.slots[slot][1], offset, memoryview(data))
 
     def resize(self, slot: int, size_bytes: int) -> None:
-        self.fs.truncate_handle(self.slots[slot][1], size_bytes)
+        self.fs.handles.truncate(self.slots[slot][1], size_bytes)
 
     def sync(self, slot: int) -> None:
-        self.fs.fsync(self.slots[slot][1])
+        self.fs.handles.fsync(self.slots[slot][1])
 
     def handle_facts(self, slot: int) -> Facts:
-        return facts_of(self.fs.stat_handle(self.slots[slot][1]))
+        return facts_of(self.fs.handles.stat(self.slots[slot][1]))
 
     def facts(self, path: str) -> Facts:
         return facts_of(self._existing(path))
@@ -255,7 +255,7 @@ class Mounted:
     def list(self, path: str) -> list[str]:
         if path != "/" and not self._followed(path).attributes.is_directory:
             raise refusal(errno.ENOTDIR)
-        listed = dict(self.fs.list(path))
+        listed = dict(self.fs.directories.entries(path))
         for entry, found in listed.items():
             assert facts_of(found) == facts_of(self.fs.stat(join_path(path, entry)))
         return sorted(listed)
@@ -263,7 +263,7 @@ class Mounted:
     def truncate(self, path: str, size_bytes: int) -> None:
         if self._followed(path).attributes.is_directory:
             raise refusal(errno.EISDIR)
-        self.fs.truncate(path, size_bytes)
+        self.fs.handles.truncate_path(path, size_bytes)
 
     def unlink(self, path: str) -> None:
         if self._existing(path).attributes.is_directory:

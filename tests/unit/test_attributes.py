@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs.attributes import (
+from blobfs.blocks import MAX_METADATA_BYTES
+from blobfs.errors import NoSpace
+from blobfs.format.attributes import (
     Attributes,
     Defaults,
     attributes_of,
@@ -13,8 +15,6 @@ from blobfs.attributes import (
     is_directory_marker,
     metadata_of,
 )
-from blobfs.blocks import MAX_METADATA_BYTES
-from blobfs.errors import NoSpace
 from blobfs.store import BlobInfo
 
 MODIFIED_NS = 1_700_000_000 * 10**9

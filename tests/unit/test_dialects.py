@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from blobfs.attributes import Defaults, attributes_of, metadata_of
+from blobfs.format.attributes import Defaults, attributes_of, metadata_of
 from blobfs.store import BlobInfo
 
 MODIFIED_NS = 1_700_000_000 * 10**9

@@ -1,5 +1,5 @@
-from blobfs.extents import Extent, Extents
-from blobfs.memory import BufferPool
+from blobfs.content.extents import Extent, Extents
+from blobfs.content.memory import BufferPool
 
 
 def row(*lengths: int) -> Extents:

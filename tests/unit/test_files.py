@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
 
-from blobfs.attributes import Attributes
 from blobfs.blocks import KiB
+from blobfs.content.reader import Stream
 from blobfs.errors import AlreadyExists, Changed, NoSpace, TimedOut, Unavailable, Unsupported
-from blobfs.files import File, FileState, FileTable
-from blobfs.reader import Stream
+from blobfs.filesystem.files import File, FileState, FileTable
+from blobfs.format.attributes import Attributes
 from blobfs.store import ALWAYS, BlobInfo, BlobKind
 
 BLOCK = 8

@@ -23,7 +23,7 @@ from blobfs.errors import (
     ReadOnly,
     Unavailable,
 )
-from blobfs.filesystem import Filesystem
+from blobfs.filesystem.filesystem import Filesystem
 from blobfs.store import BlobStore
 
 BLOCK = 8
@@ -62,12 +62,12 @@ def fs(mount: Mount) -> Filesystem:
 
 
 def create(fs: Filesystem, path: str, flags: int = os.O_RDWR) -> int:
-    return fs.create(path, 0o644, flags, CALLER).handle
+    return fs.handles.create(path, 0o644, flags, CALLER).handle
 
 
 def close(fs: Filesystem, handle: int) -> None:
-    fs.flush(handle)
-    fs.release(handle)
+    fs.handles.flush(handle)
+    fs.handles.release(handle)
 
 
 def write(fs: Filesystem, path: str, body: bytes) -> None:
@@ -76,31 +76,31 @@ def write(fs: Filesystem, path: str, body: bytes) -> None:
     except NotFound:
         handle = create(fs, path)
     else:
-        handle = fs.open(path, os.O_WRONLY | os.O_TRUNC).handle
-    fs.write(handle, 0, memoryview(body))
+        handle = fs.handles.open(path, os.O_WRONLY | os.O_TRUNC).handle
+    fs.handles.write(handle, 0, memoryview(body))
     close(fs, handle)
 
 
 def read_handle(fs: Filesystem, handle: int) -> bytes:
     target = memoryview(bytearray(1000))
-    return bytes(target[: fs.read_into(handle, 0, target)])
+    return bytes(target[: fs.handles.read_into(handle, 0, target)])
 
 
 def read(fs: Filesystem, path: str) -> bytes:
-    handle = fs.open(path, os.O_RDONLY).handle
+    handle = fs.handles.open(path, os.O_RDONLY).handle
     try:
         return read_handle(fs, handle)
     finally:
-        fs.release(handle)
+        fs.handles.release(handle)
 
 
 def entries(fs: Filesystem, path: str) -> list[str]:
-    return sorted(name for name, _ in fs.list(path))
+    return sorted(name for name, _ in fs.directories.entries(path))
 
 
 def tree(fs: Filesystem, path: str = "/") -> list[str]:
     found = []
-    for name, stat_of in fs.list(path):
+    for name, stat_of in fs.directories.entries(path):
         child = f"{path.rstrip('/')}/{name}"
         found.append(child)
         if stat_of.attributes.is_directory:
@@ -123,7 +123,7 @@ def test_copy_of_a_small_file_is_one_put(fs: Filesystem, memory: MemoryStore) ->
         fs.stat("/x")
     memory.requests.clear()
     handle = create(fs, "/x", os.O_WRONLY)
-    fs.write(handle, 0, memoryview(b"bytes"))
+    fs.handles.write(handle, 0, memoryview(b"bytes"))
     fs.chmod("/x", 0o600)
     fs.set_times("/x", 5, 7)
     close(fs, handle)
@@ -144,14 +144,14 @@ def test_many_new_files_in_a_new_directory_cost_one_request_each(fs: Filesystem,
 
 def write_new(fs: Filesystem, path: str, body: bytes) -> None:
     handle = create(fs, path)
-    fs.write(handle, 0, memoryview(body))
+    fs.handles.write(handle, 0, memoryview(body))
     close(fs, handle)
 
 
 def test_listing_gives_the_attributes_of_all(fs: Filesystem, memory: MemoryStore) -> None:
     for number in range(10):
         memory.put(f"d/{number}", bytes(number), {"permissions": str(stat.S_IFREG | 0o600)})
-    listed = dict(fs.list("/d"))
+    listed = dict(fs.directories.entries("/d"))
     for number in range(10):
         found = fs.stat(f"/d/{number}")
         assert found == listed[f"{number}"]
@@ -188,7 +188,7 @@ def test_file_is_there_for_this_mount_before_its_commit_and_for_others_after(
 ) -> None:
     other = mount()
     handle = create(fs, "/x")
-    fs.write(handle, 0, memoryview(BODY))
+    fs.handles.write(handle, 0, memoryview(BODY))
     assert (entries(fs, "/"), fs.stat("/x").size_bytes) == (["x"], len(BODY))
     assert read(fs, "/x") == BODY
     assert entries(other, "/") == []
@@ -211,27 +211,27 @@ def test_open_after_another_mounts_close_sees_its_bytes(fs: Filesystem, mount: M
 def test_open_handle_keeps_reading_its_version_or_says_stale(fs: Filesystem, mount: Mount) -> None:
     long = BODY * 10_000
     write(fs, "/x", long)
-    handle = fs.open("/x", os.O_RDONLY).handle
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
     write(mount(), "/x", b"new")
     target = memoryview(bytearray(10))
-    assert fs.read_into(handle, 0, target) == 10
+    assert fs.handles.read_into(handle, 0, target) == 10
     assert bytes(target) == long[:10]
     with pytest.raises(Changed) as stale:
-        fs.read_into(handle, 200_000, target)
+        fs.handles.read_into(handle, 200_000, target)
     assert stale.value.errno == errno.ESTALE
     assert read(fs, "/x") == b"new"
 
 
 def test_lost_update_is_refused(fs: Filesystem, mount: Mount) -> None:
     write(fs, "/x", b"old")
-    handle = fs.open("/x", os.O_RDWR).handle
-    fs.write(handle, 0, memoryview(b"mine"))
+    handle = fs.handles.open("/x", os.O_RDWR).handle
+    fs.handles.write(handle, 0, memoryview(b"mine"))
     write(mount(), "/x", b"theirs")
     for _ in range(2):
         with pytest.raises(Changed):
-            fs.flush(handle)
-    fs.release(handle)
-    assert [file.path for file in fs.uncommitted()] == ["/x"]
+            fs.handles.flush(handle)
+    fs.handles.release(handle)
+    assert [file.path for file in fs.handles.uncommitted()] == ["/x"]
     assert read(fs, "/x") == b"theirs"
 
 
@@ -240,14 +240,14 @@ def test_of_two_that_create_a_name_the_second_is_refused(fs: Filesystem, mount: 
     first, second = create(fs, "/x"), create(other, "/x")
     close(fs, first)
     with pytest.raises(AlreadyExists):
-        other.flush(second)
+        other.handles.flush(second)
 
 
 def test_append_by_two_handles_loses_nothing(fs: Filesystem) -> None:
     first = create(fs, "/log", os.O_WRONLY | os.O_APPEND)
-    second = fs.open("/log", os.O_WRONLY | os.O_APPEND).handle
+    second = fs.handles.open("/log", os.O_WRONLY | os.O_APPEND).handle
     for handle, line in ((first, b"1\n"), (second, b"2\n"), (first, b"3\n")):
-        fs.write(handle, 0, memoryview(line))
+        fs.handles.write(handle, 0, memoryview(line))
     close(fs, first)
     close(fs, second)
     assert read(fs, "/log") == b"1\n2\n3\n"
@@ -255,60 +255,60 @@ def test_append_by_two_handles_loses_nothing(fs: Filesystem) -> None:
 
 def test_truncation_by_path_is_committed_when_it_returns(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", BODY)
-    fs.truncate("/x", 20)
+    fs.handles.truncate_path("/x", 20)
     assert memory.bodies == {"x": BODY[:20]}
-    fs.truncate("/x", 22)
+    fs.handles.truncate_path("/x", 22)
     assert memory.bodies == {"x": BODY[:20] + bytes(2)}
 
 
 def test_handle_does_what_it_was_opened_for(fs: Filesystem) -> None:
     write(fs, "/x", b"1")
-    reader = fs.open("/x", os.O_RDONLY).handle
+    reader = fs.handles.open("/x", os.O_RDONLY).handle
     with pytest.raises(BadHandle):
-        fs.write(reader, 0, memoryview(b"2"))
+        fs.handles.write(reader, 0, memoryview(b"2"))
     with pytest.raises(BadHandle):
-        fs.truncate_handle(reader, 0)
-    fs.release(reader)
+        fs.handles.truncate(reader, 0)
+    fs.handles.release(reader)
     with pytest.raises(BadHandle):
-        fs.read_into(reader, 0, memoryview(bytearray(1)))
+        fs.handles.read_into(reader, 0, memoryview(bytearray(1)))
 
 
 def test_open_of_a_directory_or_of_nothing_is_refused(fs: Filesystem) -> None:
     fs.mkdir("/d", 0o755, CALLER)
     with pytest.raises(IsADirectory):
-        fs.open("/d", os.O_RDONLY)
+        fs.handles.open("/d", os.O_RDONLY)
     with pytest.raises(NotFound):
-        fs.open("/none", os.O_RDONLY)
+        fs.handles.open("/none", os.O_RDONLY)
     with pytest.raises(InvalidName):
-        fs.open("/new\nline", os.O_RDONLY)
+        fs.handles.open("/new\nline", os.O_RDONLY)
 
 
 def test_failed_commit_is_reported_by_close_and_the_old_blob_stays(mount: Mount, memory: MemoryStore) -> None:
     store = FailingStore(memory)
     fs = mount(store)
     write(fs, "/x", b"old")
-    handle = fs.open("/x", os.O_RDWR).handle
-    fs.write(handle, 0, memoryview(b"new"))
+    handle = fs.handles.open("/x", os.O_RDWR).handle
+    fs.handles.write(handle, 0, memoryview(b"new"))
     store.fail_method("put_blob", Unavailable("no service"))
     with pytest.raises(Unavailable):
-        fs.flush(handle)
+        fs.handles.flush(handle)
     assert memory.bodies == {"x": b"old"}
-    fs.release(handle)
-    assert [(file.path, file.reason) for file in fs.uncommitted()] == [("/x", "no service")]
+    fs.handles.release(handle)
+    assert [(file.path, file.reason) for file in fs.handles.uncommitted()] == [("/x", "no service")]
 
 
 def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: MemoryStore) -> None:
     store = FailingStore(memory)
     fs = mount(store)
     for name in "abc":
-        fs.write(create(fs, f"/{name}"), 0, memoryview(b"1"))
+        fs.handles.write(create(fs, f"/{name}"), 0, memoryview(b"1"))
     store.fail_call(0, Unavailable("no service"))
     with pytest.raises(Unavailable):
-        fs.sync()
+        fs.handles.sync()
     assert len(memory.bodies) == 2
-    assert len(list(fs.uncommitted())) == 1
-    fs.sync()
-    assert (len(memory.bodies), list(fs.uncommitted())) == (3, [])
+    assert len(list(fs.handles.uncommitted())) == 1
+    fs.handles.sync()
+    assert (len(memory.bodies), list(fs.handles.uncommitted())) == (3, [])
 
 
 def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore) -> None:
@@ -316,7 +316,7 @@ def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore)
     fs = mount(read_only=True)
     changes: list[Callable[[], object]] = [
         lambda: create(fs, "/new"),
-        lambda: fs.open("/x", os.O_WRONLY),
+        lambda: fs.handles.open("/x", os.O_WRONLY),
         lambda: fs.unlink("/x"),
         lambda: fs.rename("/x", "/y"),
         lambda: fs.mkdir("/d", 0o755, CALLER),
@@ -324,7 +324,7 @@ def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore)
         lambda: fs.symlink("x", "/link", CALLER),
         lambda: fs.mknod("/fifo", stat.S_IFIFO, 0, CALLER),
         lambda: fs.chmod("/x", 0o600),
-        lambda: fs.truncate("/x", 0),
+        lambda: fs.handles.truncate_path("/x", 0),
     ]
     for change in changes:
         with pytest.raises(ReadOnly):
@@ -346,26 +346,26 @@ def test_unlinked_file_is_gone(fs: Filesystem, memory: MemoryStore) -> None:
 
 def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", BODY)
-    handle = fs.open("/x", os.O_RDWR).handle
+    handle = fs.handles.open("/x", os.O_RDWR).handle
     fs.rename("/x", HIDDEN)
     assert entries(fs, "/") == []
     later(fs)
     assert memory.bodies == {}
-    fs.write(handle, len(BODY), memoryview(b"!"))
+    fs.handles.write(handle, len(BODY), memoryview(b"!"))
     assert read_handle(fs, handle) == BODY + b"!"
     assert fs.stat(HIDDEN).links == 0
     close(fs, handle)
     fs.unlink(HIDDEN)
     with pytest.raises(NotFound):
         fs.stat(HIDDEN)
-    assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
+    assert (memory.bodies, list(fs.handles.uncommitted())) == ({}, [])
 
 
 def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
     write(fs, "/x", b"old")
-    handle = fs.open("/x", os.O_RDONLY).handle
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
     fs.rename("/x", HIDDEN)
     write_new(fs, "/x", b"new")
     later(fs)
@@ -376,10 +376,10 @@ def test_file_never_committed_and_unlinked_while_open_sends_nothing(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
     handle = create(fs, "/x")
-    fs.write(handle, 0, memoryview(b"temporary"))
+    fs.handles.write(handle, 0, memoryview(b"temporary"))
     memory.requests.clear()
     fs.rename("/x", HIDDEN)
-    fs.write(handle, 0, memoryview(b"T"))
+    fs.handles.write(handle, 0, memoryview(b"T"))
     assert read_handle(fs, handle) == b"Temporary"
     close(fs, handle)
     fs.unlink(HIDDEN)
@@ -391,19 +391,19 @@ def test_file_can_be_removed_though_an_open_handle_of_it_is_stale(
     fs: Filesystem, mount: Mount, memory: MemoryStore, clock: ManualClock
 ) -> None:
     write(fs, "/x", BODY * 10_000)
-    handle = fs.open("/x", os.O_RDONLY).handle
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
     write(mount(), "/x", b"theirs")
     clock.advance(1)
     fs.rename("/x", HIDDEN)
     later(fs)
     assert memory.bodies == {}
-    fs.release(handle)
+    fs.handles.release(handle)
 
 
 def test_rename_over_an_open_file_never_leaves_the_name_empty(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", b"old")
     write(fs, "/new", b"new")
-    handle = fs.open("/x", os.O_RDONLY).handle
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
     fs.rename("/x", HIDDEN)
     assert memory.bodies["x"] == b"old"
     fs.rename("/new", "/x")
@@ -504,10 +504,10 @@ def test_rename_of_the_wrong_kind_is_refused(fs: Filesystem, memory: MemoryStore
 
 def test_open_handle_follows_a_rename(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", b"old")
-    handle = fs.open("/x", os.O_RDWR).handle
-    fs.write(handle, 3, memoryview(b" and new"))
+    handle = fs.handles.open("/x", os.O_RDWR).handle
+    fs.handles.write(handle, 3, memoryview(b" and new"))
     fs.rename("/x", "/y")
-    fs.write(handle, 0, memoryview(b"O"))
+    fs.handles.write(handle, 0, memoryview(b"O"))
     close(fs, handle)
     assert memory.bodies == {"y": b"Old and new"}
 
@@ -516,7 +516,7 @@ def test_rename_of_what_was_never_committed_costs_nothing(fs: Filesystem, memory
     memory.put("y", b"old")
     fs.stat("/y")
     handle = create(fs, "/x")
-    fs.write(handle, 0, memoryview(b"new"))
+    fs.handles.write(handle, 0, memoryview(b"new"))
     memory.requests.clear()
     fs.rename("/x", "/y")
     assert memory.requests == {}
@@ -527,7 +527,7 @@ def test_rename_of_what_was_never_committed_costs_nothing(fs: Filesystem, memory
 def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: MemoryStore) -> None:
     entries(fs, "/")
     handle = create(fs, "/.x.Ab12Cd")
-    fs.write(handle, 0, memoryview(b"bytes"))
+    fs.handles.write(handle, 0, memoryview(b"bytes"))
     memory.requests.clear()
     close(fs, handle)
     fs.set_times("/.x.Ab12Cd", 5, 7)
@@ -539,22 +539,22 @@ def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: Memory
 
 def test_temporary_name_that_is_not_renamed_is_committed_later(fs: Filesystem, memory: MemoryStore) -> None:
     handle = create(fs, "/.x.Ab12Cd")
-    fs.write(handle, 0, memoryview(b"bytes"))
+    fs.handles.write(handle, 0, memoryview(b"bytes"))
     close(fs, handle)
-    assert [file.path for file in fs.uncommitted()] == ["/.x.Ab12Cd"]
+    assert [file.path for file in fs.handles.uncommitted()] == ["/.x.Ab12Cd"]
     later(fs)
-    assert (memory.bodies, list(fs.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+    assert (memory.bodies, list(fs.handles.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
 def test_temporary_file_that_lost_its_memory_is_committed_later_too(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
     handle = create(fs, "/.x.Ab12Cd")
-    fs.write(handle, 0, memoryview(b"bytes"))
+    fs.handles.write(handle, 0, memoryview(b"bytes"))
     close(fs, handle)
     fs.volume.files.release_memory(0)
     later(fs)
-    assert (memory.bodies, list(fs.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+    assert (memory.bodies, list(fs.handles.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
 def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
@@ -567,8 +567,8 @@ def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
 
 def test_renamed_directory_takes_all_along(fs: Filesystem, memory: MemoryStore, clock: ManualClock) -> None:
     a_tree(fs, memory)
-    handle = fs.open("/d/0", os.O_RDWR).handle
-    fs.write(handle, 0, memoryview(b"!"))
+    handle = fs.handles.open("/d/0", os.O_RDWR).handle
+    fs.handles.write(handle, 0, memoryview(b"!"))
     before = {name.replace("d", "e", 1): body for name, body in memory.bodies.items()}
     fs.rename("/d", "/e")
     for _ in range(2):
@@ -576,7 +576,7 @@ def test_renamed_directory_takes_all_along(fs: Filesystem, memory: MemoryStore, 
         clock.advance(1)
     assert memory.bodies == {**before, "e/0": b"!" + BODY[1:] + b"0"}
     assert stat.S_IMODE(fs.stat("/e/empty").attributes.mode) == 0o700
-    fs.write(handle, 1, memoryview(b"!"))
+    fs.handles.write(handle, 1, memoryview(b"!"))
     close(fs, handle)
     assert memory.bodies["e/0"][:3] == b"!!2"
 
@@ -647,7 +647,7 @@ def test_open_file_follows_a_directory_rename_that_could_not_delete_all(
     fs = mount(store)
     write(fs, "/d/a", b"a")
     write(fs, "/d/b", b"b")
-    handles = {name: fs.open(f"/d/{name}", os.O_RDWR).handle for name in "ab"}
+    handles = {name: fs.handles.open(f"/d/{name}", os.O_RDWR).handle for name in "ab"}
     store.heal()
     fs.rename("/d", "/e")
     deletes = [number for number, method in enumerate(store.calls) if method == "delete"]
@@ -656,7 +656,7 @@ def test_open_file_follows_a_directory_rename_that_could_not_delete_all(
         fs.rename("/e", "/f")
     store.heal()
     for handle in handles.values():
-        fs.write(handle, 1, memoryview(b"!"))
+        fs.handles.write(handle, 1, memoryview(b"!"))
         close(fs, handle)
     assert sorted(name for name, body in memory.bodies.items() if body.endswith(b"!")) == ["e/b", "f/a"]
 
@@ -688,8 +688,8 @@ def test_attributes_survive_a_remount(fs: Filesystem, mount: Mount) -> None:
     fs.chown("/x", 7, -1)
     fs.set_times("/x", 123_456_789, 987_654_321)
     fs.set_xattrs("/x", {"colour": b"dark\0blue"})
-    expected = {name: (found.attributes, found.size_bytes) for name, found in fs.list("/")}
-    again = {name: (found.attributes, found.size_bytes) for name, found in mount().list("/")}
+    expected = {name: (found.attributes, found.size_bytes) for name, found in fs.directories.entries("/")}
+    again = {name: (found.attributes, found.size_bytes) for name, found in mount().directories.entries("/")}
     del expected["d"], again["d"]
     assert again == expected
     assert again["x"][0].uid == 7
@@ -737,14 +737,14 @@ def test_names_that_cannot_be_shown_are_reported(fs: Filesystem, memory: MemoryS
 
 def test_listing_of_an_open_directory_stays_as_it_was_until_read_again(fs: Filesystem) -> None:
     write(fs, "/a", b"")
-    handle = fs.open_directory("/")
-    first = [name for name, _ in fs.read_directory(handle, restart=True)]
+    handle = fs.directories.open("/")
+    first = [name for name, _ in fs.directories.read(handle, restart=True)]
     write(fs, "/b", b"")
-    assert [name for name, _ in fs.read_directory(handle, restart=False)] == first == [".", "..", "a"]
-    assert len(fs.read_directory(handle, restart=True)) == 4
-    fs.close_directory(handle)
+    assert [name for name, _ in fs.directories.read(handle, restart=False)] == first == [".", "..", "a"]
+    assert len(fs.directories.read(handle, restart=True)) == 4
+    fs.directories.close(handle)
     with pytest.raises(BadHandle):
-        fs.read_directory(handle, restart=False)
+        fs.directories.read(handle, restart=False)
 
 
 # Threads

@@ -11,25 +11,27 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks store dialects
-    settings names xattrs memory inodes
-    attributes
+    blobfs errors blocks store format content tree filesystem kernel
+    settings format.dialects format.names format.xattrs content.memory tree.inodes
+    format.attributes
     azure azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
     azure.transport
     azure.client
     azure.store
     azure.assembly
-    tree_cache range_cache transfers
-    extents reader namespace
-    writer
-    files
-    volume
-    removal
-    renames
-    filesystem
-    operations
-    binding
+    tree.cache transfers
+    content.extents content.range_cache tree.namespace
+    content.reader
+    content.writer
+    filesystem.files
+    filesystem.volume
+    filesystem.removal
+    filesystem.renames
+    filesystem.directories filesystem.handles
+    filesystem.filesystem
+    kernel.operations
+    kernel.binding
     mount
     cli cli.values cli.control cli.daemon cli.logs
     cli.options cli.umount
@@ -45,21 +47,21 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 RESERVED = {
     "blobfs.settings": {"mount", "cli.logs", "cli.mount", "cli.options"},
     "blobfs.azure": {"mount", *(module for module in RANKS if module.startswith("azure"))},
-    "blobfs.binding": {"mount"},
+    "blobfs.kernel.binding": {"mount"},
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
     "requests": {"azure.transport"},
     "urllib3": {"azure.transport"},
     "tenacity": {"azure.retry"},
-    "cachetools": {"inodes", "namespace", "range_cache", "tree_cache", "volume"},
-    "xxhash": {"blocks", "inodes"},
+    "cachetools": {"tree.inodes", "tree.namespace", "content.range_cache", "tree.cache", "filesystem.volume"},
+    "xxhash": {"blocks", "tree.inodes"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
     "concurrent": {"transfers"},
-    "ctypes": {"binding"},
+    "ctypes": {"kernel.binding"},
     "http": {"azure.transport"},
-    "importlib": {"binding"},
+    "importlib": {"kernel.binding"},
     "socket": {"azure.transport"},
     "ssl": {"azure.transport"},
     "subprocess": {"cli.umount"},

@@ -1,4 +1,4 @@
-from blobfs.inodes import ROOT, DirectoryTimes, InodeNumbers
+from blobfs.tree.inodes import ROOT, DirectoryTimes, InodeNumbers
 
 
 def test_number_of_a_name_is_the_same_on_every_mount() -> None:

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from blobfs.blocks import KiB
+from blobfs.content.memory import SMALLEST_BYTES, Buffer, BufferPool, disk_buffer
 from blobfs.errors import NoSpace
-from blobfs.memory import SMALLEST_BYTES, Buffer, BufferPool, disk_buffer
 
 
 def test_sizes_are_powers_of_two_from_64_kib() -> None:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.errors import InvalidName, NameTooLong
-from blobfs.names import (
+from blobfs.format.names import (
     HIDDEN_NAME,
     NameMap,
     is_hidden_name,

@@ -5,10 +5,10 @@ import pytest
 from fakes import ManualClock, MemoryStore
 
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
-from blobfs.names import NameMap
-from blobfs.namespace import SMALL_DIRECTORY, Namespace
+from blobfs.format.names import NameMap
 from blobfs.store import ALWAYS
-from blobfs.tree_cache import Node, TreeCache
+from blobfs.tree.cache import Node, TreeCache
+from blobfs.tree.namespace import SMALL_DIRECTORY, Namespace
 
 MARKER = {"hdi_isfolder": "true"}
 

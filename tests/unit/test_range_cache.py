@@ -6,9 +6,9 @@ import pytest
 from fakes import FailingStore, MemoryStore
 
 from blobfs.blocks import KiB
+from blobfs.content.memory import BufferPool
+from blobfs.content.range_cache import RangeCache
 from blobfs.errors import Changed, Unavailable
-from blobfs.memory import BufferPool
-from blobfs.range_cache import RangeCache
 from blobfs.store import BlobInfo
 
 BODY = bytes(range(22))  # five fragments of four bytes and one of two

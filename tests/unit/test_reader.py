@@ -6,8 +6,8 @@ from fakes import FailingStore, Machine, MemoryStore, machine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blobfs.content.reader import Stream
 from blobfs.errors import Changed, Unavailable
-from blobfs.reader import Stream
 from blobfs.store import BlobInfo
 
 BODY = bytes(index * 7 % 256 for index in range(150))

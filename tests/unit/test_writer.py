@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from blobfs.blocks import KiB, digest_of
+from blobfs.content.reader import Stream
+from blobfs.content.writer import BlobWriter, OnlyStaged
 from blobfs.errors import AlreadyExists, Changed, TooLarge, Unavailable
-from blobfs.reader import Stream
 from blobfs.store import (
     ALWAYS,
     IF_ABSENT,
@@ -21,7 +22,6 @@ from blobfs.store import (
     ContentHeaders,
     Properties,
 )
-from blobfs.writer import BlobWriter, OnlyStaged
 
 BLOCK = 8
 PROPERTIES = Properties({"modtime": "7"}, ContentHeaders("test/made"))

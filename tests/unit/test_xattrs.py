@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs import xattrs
 from blobfs.errors import InvalidArgument
+from blobfs.format import xattrs
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))  # surrogates included
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import cachetools
 
-from blobfs.attributes import is_directory_marker
 from blobfs.blocks import MAX_LIST_RESULTS
 from blobfs.errors import NotADirectory, NotFound
-from blobfs.names import NameMap, refusal, split_path
+from blobfs.format.attributes import is_directory_marker
+from blobfs.format.names import NameMap, refusal, split_path
 from blobfs.store import BlobInfo, BlobStore, ListPage
-from blobfs.tree_cache import Node, TreeCache
+from blobfs.tree.cache import Node, TreeCache
 
 logger = logging.getLogger(__name__)
 

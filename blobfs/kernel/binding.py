@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from blobfs.errors import Failure, NotFound, Unavailable, errno_of
-from blobfs.filesystem import Opened
-from blobfs.operations import Operations, stat_dict
-from blobfs.volume import Stat
+from blobfs.filesystem.handles import Opened
+from blobfs.filesystem.volume import Stat
+from blobfs.kernel.operations import Operations, stat_dict
 
 logger = logging.getLogger(__name__)
 

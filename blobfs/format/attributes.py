@@ -8,9 +8,9 @@ absent mode, owner or time for zero (its common/unixStatAdapter.go), so the firs
     modtime, posix_atime, posix_ctime    nanoseconds since 1970, decimal
     hdi_isfolder, is_symlink, is_fifo, is_socket, is_char_dev, is_block_dev    "true" for that type
     posix_rdev                   of device nodes, decimal
-    xattr_*                      see `blobfs.xattrs`
+    xattr_*                      see `blobfs.format.xattrs`
 
-Read are the styles in `blobfs.dialects` as well. Metadata is anybody's to write: a value that does not
+Read are the styles in `blobfs.format.dialects` as well. Metadata is anybody's to write: a value that does not
 parse, or that POSIX could not hold, counts as absent; the others still count.
 """
 
@@ -19,10 +19,10 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from blobfs import xattrs
 from blobfs.blocks import MAX_METADATA_BYTES
-from blobfs.dialects import date_ns, is_lustre_id, standard_tags
 from blobfs.errors import NoSpace
+from blobfs.format import xattrs
+from blobfs.format.dialects import date_ns, is_lustre_id, standard_tags
 from blobfs.store import BlobInfo
 
 # In this order, because AzCopy compares type bits with a mask and so also marks a symlink as a

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, block_size_at, digest_of, id_length
+from blobfs.content.extents import Extent, Extents
+from blobfs.content.memory import Buffer, BufferPool, disk_buffer
+from blobfs.content.reader import BlobReader, Stream
 from blobfs.errors import Failure, TooLarge
-from blobfs.extents import Extent, Extents
-from blobfs.memory import Buffer, BufferPool, disk_buffer
-from blobfs.reader import BlobReader, Stream
 from blobfs.store import BlobInfo, BlobStore, Condition, Properties
 from blobfs.transfers import Transfers
 

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from blobfs.memory import Buffer
+from blobfs.content.memory import Buffer
 from blobfs.transfers import Transfer
 
 

@@ -2,7 +2,7 @@ import pytest
 from fakes import ManualClock
 
 from blobfs.store import BlobInfo
-from blobfs.tree_cache import ENTRY_BYTES, Answer, Node, TreeCache
+from blobfs.tree.cache import ENTRY_BYTES, Answer, Node, TreeCache
 
 ABSENT = Answer(None, is_certain=True)
 UNKNOWN = Answer(None, is_certain=False)

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 
 import cachetools
 
-from blobfs.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
+from blobfs.content.range_cache import RangeCache
+from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
-from blobfs.files import File, FileTable
-from blobfs.inodes import DirectoryTimes, InodeNumbers
-from blobfs.names import is_hidden_name, split_path
-from blobfs.namespace import DIRECTORY, Namespace
-from blobfs.range_cache import RangeCache
-from blobfs.reader import BlobReader
+from blobfs.filesystem.files import File, FileTable
+from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
+from blobfs.format.names import is_hidden_name, split_path
 from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, ContentHeaders, Properties
 from blobfs.transfers import Transfers
-from blobfs.tree_cache import Node
+from blobfs.tree.cache import Node
+from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
+from blobfs.tree.namespace import DIRECTORY, Namespace
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Volume:
         self.read_only = read_only
         self.files = FileTable()
         self.orphans: dict[str, File] = {}  # unlinked while open, by the hidden path libfuse gave
+        self.lost: dict[str, str] = {}  # paths closed without a commit, and why
         self.inodes = InodeNumbers()
         self.directory_times = DirectoryTimes()
         self._make_file = make_file

@@ -7,7 +7,6 @@ side; if one copy fails, the copies made are taken back and everything is where 
 import time
 from dataclasses import dataclass, replace
 
-from blobfs.attributes import Attributes, attributes_of, metadata_of
 from blobfs.errors import (
     AlreadyExists,
     Changed,
@@ -17,11 +16,12 @@ from blobfs.errors import (
     NotADirectory,
     NotFound,
 )
-from blobfs.files import File
-from blobfs.removal import Removal
+from blobfs.filesystem.files import File
+from blobfs.filesystem.removal import Removal
+from blobfs.filesystem.volume import Volume
+from blobfs.format.attributes import Attributes, attributes_of, metadata_of
 from blobfs.store import IF_ABSENT, BlobInfo, Condition
-from blobfs.tree_cache import Node
-from blobfs.volume import Volume
+from blobfs.tree.cache import Node
 
 
 @dataclass(frozen=True, slots=True)

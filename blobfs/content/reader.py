@@ -6,7 +6,7 @@ fetched; once it has read in order for a while, whole blocks are, and the next o
 
 from dataclasses import dataclass
 
-from blobfs.range_cache import RangeCache
+from blobfs.content.range_cache import RangeCache
 from blobfs.store import BlobVersion
 from blobfs.transfers import Transfers
 

@@ -1,40 +1,23 @@
-"""The filesystem itself, free of kernel and cloud: paths and handles in, values and failures out.
-
-Every method may be called from many threads at once and blocks for the requests it needs.
-"""
+"""Open files: handles to read and write by, and the commits they cause."""
 
 import itertools
 import logging
 import os
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from blobfs.attributes import Attributes
-from blobfs.errors import (
-    AlreadyExists,
-    BadHandle,
-    Changed,
-    Failure,
-    IsADirectory,
-    NotFound,
-)
-from blobfs.files import File, Handle
-from blobfs.names import is_hidden_name, is_temporary_name, join_path, split_path
-from blobfs.namespace import DIRECTORY
-from blobfs.reader import Stream
-from blobfs.removal import Removal
-from blobfs.renames import Renames
+from blobfs.errors import AlreadyExists, BadHandle, Changed, Failure, IsADirectory, NotFound
+from blobfs.filesystem.files import File, Handle
+from blobfs.filesystem.removal import Removal
+from blobfs.filesystem.volume import Caller, Stat, Volume
+from blobfs.format.names import is_temporary_name
 from blobfs.store import BlobInfo
-from blobfs.tree_cache import Node
-from blobfs.volume import Caller, Stat, Volume
+from blobfs.tree.cache import Node
 
 logger = logging.getLogger(__name__)
 
-MAX_SYMLINK_BYTES = 4096  # PATH_MAX
 RENAME_SECONDS = 2.0  # a temporary name that was not renamed by then is committed as it is
 
 
@@ -48,36 +31,6 @@ class Opened:
     is_newer: bool = False  # the file changed since the kernel was last told about it
 
 
-class Entries(Sequence[tuple[str, Stat]]):
-    """A finished listing. Each Stat is made when it is asked for: a large directory has many."""
-
-    def __init__(self, volume: Volume, path: str, found: Mapping[str, Node | File | str]) -> None:
-        self._volume = volume
-        self._path = path
-        self._found = list(found.items())
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        entry, found = self._found[index]
-        if isinstance(found, File):
-            return entry, self._volume.stat_of_file(found)
-        if isinstance(found, str):
-            return entry, self._volume.stat_of_node(found, DIRECTORY)
-        return entry, self._volume.stat_of_node(join_path(self._path, entry), found)
-
-
-@dataclass(slots=True)
-class DirectoryHandle:
-    """An open directory and the entries it showed when it was last read from the start."""
-
-    path: str
-    entries: Sequence[tuple[str, Stat]] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
     """A file whose bytes are not on the service, and why."""
@@ -86,171 +39,21 @@ class Uncommitted:
     reason: str
 
 
-class Filesystem:
-    """Operations on a volume by path and by handle."""
+class Handles:
+    """Handles of files, by number."""
 
-    def __init__(self, volume: Volume, *, open_bytes: int, exclusive_create: bool = False) -> None:
-        self.volume = volume
+    def __init__(self, volume: Volume, removal: Removal, *, open_bytes: int, exclusive_create: bool) -> None:
+        self._volume = volume
+        self._removal = removal
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
-        self._removal = Removal(volume)
-        self._renames = Renames(volume, self._removal)
-        self._lock = threading.Lock()  # guards the two tables, and counts of handles in files
+        self._lock = threading.Lock()  # guards the table, and counts of handles in files
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self._directories: dict[int, DirectoryHandle] = {}
-        self._lost: dict[str, str] = {}
 
-    # Names…
-
-    def stat(self, path: str) -> Stat:
-        """Return the attributes of a path."""
-        self._removal.wait(path)
-        return self.volume.stat(path)
-
-    def stat_handle(self, handle: int) -> Stat:
+    def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""
-        return self.volume.stat_of_file(self._handle(handle).file)
-
-    def open_directory(self, path: str) -> int:
-        """Return a handle to read a directory with."""
-        with self._lock:
-            number = next(self._numbers)
-            self._directories[number] = DirectoryHandle(path)
-            return number
-
-    def read_directory(self, handle: int, *, restart: bool) -> Sequence[tuple[str, Stat]]:
-        """Return ``.``, ``..`` and all entries; the same list again unless it is to `restart`."""
-        directory = self._directories.get(handle)
-        if directory is None:
-            raise BadHandle(f"directory handle {handle} is not open")
-        if restart:
-            parent = split_path(directory.path)[0]
-            found = {".": directory.path, "..": parent, **self._found(directory.path)}
-            directory.entries = Entries(self.volume, directory.path, found)
-        return directory.entries
-
-    def list(self, path: str) -> Sequence[tuple[str, Stat]]:
-        """Return a directory's entries, files that are not committed yet included."""
-        return Entries(self.volume, path, self._found(path))
-
-    def _found(self, path: str) -> dict[str, Node | File]:
-        volume = self.volume
-        prefix = volume.names.directory_prefix(path)
-        for file in volume.files.under(prefix):
-            volume.note_commit(file)
-        found: dict[str, Node | File] = {
-            entry: node
-            for entry, node in volume.namespace.entries(path).items()
-            if not self._removal.is_pending(join_path(path, entry))
-        }
-        for file in volume.files.under(prefix):
-            entry = file.name[len(prefix) :]
-            if file.is_uncommitted and "/" not in entry:
-                found[entry] = file
-        return found
-
-    def close_directory(self, handle: int) -> None:
-        """Forget a directory handle."""
-        with self._lock:
-            self._directories.pop(handle, None)
-
-    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        """Make a directory: a marker blob, so that it stays when it is empty."""
-        volume = self.volume
-        volume.check_writable(path)
-        self._removal.settle(path)
-        volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
-        volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
-
-    def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:
-        """Make an empty file, fifo, socket or device node; the kernel does what they are for."""
-        volume = self.volume
-        volume.check_writable(path)
-        self._removal.settle(path)
-        if not stat.S_IFMT(mode):
-            mode |= stat.S_IFREG
-        volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev))
-
-    def symlink(self, target: str, path: str, caller: Caller) -> None:
-        """Make a symbolic link: a blob whose body is the target, which is never followed here."""
-        volume = self.volume
-        volume.check_writable(path)
-        self._removal.settle(path)
-        body = target.encode("utf-8", "surrogateescape")
-        volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
-
-    def readlink(self, path: str) -> str:
-        """Return the target of a symbolic link."""
-        blob = self.volume.namespace.node(path).blob
-        if blob is None:
-            raise NotFound(f"{path}: not a symbolic link")
-        target = memoryview(bytearray(min(blob.size_bytes, MAX_SYMLINK_BYTES)))
-        count = self.volume.reader.read_into(blob.version, blob.size_bytes, 0, target, Stream())
-        return bytes(target[:count]).decode("utf-8", "surrogateescape")
-
-    def unlink(self, path: str) -> None:
-        """Remove a file's name."""
-        self._removal.unlink(path)
-        self._lost.pop(path, None)
-
-    def rmdir(self, path: str) -> None:
-        """Remove an empty directory."""
-        self._removal.rmdir(path)
-
-    def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
-        """Move a name; libfuse's hidden names mean that an open file loses its own."""
-        if is_hidden_name(new_path):
-            self._removal.hide(old_path, new_path)
-        else:
-            self._renames.rename(old_path, new_path, replace_target=replace_target)
-
-    # Attributes…
-
-    def chmod(self, path: str, mode: int) -> None:
-        """Set the permission bits."""
-        self._change(path, lambda old: replace(old, mode=stat.S_IFMT(old.mode) | stat.S_IMODE(mode)))
-
-    def chown(self, path: str, uid: int, gid: int) -> None:
-        """Set owner and group; -1 leaves one as it is."""
-        self._change(
-            path, lambda old: replace(old, uid=old.uid if uid < 0 else uid, gid=old.gid if gid < 0 else gid)
-        )
-
-    def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """Set access and modification times; None leaves one as it is."""
-        self._change(
-            path,
-            lambda old: replace(
-                old,
-                atime_ns=old.atime_ns if atime_ns is None else atime_ns,
-                mtime_ns=old.mtime_ns if mtime_ns is None else mtime_ns,
-            ),
-        )
-
-    def attributes(self, path: str) -> Attributes:
-        """Return the attributes of a path, extended ones included."""
-        return self.stat(path).attributes
-
-    def set_xattrs(self, path: str, xattrs: dict[str, bytes]) -> None:
-        """Replace all ``user.*`` attributes. Raises NoSpace beyond the service's 8 KiB."""
-        self._change(path, lambda old: replace(old, xattrs=xattrs))
-
-    def blob(self, path: str) -> BlobInfo | None:
-        """Ask for the committed blob of a path; None for a directory without one or a file without."""
-        file = self.volume.local_file(path)
-        known = file.base if file is not None else self.volume.namespace.node(path).blob
-        return self.volume.store.head(known.name) if known is not None else None
-
-    def hidden(self, path: str) -> dict[str, str]:
-        """Return the blobs of a directory that cannot be shown, with the reason for each."""
-        self.volume.namespace.entries(path)
-        return self.volume.namespace.hidden(path)
-
-    def _change(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
-        self.volume.change_attributes(path, lambda old: replace(change(old), ctime_ns=time.time_ns()))
-
-    # Files…
+        return self._volume.stat_of_file(self._handle(handle).file)
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> Opened:
         """Make a file and open it. Nothing is sent before its first commit.
@@ -258,7 +61,7 @@ class Filesystem:
         But with `exclusive_create` and O_EXCL the empty blob is made now, so that of several
         nodes only one succeeds. Raises AlreadyExists.
         """
-        volume = self.volume
+        volume = self._volume
         volume.check_writable(path)
         self._removal.settle(path)
         file = volume.files.get(volume.names.blob_name(path))
@@ -276,7 +79,7 @@ class Filesystem:
 
     def open(self, path: str, flags: int) -> Opened:
         """Open a file as the service has it at this moment (close-to-open)."""
-        volume = self.volume
+        volume = self._volume
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if writable:
             volume.check_writable(path)
@@ -305,7 +108,7 @@ class Filesystem:
             raise BadHandle(f"{opened.file.name}: not open for writing")
         opened.file.write(None if opened.append else offset, data)
 
-    def truncate(self, path: str, size_bytes: int) -> None:
+    def truncate_path(self, path: str, size_bytes: int) -> None:
         """Set a file's size by its path; the commit happens before this returns."""
         opened = self.open(path, os.O_WRONLY)
         try:
@@ -315,7 +118,7 @@ class Filesystem:
         finally:
             self.release(opened.handle)
 
-    def truncate_handle(self, handle: int, size_bytes: int) -> None:
+    def truncate(self, handle: int, size_bytes: int) -> None:
         """Set the size of an open file."""
         opened = self._handle(handle)
         if not opened.writable:
@@ -348,7 +151,7 @@ class Filesystem:
     def sync(self) -> None:
         """Commit every file and finish every deletion; the first failure is raised after all were tried."""
         self._removal.settle_below("/")
-        failures = [failure for file in self.volume.files if (failure := self._failure_to_commit(file))]
+        failures = [failure for file in self._volume.files if (failure := self._failure_to_commit(file))]
         if failures:
             raise failures[0]
 
@@ -360,27 +163,27 @@ class Filesystem:
                 return
             file = opened.file
             file.handles -= 1
-            if file.handles or file in self.volume.orphans.values():
+            if file.handles or file in self._volume.orphans.values():
                 return
             if not file.is_uncommitted:
-                self.volume.files.remove(file)
+                self._volume.files.remove(file)
                 return
         if _awaits_rename(file):
-            self.volume.transfers.after(RENAME_SECONDS, lambda: self._commit_unrenamed(file))
+            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_unrenamed(file))
         else:
             # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
             self._commit_released(file)
 
     def uncommitted(self) -> Iterable[Uncommitted]:
         """Name the files whose bytes the service does not have."""
-        for file in self.volume.files:
+        for file in self._volume.files:
             if file.is_uncommitted:
-                yield Uncommitted(self.volume.path_of(file.name), str(file.failure or "still open"))
-        for path, reason in list(self._lost.items()):
+                yield Uncommitted(self._volume.path_of(file.name), str(file.failure or "still open"))
+        for path, reason in list(self._volume.lost.items()):
             yield Uncommitted(path, reason)
 
     def _open_committed(self, path: str, flags: int) -> Opened:
-        volume = self.volume
+        volume = self._volume
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
@@ -400,7 +203,7 @@ class Filesystem:
 
     def _current_blob(self, path: str, known: Node | None, flags: int) -> BlobInfo:
         """Ask the service what the blob is now, and take its first bytes along if they may be wanted."""
-        volume = self.volume
+        volume = self._volume
         blob = known.blob if known is not None else None
         name = volume.names.blob_name(path)
         try:
@@ -420,7 +223,7 @@ class Filesystem:
         return info
 
     def _first_bytes(self, blob: BlobInfo) -> BlobInfo:
-        volume = self.volume
+        volume = self._volume
         cached_etag = blob.etag if volume.ranges.holds(blob.version, 0) else ""
         length = min(blob.size_bytes, self._open_bytes)
         buffer = volume.ranges.buffer_for(length)
@@ -438,7 +241,7 @@ class Filesystem:
         access = flags & os.O_ACCMODE
         handle = Handle(file, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND))
         with self._lock:
-            handle.file = self.volume.files.enter(file)
+            handle.file = self._volume.files.enter(file)
             handle.file.handles += 1
             number = next(self._numbers)
             self._handles[number] = handle
@@ -452,8 +255,8 @@ class Filesystem:
 
     def _commit(self, file: File) -> None:
         if file.commit():
-            self.volume.note_commit(file)
-            self._lost.pop(self.volume.path_of(file.name), None)
+            self._volume.note_commit(file)
+            self._volume.lost.pop(self._volume.path_of(file.name), None)
 
     def _failure_to_commit(self, file: File) -> Failure | None:
         try:
@@ -470,11 +273,11 @@ class Filesystem:
     def _commit_released(self, file: File) -> None:
         failure = self._failure_to_commit(file)
         if failure is not None:
-            self._lost[self.volume.path_of(file.name)] = str(failure)
+            self._volume.lost[self._volume.path_of(file.name)] = str(failure)
             logger.error("%s was closed without being committed: %s", file.name, failure)
         with self._lock:
             if not file.handles:
-                self.volume.files.remove(file)
+                self._volume.files.remove(file)
 
 
 def _awaits_rename(file: File) -> bool:

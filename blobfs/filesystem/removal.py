@@ -11,8 +11,8 @@ import time
 from dataclasses import replace
 
 from blobfs.errors import Changed, DirectoryNotEmpty, Failure, IsADirectory, NotADirectory, NotFound
+from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, Condition
-from blobfs.volume import Volume
 
 logger = logging.getLogger(__name__)
 

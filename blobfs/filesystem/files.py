@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from blobfs.attributes import Attributes, check_size, metadata_of
+from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.writer import BlobWriter, OnlyStaged
 from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, TimedOut, Unavailable, Unsupported
-from blobfs.reader import BlobReader, Stream
+from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.store import (
     IF_ABSENT,
     BlobInfo,
@@ -23,7 +24,6 @@ from blobfs.store import (
     ContentHeaders,
     Properties,
 )
-from blobfs.writer import BlobWriter, OnlyStaged
 
 Result = TypeVar("Result")
 

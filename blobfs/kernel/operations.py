@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from blobfs.errors import AlreadyExists, InvalidArgument, NoAttribute, NotPermitted, Unsupported
-from blobfs.filesystem import Filesystem, Opened
-from blobfs.volume import Caller, Stat
+from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.handles import Opened
+from blobfs.filesystem.volume import Caller, Stat
 
 STATFS_BLOCK_BYTES = 4096
 STATFS_BYTES = 1 << 50  # the service has no size to report; 1 PiB lets every program run
@@ -55,7 +56,7 @@ class Operations:
     def getattr(self, path: str | None, handle: int | None = None) -> StatDict:
         """stat(2), or fstat(2) of an open file that has no path any more."""
         if path is None and handle is not None:
-            return stat_dict(self._filesystem.stat_handle(handle))
+            return stat_dict(self._filesystem.handles.stat(handle))
         return stat_dict(self._filesystem.stat(path or "/"))
 
     def statfs(self, _path: str) -> dict[str, int]:
@@ -75,19 +76,19 @@ class Operations:
 
     def opendir(self, path: str) -> int:
         """opendir(3)."""
-        return self._filesystem.open_directory(path)
+        return self._filesystem.directories.open(path)
 
     def readdir(self, _path: str, handle: int) -> Sequence[tuple[str, Stat]]:
         """Return all entries, finished: an error after the first one would look like the end."""
-        return self._filesystem.read_directory(handle, restart=True)
+        return self._filesystem.directories.read(handle, restart=True)
 
     def readdir_again(self, handle: int) -> Sequence[tuple[str, Stat]]:
         """Return the entries of the last `readdir` of this handle, in the same order."""
-        return self._filesystem.read_directory(handle, restart=False)
+        return self._filesystem.directories.read(handle, restart=False)
 
     def releasedir(self, _path: str, handle: int) -> None:
         """closedir(3)."""
-        self._filesystem.close_directory(handle)
+        self._filesystem.directories.close(handle)
 
     def fsyncdir(self, _path: str, _datasync: int, _handle: int) -> None:
         """Names are on the service as soon as the operation that made them returns."""
@@ -140,34 +141,34 @@ class Operations:
 
     def truncate(self, path: str, size_bytes: int) -> None:
         """truncate(2)."""
-        self._filesystem.truncate(path, size_bytes)
+        self._filesystem.handles.truncate_path(path, size_bytes)
 
     def ftruncate(self, handle: int, size_bytes: int) -> None:
         """ftruncate(2)."""
-        self._filesystem.truncate_handle(handle, size_bytes)
+        self._filesystem.handles.truncate(handle, size_bytes)
 
     def fallocate(self, _path: str | None, mode: int, offset: int, length: int, handle: int) -> None:
         """fallocate(2): plain, keeping the size, punching holes and zeroing."""
         if mode not in (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE):
             raise Unsupported(f"fallocate mode {mode:#x} is not possible")
         zero = bool(mode & (PUNCH_HOLE | ZERO_RANGE))
-        self._filesystem.allocate(handle, offset, length, keep_size=bool(mode & KEEP_SIZE), zero=zero)
+        self._filesystem.handles.allocate(handle, offset, length, keep_size=bool(mode & KEEP_SIZE), zero=zero)
 
     def create(self, path: str, mode: int, flags: int) -> Opened:
         """open(2) with O_CREAT, of a name that the kernel found absent."""
-        return self._filesystem.create(path, mode, flags, self._caller())
+        return self._filesystem.handles.create(path, mode, flags, self._caller())
 
     def open(self, path: str, flags: int) -> Opened:
         """open(2)."""
-        return self._filesystem.open(path, flags)
+        return self._filesystem.handles.open(path, flags)
 
     def read_into(self, handle: int, offset: int, target: memoryview) -> int:
         """pread(2) into the kernel's own buffer."""
-        return self._filesystem.read_into(handle, offset, target)
+        return self._filesystem.handles.read_into(handle, offset, target)
 
     def write_from(self, handle: int, offset: int, data: memoryview) -> int:
         """pwrite(2) from the kernel's own buffer."""
-        self._filesystem.write(handle, offset, data)
+        self._filesystem.handles.write(handle, offset, data)
         return len(data)
 
     def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:
@@ -181,15 +182,15 @@ class Operations:
 
     def flush(self, _path: str, handle: int) -> None:
         """close(2) of one descriptor: the last moment at which an error reaches the program."""
-        self._filesystem.flush(handle)
+        self._filesystem.handles.flush(handle)
 
     def fsync(self, _path: str, _datasync: int, handle: int) -> None:
         """fsync(2)."""
-        self._filesystem.fsync(handle)
+        self._filesystem.handles.fsync(handle)
 
     def release(self, _path: str, handle: int) -> None:
         """The last descriptor is gone."""
-        self._filesystem.release(handle)
+        self._filesystem.handles.release(handle)
 
     # Extended attributes…
 
@@ -209,7 +210,7 @@ class Operations:
     def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
         """setxattr(2)."""
         if name == OWN + "sync" and path == "/":
-            self._filesystem.sync()
+            self._filesystem.handles.sync()
             return
         if name.startswith(OWN):
             raise NotPermitted(f"{path}: {name} is read-only")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import cachetools
 
+from blobfs.content.memory import Buffer, BufferPool
 from blobfs.errors import Changed
-from blobfs.memory import Buffer, BufferPool
 from blobfs.store import BlobStore, BlobVersion
 
 Key = tuple[BlobVersion, int]

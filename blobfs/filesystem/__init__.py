@@ -1,0 +1,1 @@
+"""Names and handles in, values and failures out: POSIX on top of blobs, free of kernel and cloud."""

@@ -1,0 +1,99 @@
+"""Open directories: a listing finished before its first entry is given, files not yet committed included."""
+
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from blobfs.errors import BadHandle
+from blobfs.filesystem.files import File
+from blobfs.filesystem.removal import Removal
+from blobfs.filesystem.volume import Stat, Volume
+from blobfs.format.names import join_path, split_path
+from blobfs.tree.cache import Node
+from blobfs.tree.namespace import DIRECTORY
+
+
+class Entries(Sequence[tuple[str, Stat]]):
+    """A finished listing. Each Stat is made when it is asked for: a large directory has many."""
+
+    def __init__(self, volume: Volume, path: str, found: Mapping[str, Node | File | str]) -> None:
+        self._volume = volume
+        self._path = path
+        self._found = list(found.items())
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        entry, found = self._found[index]
+        if isinstance(found, File):
+            return entry, self._volume.stat_of_file(found)
+        if isinstance(found, str):
+            return entry, self._volume.stat_of_node(found, DIRECTORY)
+        return entry, self._volume.stat_of_node(join_path(self._path, entry), found)
+
+
+@dataclass(slots=True)
+class DirectoryHandle:
+    """An open directory and the entries it showed when it was last read from the start."""
+
+    path: str
+    entries: Sequence[tuple[str, Stat]] = ()
+
+
+class Directories:
+    """Handles of directories, and what is in one."""
+
+    def __init__(self, volume: Volume, removal: Removal) -> None:
+        self._volume = volume
+        self._removal = removal
+        self._lock = threading.Lock()  # guards the table
+        self._numbers = itertools.count(1)
+        self._handles: dict[int, DirectoryHandle] = {}
+
+    def open(self, path: str) -> int:
+        """Return a handle to read a directory with."""
+        with self._lock:
+            number = next(self._numbers)
+            self._handles[number] = DirectoryHandle(path)
+            return number
+
+    def read(self, handle: int, *, restart: bool) -> Sequence[tuple[str, Stat]]:
+        """Return ``.``, ``..`` and all entries; the same list again unless it is to `restart`."""
+        directory = self._handles.get(handle)
+        if directory is None:
+            raise BadHandle(f"directory handle {handle} is not open")
+        if restart:
+            parent = split_path(directory.path)[0]
+            found = {".": directory.path, "..": parent, **self._found(directory.path)}
+            directory.entries = Entries(self._volume, directory.path, found)
+        return directory.entries
+
+    def entries(self, path: str) -> Sequence[tuple[str, Stat]]:
+        """Return a directory's entries, files that are not committed yet included."""
+        return Entries(self._volume, path, self._found(path))
+
+    def _found(self, path: str) -> dict[str, Node | File]:
+        volume = self._volume
+        prefix = volume.names.directory_prefix(path)
+        for file in volume.files.under(prefix):
+            volume.note_commit(file)
+        found: dict[str, Node | File] = {
+            entry: node
+            for entry, node in volume.namespace.entries(path).items()
+            if not self._removal.is_pending(join_path(path, entry))
+        }
+        for file in volume.files.under(prefix):
+            entry = file.name[len(prefix) :]
+            if file.is_uncommitted and "/" not in entry:
+                found[entry] = file
+        return found
+
+    def close(self, handle: int) -> None:
+        """Forget a directory handle."""
+        with self._lock:
+            self._handles.pop(handle, None)

@@ -1,0 +1,139 @@
+"""Names and their attributes: what POSIX does by path.
+
+Every method may be called from many threads at once and blocks for the requests it needs.
+"""
+
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from blobfs.content.reader import Stream
+from blobfs.errors import (
+    NotFound,
+)
+from blobfs.filesystem.directories import Directories
+from blobfs.filesystem.handles import Handles
+from blobfs.filesystem.removal import Removal
+from blobfs.filesystem.renames import Renames
+from blobfs.filesystem.volume import Caller, Stat, Volume
+from blobfs.format.attributes import Attributes
+from blobfs.format.names import is_hidden_name
+from blobfs.store import BlobInfo
+
+MAX_SYMLINK_BYTES = 4096  # PATH_MAX
+
+
+class Filesystem:
+    """Operations by path; `handles` has those on open files, `directories` those on open directories."""
+
+    def __init__(self, volume: Volume, *, open_bytes: int, exclusive_create: bool = False) -> None:
+        self.volume = volume
+        self._removal = Removal(volume)
+        self._renames = Renames(volume, self._removal)
+        self.directories = Directories(volume, self._removal)
+        self.handles = Handles(
+            volume, self._removal, open_bytes=open_bytes, exclusive_create=exclusive_create
+        )
+
+    # Names…
+
+    def stat(self, path: str) -> Stat:
+        """Return the attributes of a path."""
+        self._removal.wait(path)
+        return self.volume.stat(path)
+
+    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
+        """Make a directory: a marker blob, so that it stays when it is empty."""
+        volume = self.volume
+        volume.check_writable(path)
+        self._removal.settle(path)
+        volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
+        volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
+
+    def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:
+        """Make an empty file, fifo, socket or device node; the kernel does what they are for."""
+        volume = self.volume
+        volume.check_writable(path)
+        self._removal.settle(path)
+        if not stat.S_IFMT(mode):
+            mode |= stat.S_IFREG
+        volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev))
+
+    def symlink(self, target: str, path: str, caller: Caller) -> None:
+        """Make a symbolic link: a blob whose body is the target, which is never followed here."""
+        volume = self.volume
+        volume.check_writable(path)
+        self._removal.settle(path)
+        body = target.encode("utf-8", "surrogateescape")
+        volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
+
+    def readlink(self, path: str) -> str:
+        """Return the target of a symbolic link."""
+        blob = self.volume.namespace.node(path).blob
+        if blob is None:
+            raise NotFound(f"{path}: not a symbolic link")
+        target = memoryview(bytearray(min(blob.size_bytes, MAX_SYMLINK_BYTES)))
+        count = self.volume.reader.read_into(blob.version, blob.size_bytes, 0, target, Stream())
+        return bytes(target[:count]).decode("utf-8", "surrogateescape")
+
+    def unlink(self, path: str) -> None:
+        """Remove a file's name."""
+        self._removal.unlink(path)
+        self.volume.lost.pop(path, None)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        self._removal.rmdir(path)
+
+    def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
+        """Move a name; libfuse's hidden names mean that an open file loses its own."""
+        if is_hidden_name(new_path):
+            self._removal.hide(old_path, new_path)
+        else:
+            self._renames.rename(old_path, new_path, replace_target=replace_target)
+
+    # Attributes…
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permission bits."""
+        self._change(path, lambda old: replace(old, mode=stat.S_IFMT(old.mode) | stat.S_IMODE(mode)))
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Set owner and group; -1 leaves one as it is."""
+        self._change(
+            path, lambda old: replace(old, uid=old.uid if uid < 0 else uid, gid=old.gid if gid < 0 else gid)
+        )
+
+    def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """Set access and modification times; None leaves one as it is."""
+        self._change(
+            path,
+            lambda old: replace(
+                old,
+                atime_ns=old.atime_ns if atime_ns is None else atime_ns,
+                mtime_ns=old.mtime_ns if mtime_ns is None else mtime_ns,
+            ),
+        )
+
+    def attributes(self, path: str) -> Attributes:
+        """Return the attributes of a path, extended ones included."""
+        return self.stat(path).attributes
+
+    def set_xattrs(self, path: str, xattrs: dict[str, bytes]) -> None:
+        """Replace all ``user.*`` attributes. Raises NoSpace beyond the service's 8 KiB."""
+        self._change(path, lambda old: replace(old, xattrs=xattrs))
+
+    def blob(self, path: str) -> BlobInfo | None:
+        """Ask for the committed blob of a path; None for a directory without one or a file without."""
+        file = self.volume.local_file(path)
+        known = file.base if file is not None else self.volume.namespace.node(path).blob
+        return self.volume.store.head(known.name) if known is not None else None
+
+    def hidden(self, path: str) -> dict[str, str]:
+        """Return the blobs of a directory that cannot be shown, with the reason for each."""
+        self.volume.namespace.entries(path)
+        return self.volume.namespace.hidden(path)
+
+    def _change(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
+        self.volume.change_attributes(path, lambda old: replace(change(old), ctime_ns=time.time_ns()))

@@ -1,0 +1,1 @@
+"""How files are put down as blobs: names and metadata keys, ours and other tools'. Pure."""

@@ -1,0 +1,1 @@
+"""What stands under the names of a container, and how long that is believed."""
