@@ -16,7 +16,7 @@ from blobfs.blocks import KiB
 from blobfs.errors import NoSpace
 
 SMALLEST_BYTES = 64 * KiB
-RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again
+RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again, should nobody tell it to
 
 
 class Buffer:
@@ -46,6 +46,7 @@ class BufferPool:
         self._in_use_bytes = 0
         self._allocated_bytes = 0
         self._reclaimers: list[Callable[[int], None]] = []
+        self._recheck_count = 0
 
     @property
     def in_use_bytes(self) -> int:
@@ -65,11 +66,17 @@ class BufferPool:
         if rounded > self.budget_bytes:
             raise NoSpace(f"a buffer of {rounded} bytes is larger than --memory ({self.budget_bytes} bytes)")
         while (buffer := self._try_take(rounded)) is None:
+            count = self._recheck_count
             for reclaim in self._reclaimers:
                 reclaim(rounded)
-            with self._changed:
-                self._changed.wait_for(lambda: self._fits(rounded), RECHECK_SECONDS)
+            self._wait(rounded, count)
         return buffer
+
+    def recheck(self) -> None:
+        """Have those who wait ask the reclaimers again: something has become reclaimable."""
+        with self._changed:
+            self._recheck_count += 1
+            self._changed.notify_all()
 
     def take_if_free(self, size_bytes: int) -> Buffer | None:
         """Return a buffer, or None at once if there is no room: for work that is only helpful."""
@@ -86,6 +93,12 @@ class BufferPool:
             self._drop_free_beyond(self.budget_bytes - rounded)
             self._allocated_bytes += rounded
         return Buffer(mmap.mmap(-1, rounded), rounded, self)
+
+    def _wait(self, rounded: int, count: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._fits(rounded) or self._recheck_count != count, RECHECK_SECONDS
+            )
 
     def _fits(self, rounded: int) -> bool:
         return self._in_use_bytes + rounded <= self.budget_bytes

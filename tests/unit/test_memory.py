@@ -106,3 +106,26 @@ def test_disk_buffer_holds_bytes_outside_every_pool() -> None:
 def test_disk_buffer_that_does_not_fit_is_refused_at_once() -> None:
     with pytest.raises(NoSpace, match="no room for"):
         disk_buffer(1 << 60)
+
+
+def test_waiting_caller_asks_again_as_soon_as_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blobfs.content.memory.RECHECK_SECONDS", 60.0)
+    pool = BufferPool(2 * SMALLEST_BYTES)
+    held = [pool.take(2 * SMALLEST_BYTES)]
+    asked = threading.Event()
+    may_let_go = threading.Event()
+
+    def reclaim(_size_bytes: int) -> None:
+        if may_let_go.is_set():
+            held.clear()
+        asked.set()
+
+    pool.add_reclaimer(reclaim)
+    taken: list[Buffer] = []
+    waiting = threading.Thread(target=lambda: taken.append(pool.take(SMALLEST_BYTES)))
+    waiting.start()
+    assert asked.wait(10)
+    may_let_go.set()
+    pool.recheck()
+    waiting.join(10)
+    assert len(taken) == 1
