@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from blobfs.errors import Failure, NotFound, Unavailable, errno_of
+from blobfs.errors import Failure, NoAttribute, NotFound, Unavailable, Unsupported, errno_of
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations, stat_dict
@@ -32,6 +32,8 @@ CAP_HANDLE_KILLPRIV = 1 << 20
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
+
+EVERYDAY = (NotFound, NoAttribute, Unsupported)  # answers that programs ask for; they say nothing of trouble
 
 Library = tuple[str, ModuleType]
 
@@ -105,7 +107,7 @@ class _Calls:
         try:
             return function(*arguments) or 0
         except Failure as failure:
-            level = logging.DEBUG if isinstance(failure, NotFound) else logging.INFO
+            level = logging.DEBUG if isinstance(failure, EVERYDAY) else logging.INFO
             logger.log(level, "%s: %s", function.__name__, failure)
             return -failure.errno
         except BaseException as error:
