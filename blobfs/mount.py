@@ -19,15 +19,17 @@ from blobfs.content.writer import BlobWriter
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
 from blobfs.settings import MountSettings
-from blobfs.store import BlobInfo, ContentHeaders
+from blobfs.store import BlobInfo, BlobStore, ContentHeaders
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
+from blobfs.tree.creators import Creators
 from blobfs.tree.namespace import Namespace
 
 logger = logging.getLogger(__name__)
@@ -106,8 +108,9 @@ def _open(settings: MountSettings) -> AzureStore:
 
 
 def _filesystem(
-    settings: MountSettings, store: AzureStore, transfers: Transfers, *, read_only: bool
+    settings: MountSettings, service: BlobStore, transfers: Transfers, *, read_only: bool
 ) -> Filesystem:
+    store = OwnWrites(service)
     names_bytes = settings.memory_bytes // NAMES_SHARE
     libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
     pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
@@ -154,6 +157,7 @@ def _filesystem(
     volume = Volume(
         store=store,
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
+        creators=Creators(within_seconds=settings.attr_timeout_seconds),
         ranges=ranges,
         reader=reader,
         transfers=transfers,

@@ -72,6 +72,8 @@ class Transfers:
             self._changed.notify()
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
+        if self._timer.is_alive():
+            self._timer.join()
 
     def _run_due(self) -> None:
         """Hand each task that is due to the pool for names."""

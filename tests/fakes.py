@@ -36,6 +36,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Caller, Volume
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.names import NameMap
@@ -52,6 +53,7 @@ from blobfs.store import (
 )
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
+from blobfs.tree.creators import Creators
 from blobfs.tree.namespace import Namespace
 
 CALLER = Caller(uid=1000, gid=100)
@@ -394,7 +396,7 @@ class ManualTransfers(Transfers):
 class Machine:
     """The parts that one mount's reading and writing is made of."""
 
-    store: BlobStore
+    store: OwnWrites
     transfers: ManualTransfers
     pool: BufferPool
     cache: RangeCache
@@ -456,7 +458,7 @@ def machine(
     )
     transfers.start()
     try:
-        yield Machine(store, transfers, pool, cache, reader, block_bytes, largest_block_bytes)
+        yield Machine(OwnWrites(store), transfers, pool, cache, reader, block_bytes, largest_block_bytes)
     finally:
         transfers.close()
 
@@ -469,6 +471,7 @@ def filesystem_of(
     volume = Volume(
         store=parts.store,
         namespace=Namespace(parts.store, cache, NameMap(prefix, 1024)),
+        creators=Creators(within_seconds=1.0, now=clock),
         ranges=parts.cache,
         reader=parts.reader,
         transfers=parts.transfers,

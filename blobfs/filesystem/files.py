@@ -6,7 +6,7 @@ A file that nobody changed is only its blob's version; the first change gives it
 import enum
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -131,16 +131,22 @@ class File:
             for start in range(offset, offset + length, ZEROS_BYTES):
                 self.write(start, memoryview(bytes(min(ZEROS_BYTES, offset + length - start))))
 
-    def set_attributes(self, change: Callable[[Attributes], Attributes]) -> None:
-        """Change attributes. They travel with the next commit if one is due; else this is a request."""
+    def set_attributes(self, change: Callable[[Attributes], Attributes]) -> tuple[BlobInfo, BlobInfo] | None:
+        """Change attributes. They travel with the next commit if one is due; else this is a request.
+
+        Returns what the request made the blob of and into; the bytes are the same. Raises
+        Changed if the blob is not the one that this file is of.
+        """
         with self.lock:
             self._raise_failure()
             attributes = change(self.attributes)
             if self.base is None or self.is_uncommitted or self.state is FileState.UNLINKED:
                 check_size(metadata_of(attributes, self._foreign_metadata()))
                 self.attributes, self._attributes_changed = attributes, True
-            else:
-                self._store_attributes(attributes)
+                return None
+            old = self.base
+            self._store_attributes(attributes)
+            return old, self.base
 
     def commit(self) -> bool:
         """Send everything and return when the service has acknowledged it; False if nothing was due.
@@ -156,6 +162,7 @@ class File:
                 self._commit_content(self._writer)
             elif self._attributes_changed:
                 self._store_attributes(self.attributes)
+                self._news = self.base
             else:
                 return False
             return True
@@ -275,7 +282,7 @@ class File:
         metadata = metadata_of(attributes, self._foreign_metadata())
         check_size(metadata)
         etag = self._store.set_metadata(self.base.version, metadata)
-        self.base = self._news = replace(self.base, etag=etag, metadata=metadata)
+        self.base = replace(self.base, etag=etag, metadata=metadata)
         if self._writer is not None:
             self._writer.rebase(self.base)
         self.attributes, self._attributes_changed = attributes, False
@@ -301,55 +308,3 @@ class Handle:
 
 def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {key.lower(): value for key, value in metadata.items()}
-
-
-class FileTable:
-    """The files that are open, by blob name."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the map; never held across a request
-        self._files: dict[str, File] = {}
-
-    def __iter__(self) -> Iterator[File]:
-        with self._lock:
-            return iter(list(self._files.values()))
-
-    def get(self, name: str) -> File | None:
-        """Return the file that handles of this mount have open under a name."""
-        return self._files.get(name)
-
-    def add(self, file: File) -> None:
-        """Make a file the one under its name; an earlier one stays with its own handles only."""
-        with self._lock:
-            self._files[file.name] = file
-
-    def enter(self, file: File) -> File:
-        """Return the file that a new handle is for: the one under the name if it is the same, else this."""
-        with self._lock:
-            known = self._files.get(file.name)
-            if known is not None and known.base == file.base and known.state is file.state:
-                return known
-            if file.state is not FileState.UNLINKED:
-                self._files[file.name] = file
-            return file
-
-    def remove(self, file: File) -> None:
-        """Forget a file, unless another one has taken its name."""
-        with self._lock:
-            if self._files.get(file.name) is file:
-                del self._files[file.name]
-
-    def discard(self, name: str) -> None:
-        """Forget whatever file is under a name."""
-        with self._lock:
-            self._files.pop(name, None)
-
-    def under(self, prefix: str) -> list[File]:
-        """Return the open files whose names start with `prefix`."""
-        with self._lock:
-            return [file for name, file in self._files.items() if name.startswith(prefix)]
-
-    def release_memory(self, _size_bytes: int) -> None:
-        """Ask every file to let go of memory it can do without."""
-        for file in self:
-            file.release_memory()

@@ -47,7 +47,7 @@ class Handles:
         self._removal = removal
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
-        self._lock = threading.Lock()  # guards the table, and counts of handles in files
+        self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
 
@@ -71,10 +71,11 @@ class Handles:
             return self.open(path, flags)
         attributes = volume.attributes_for_new(path, stat.S_IFREG | stat.S_IMODE(mode), caller)
         if self._exclusive_create and flags & os.O_EXCL:
-            volume.put_new(path, b"", attributes)
+            volume.put_new(path, b"", attributes, caller)
             return self.open(path, flags)
-        file = volume.new_file(path, attributes)
-        volume.entry_changed(path)
+        file = volume.make_file(path, attributes)
+        volume.files.add(file)
+        volume.appeared(path, caller.group)
         return Opened(self._new_handle(file, flags))
 
     def open(self, path: str, flags: int) -> Opened:
@@ -161,13 +162,10 @@ class Handles:
             opened = self._handles.pop(handle, None)
             if opened is None:
                 return
-            file = opened.file
-            file.handles -= 1
-            if file.handles or file in self._volume.orphans.values():
-                return
-            if not file.is_uncommitted:
-                self._volume.files.remove(file)
-                return
+        file = opened.file
+        self._volume.files.leave(file)
+        if file.handles or not file.is_uncommitted:
+            return
         if _awaits_rename(file):
             self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_unrenamed(file))
         else:
@@ -183,21 +181,25 @@ class Handles:
             yield Uncommitted(path, reason)
 
     def _open_committed(self, path: str, flags: int) -> Opened:
+        """Open the version that the service has, unless this mount writes the name meanwhile: then again."""
         volume = self._volume
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
+        name = volume.names.blob_name(path)
+        last_write = volume.store.last_write(name)
         info = self._current_blob(path, known, flags)
-        file = volume.files.get(info.name)
-        is_other_version = file is not None and file.base is not None and file.base.etag != info.etag
-        if file is None or is_other_version:
-            attributes = volume.attributes_of_node(info.name, Node(info))
-            file = volume.new_file(path, attributes, info)
-        keep_pages = volume.pages_are_valid(info.name, info.etag)
+        other = volume.files.get(name)
+        handle = self._new_handle(volume.file_of(path, Node(info)), flags)
+        # In this order: whoever writes from here on finds the file in the table.
+        if volume.store.last_write(name) != last_write:
+            self.release(handle)
+            return self.open(path, flags)
+        volume.namespace.record(path, Node(info))
         return Opened(
-            self._new_handle(file, flags),
-            keep_pages=keep_pages,
-            bypass_pages=is_other_version,
+            handle,
+            keep_pages=volume.pages_are_valid(name, info.etag),
+            bypass_pages=other is not None and other is not self._handles[handle].file,
             is_newer=known is None or known.blob is None or known.blob.etag != info.etag,
         )
 
@@ -219,7 +221,6 @@ class Handles:
         except NotFound:
             volume.namespace.forget(path)
             raise
-        volume.namespace.record(path, Node(info), changed_here=False)
         return info
 
     def _first_bytes(self, blob: BlobInfo) -> BlobInfo:
@@ -242,7 +243,6 @@ class Handles:
         handle = Handle(file, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND))
         with self._lock:
             handle.file = self._volume.files.enter(file)
-            handle.file.handles += 1
             number = next(self._numbers)
             self._handles[number] = handle
             return number
@@ -254,9 +254,15 @@ class Handles:
             raise BadHandle(f"handle {handle} is not open") from None
 
     def _commit(self, file: File) -> None:
-        if file.commit():
-            self._volume.note_commit(file)
-            self._volume.lost.pop(self._volume.path_of(file.name), None)
+        volume, path = self._volume, self._volume.path_of(file.name)
+        try:
+            committed = file.commit()
+        except (Changed, AlreadyExists):
+            volume.namespace.forget(path)  # somebody else has made it something we have not seen
+            raise
+        if committed:
+            volume.note_commit(file)
+            volume.lost.pop(path, None)
 
     def _failure_to_commit(self, file: File) -> Failure | None:
         try:
@@ -275,9 +281,7 @@ class Handles:
         if failure is not None:
             self._volume.lost[self._volume.path_of(file.name)] = str(failure)
             logger.error("%s was closed without being committed: %s", file.name, failure)
-        with self._lock:
-            if not file.handles:
-                self._volume.files.remove(file)
+        self._volume.files.forget_unused(file)
 
 
 def _awaits_rename(file: File) -> bool:

@@ -10,7 +10,15 @@ import threading
 import time
 from dataclasses import replace
 
-from blobfs.errors import Changed, DirectoryNotEmpty, Failure, IsADirectory, NotADirectory, NotFound
+from blobfs.errors import (
+    Changed,
+    DirectoryNotEmpty,
+    Failure,
+    InvalidName,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
 from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, Condition
 
@@ -76,16 +84,18 @@ class Removal:
         """Take an open file off its name; its bytes stay for the handles that have it open.
 
         Blocks to fetch what only the blob has. The blob itself goes soon after, unless a
-        rename takes it over.
+        rename takes it over. Raises InvalidName if no file is open under the path: libfuse
+        hides open files only, so a program has chosen that name.
         """
         volume = self._volume
         volume.check_writable(path)
-        self.settle(path)
         name = volume.names.blob_name(path)
+        if not volume.files.was_open(name):
+            raise InvalidName(f"{hidden_path}: names like this are for files deleted while open")
+        self.settle(path)
         file = volume.files.get(name)
         if file is None:
-            node = volume.namespace.node(path)
-            file = volume.new_file(path, volume.attributes_of_node(name, node), node.blob)
+            file = volume.file_of(path, volume.namespace.node(path))
         file.unlink()
         volume.note_commit(file)
         known = volume.namespace.find(path) if file.base is not None else None

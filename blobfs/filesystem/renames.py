@@ -60,23 +60,30 @@ class Renames:
         if node.is_directory:
             self._rename_directory(old_path, new_path, node, target)
         else:
-            self._rename_file(old_path, new_path, source, target, pending_etag)
+            self._rename_file(old_path, new_path, source, node, target, pending_etag)
         volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
         volume.keep_directory(old_path)
         volume.entry_changed(old_path)
-        volume.entry_changed(new_path)
 
     def _target(self, path: str) -> Node | None:
         file = self._volume.local_file(path)
         if file is not None:
             return Node(file.base)
-        return self._volume.namespace.find(path)
+        # The kernel has looked the name up for this very call.
+        return self._volume.namespace.find(path, believe_absence=True)
 
     # Files…
 
     def _rename_file(
-        self, old_path: str, new_path: str, source: File | None, target: Node | None, pending_etag: str
+        self,
+        old_path: str,
+        new_path: str,
+        source: File | None,
+        node: Node,
+        target: Node | None,
+        pending_etag: str,
     ) -> None:
+        volume = self._volume
         if target is not None and target.is_directory:
             raise IsADirectory(f"{new_path}: is a directory")
         known = target.blob if target is not None else None
@@ -84,10 +91,9 @@ class Renames:
         if source is not None and source.can_move_unsent():
             self._move_unsent(source, new_path, replaced_etag)
         else:
-            if source is not None:
-                source.commit()
-            self._move_committed(old_path, new_path, source, replaced_etag)
-        self._volume.namespace.record(old_path, None)
+            with volume.held(source or volume.file_of(old_path, node)) as file, file.lock:
+                self._move_committed(file, old_path, new_path, replaced_etag)
+        volume.namespace.record(old_path, None)
 
     def _move_unsent(self, file: File, new_path: str, replaced_etag: str) -> None:
         """Give the file its new name; if nobody has it open any more, the rename is its commit."""
@@ -106,11 +112,12 @@ class Renames:
         if file.is_uncommitted:
             volume.files.add(file)
 
-    def _move_committed(self, old_path: str, new_path: str, source: File | None, replaced_etag: str) -> None:
+    def _move_committed(self, file: File, old_path: str, new_path: str, replaced_etag: str) -> None:
+        """Move the blob of a file, which the caller holds so that nobody commits it meanwhile."""
         volume = self._volume
-        base = source.base if source is not None else None
-        info = base or self._blob(old_path)
-        move = Move(info, volume.names.blob_name(new_path), _onto(replaced_etag))
+        file.commit()
+        assert file.base is not None
+        move = Move(file.base, volume.names.blob_name(new_path), _onto(replaced_etag))
         try:
             moved = self._copy(move)
         except (Changed, AlreadyExists, NotFound):
@@ -124,11 +131,6 @@ class Renames:
             volume.namespace.forget(new_path)
             raise
         volume.namespace.record(new_path, Node(moved))
-
-    def _blob(self, path: str) -> BlobInfo:
-        node = self._volume.namespace.node(path)
-        assert node.blob is not None
-        return node.blob
 
     def _fresh(self, move: Move) -> Move:
         try:
@@ -150,8 +152,9 @@ class Renames:
         file = volume.files.get(old.name)
         if file is not None:
             volume.files.remove(file)
-            file.rebase(new, attributes_of(new, volume.defaults))
-            volume.files.add(file)
+            if file.version == old.version:
+                file.rebase(new, attributes_of(new, volume.defaults))
+                volume.files.add(file)
 
     def _drop_replaced(self, name: str) -> None:
         file = self._volume.files.get(name)

@@ -4,7 +4,8 @@ import logging
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cachetools
@@ -12,12 +13,15 @@ import cachetools
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
-from blobfs.filesystem.files import File, FileTable
+from blobfs.filesystem.file_table import FileTable
+from blobfs.filesystem.files import File
+from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
 from blobfs.format.names import is_hidden_name, split_path
-from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, ContentHeaders, Properties
+from blobfs.store import IF_ABSENT, BlobInfo, ContentHeaders, Properties
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node
+from blobfs.tree.creators import Creators
 from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
 from blobfs.tree.namespace import DIRECTORY, Namespace
 
@@ -33,6 +37,7 @@ class Caller:
 
     uid: int
     gid: int
+    group: int = 0  # of processes; 0 if it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,9 @@ class Volume:
     def __init__(
         self,
         *,
-        store: BlobStore,
+        store: OwnWrites,
         namespace: Namespace,
+        creators: Creators,
         ranges: RangeCache,
         reader: BlobReader,
         transfers: Transfers,
@@ -62,6 +68,7 @@ class Volume:
     ) -> None:
         self.store = store
         self.namespace = namespace
+        self.creators = creators
         self.names = namespace.names
         self.ranges = ranges
         self.reader = reader
@@ -81,12 +88,17 @@ class Volume:
 
     # Looking…
 
-    def stat(self, path: str) -> Stat:
-        """Return what stands under a path. Raises NotFound."""
+    def stat(self, path: str, group: int = 0) -> Stat:
+        """Return what stands under a path, for a process of a group. Raises NotFound."""
         file = self.local_file(path)
         if file is not None:
             return self.stat_of_file(file)
-        return self.stat_of_node(path, self.namespace.node(path))
+        try:
+            node = self.namespace.node(path, believe_absence=self.creators.is_filling(group))
+        except NotFound:
+            self.creators.missed(group, path)
+            raise
+        return self.stat_of_node(path, node)
 
     def stat_of_file(self, file: File) -> Stat:
         """Return the live state of an open file."""
@@ -150,12 +162,14 @@ class Volume:
         if self.read_only:
             raise ReadOnly(f"{path}: the mount is read-only")
 
-    def new_file(self, path: str, attributes: Attributes, base: BlobInfo | None = None) -> File:
-        """Make the file object of a path and enter it in the table of open files."""
+    def file_of(self, path: str, node: Node) -> File:
+        """Make a file object of what was found under a path."""
+        return self.make_file(path, self.attributes_of_node(self.names.blob_name(path), node), node.blob)
+
+    def make_file(self, path: str, attributes: Attributes, base: BlobInfo | None = None) -> File:
+        """Make a file object of a path, which is not yet in the table of open files."""
         name = self.names.blob_name(path)
-        file = self._make_file(name, self.inodes.of(name), base, attributes)
-        self.files.add(file)
-        return file
+        return self._make_file(name, self.inodes.of(name), base, attributes)
 
     def attributes_for_new(self, path: str, mode: int, caller: Caller, rdev: int = 0) -> Attributes:
         """Return the attributes of something made now; a set-gid directory hands its group down."""
@@ -167,13 +181,18 @@ class Volume:
             mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
         return Attributes(mode, caller.uid, gid, now, now, now, rdev)
 
-    def put_new(self, path: str, body: bytes, attributes: Attributes) -> None:
+    def put_new(self, path: str, body: bytes, attributes: Attributes, caller: Caller) -> None:
         """Make a blob that is complete at once: a marker, a symlink, a node. Raises AlreadyExists."""
         metadata = metadata_of(attributes, {})
         check_size(metadata)
         name = self.names.blob_name(path)
         info = self.store.put_blob(name, body, Properties(metadata, ContentHeaders()), IF_ABSENT)
         self.namespace.record(path, Node(info, is_directory=attributes.is_directory))
+        self.appeared(path, caller.group)
+
+    def appeared(self, path: str, group: int) -> None:
+        """Note that a process of a group has made a name."""
+        self.creators.made(group, path)
         self.entry_changed(path)
 
     def entry_changed(self, path: str) -> None:
@@ -201,41 +220,53 @@ class Volume:
         self.check_writable(path)
         file = self.local_file(path)
         if file is not None:
-            file.set_attributes(change)
+            self._change_file(file, change)
         elif path == "/":
             self._root = change(self._root)
         else:
-            self._change_stored(path, change)
-
-    def _change_stored(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
-        node = self.namespace.node(path)
-        name = self.names.blob_name(path)
-        if node.blob is None:
-            attributes = change(self.attributes_of_node(name, node))
-            info = self.store.put_blob(name, b"", Properties(metadata_of(attributes, {})), IF_ABSENT)
-        else:
             try:
-                info = self._set_metadata(name, node, change)
+                self._change_stored(path, self.namespace.node(path), change)
             except Changed:
                 # What was known is out of date; the change itself does not depend on it.
-                fresh = Node(self.store.head(name), node.is_directory)
-                info = self._set_metadata(name, fresh, change)
-        self.directory_times.forget(name)
-        self.namespace.record(path, Node(info, node.is_directory))
+                self.namespace.forget(path)
+                self._change_stored(path, self.namespace.node(path), change)
 
-    def _set_metadata(self, name: str, node: Node, change: Callable[[Attributes], Attributes]) -> BlobInfo:
-        assert node.blob is not None
-        old = node.blob
+    def _change_file(self, file: File, change: Callable[[Attributes], Attributes]) -> None:
+        stored = file.set_attributes(change)
+        if stored is not None:
+            old, new = stored
+            self.namespace.record(self.path_of(new.name), Node(new))
+            self.same_bytes(old, new)
+
+    def _change_stored(self, path: str, node: Node, change: Callable[[Attributes], Attributes]) -> None:
+        if node.is_directory:
+            self._change_directory(path, node, change)
+            return
+        # Through the file, so that whoever opens and commits it meanwhile takes his turn.
+        with self.held(self.file_of(path, node)) as file:
+            self._change_file(file, change)
+
+    def _change_directory(self, path: str, node: Node, change: Callable[[Attributes], Attributes]) -> None:
+        name = self.names.blob_name(path)
         attributes = change(self.attributes_of_node(name, node))
-        metadata = metadata_of(attributes, old.metadata)
+        old = node.blob
+        metadata = metadata_of(attributes, old.metadata if old is not None else {})
         check_size(metadata)
-        etag = self.store.set_metadata(old.version, metadata)
-        info = replace(old, etag=etag, metadata=metadata)
-        self.same_bytes(old, info)
-        file = self.files.get(name)
-        if file is not None and file.base == old:
-            file.rebase(info, attributes)
-        return info
+        if old is None:
+            info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
+        else:
+            info = replace(old, etag=self.store.set_metadata(old.version, metadata), metadata=metadata)
+        self.directory_times.forget(name)
+        self.namespace.record(path, Node(info, is_directory=True))
+
+    @contextmanager
+    def held(self, file: File) -> Iterator[File]:
+        """Have a file, or the one that its name has by now, in the table of open files for a while."""
+        file = self.files.enter(file)
+        try:
+            yield file
+        finally:
+            self.files.leave(file)
 
     def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is cached of a blob, here and in the kernel, under its new version."""

@@ -27,13 +27,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the cache says of a name. Without a node the name is absent, if that is certain."""
+    """What the cache says of a name. Without a node the name was absent a moment ago, if that is known."""
 
     node: Node | None
-    is_certain: bool
+    is_known: bool
 
 
-UNKNOWN = Answer(None, is_certain=False)
+UNKNOWN = Answer(None, is_known=False)
 
 
 @dataclass(slots=True)
@@ -42,7 +42,6 @@ class Directory:
 
     nodes: dict[str, tuple[Node | None, float]] = field(default_factory=dict)
     complete_until: float = 0.0
-    changed_here_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
     missed_at: float = float("-inf")  # when a name was last missed
@@ -68,11 +67,7 @@ class TreeCache:
         )
 
     def lookup(self, prefix: str, entry: str) -> Answer:
-        """Say what is known of a name now.
-
-        A name missing from a complete listing is certainly absent only while this mount
-        itself is creating files there: elsewhere another node may just have closed one.
-        """
+        """Say what is known of a name now, also by its absence from a complete listing."""
         with self._lock:
             directory = self._directories.get(prefix)
             if directory is None:
@@ -80,11 +75,9 @@ class TreeCache:
             now = self._now()
             node, expires_at = directory.nodes.get(entry, (None, 0.0))
             if now < expires_at:
-                return Answer(node, is_certain=True)
-            certain = entry not in directory.nodes and now < min(
-                directory.complete_until, directory.changed_here_until
-            )
-            return Answer(None, is_certain=certain)
+                return Answer(node, is_known=True)
+            is_known = entry not in directory.nodes and now < directory.complete_until
+            return Answer(None, is_known=is_known)
 
     def last_known(self, prefix: str, entry: str) -> Node | None:
         """Return what a name last was, however long ago."""
@@ -133,15 +126,17 @@ class TreeCache:
             return sum(1 for node, _ in directory.nodes.values() if node is not None and node.is_directory)
 
     def record_listing(self, prefix: str, nodes: Mapping[str, Node], asked_at: float) -> None:
-        """Believe a complete listing that was asked for at `asked_at` (by this cache's clock)."""
-        expires_at = asked_at + self._ttl_seconds
+        """Believe a complete listing that was asked for at `asked_at` (by this cache's clock).
+
+        It is believed from its end on: one that takes longer than that would never be of use.
+        """
         with self._lock:
+            expires_at = self._now() + self._ttl_seconds
             old = self._directories.pop(prefix, None)
             directory = Directory({entry: (node, expires_at) for entry, node in nodes.items()}, expires_at)
             directory.was_listed = True
             if old is not None:
-                directory.changed_here_until = old.changed_here_until
-                self._keep_newer(directory, old, expires_at)
+                self._keep_newer(directory, old, asked_at + self._ttl_seconds)
             self._store(prefix, directory)
 
     def mark_large(self, prefix: str) -> None:
@@ -151,14 +146,12 @@ class TreeCache:
             directory.is_large = True
             self._store(prefix, directory)
 
-    def record(self, prefix: str, entry: str, node: Node | None, *, changed_here: bool = False) -> None:
-        """Believe one name from now on; `changed_here` if this mount made it so."""
+    def record(self, prefix: str, entry: str, node: Node | None) -> None:
+        """Believe one name from now on; None if there is nothing under it."""
         with self._lock:
             directory = self._directories.pop(prefix, None) or Directory()
             expires_at = self._now() + self._ttl_seconds
             directory.nodes[entry] = (node, expires_at)
-            if changed_here:
-                directory.changed_here_until = expires_at
             self._store(prefix, directory)
 
     def record_empty(self, prefix: str) -> None:
@@ -166,7 +159,7 @@ class TreeCache:
         with self._lock:
             expires_at = self._now() + self._ttl_seconds
             self._directories.pop(prefix, None)
-            self._store(prefix, Directory({}, expires_at, expires_at, was_listed=True))
+            self._store(prefix, Directory({}, expires_at, was_listed=True))
 
     def forget(self, prefix: str, entry: str) -> None:
         """Believe nothing of one name any more."""
@@ -187,10 +180,10 @@ class TreeCache:
         return self._now()
 
     @staticmethod
-    def _keep_newer(directory: Directory, old: Directory, expires_at: float) -> None:
+    def _keep_newer(directory: Directory, old: Directory, older_until: float) -> None:
         """A change made here while the listing was under way is not undone by it."""
         for entry, (node, believed_until) in old.nodes.items():
-            if believed_until > expires_at:
+            if believed_until > older_until:
                 directory.nodes[entry] = (node, believed_until)
 
     def _store(self, prefix: str, directory: Directory) -> None:

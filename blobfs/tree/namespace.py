@@ -36,22 +36,26 @@ class Namespace:
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
 
-    def node(self, path: str) -> Node:
+    def node(self, path: str, *, believe_absence: bool = False) -> Node:
         """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
-        node = self.find(path)
+        node = self.find(path, believe_absence=believe_absence)
         if node is None:
             raise NotFound(f"{path}: no such file or directory")
         return node
 
-    def find(self, path: str) -> Node | None:
-        """Like `node`, but None where there is nothing."""
+    def find(self, path: str, *, believe_absence: bool = False) -> Node | None:
+        """Like `node`, but None where there is nothing.
+
+        A name is said to be absent only if the service says so now, or, to those who
+        `believe_absence`, if it was absent when its directory was last asked for.
+        """
         self.names.blob_name(path)
         parent, entry = split_path(path)
         prefix = self.names.directory_prefix(parent)
         answer = self.cache.lookup(prefix, entry)
-        if answer.is_certain:
+        if answer.node is not None or (answer.is_known and believe_absence):
             return answer.node
         last = self.cache.last_known(prefix, entry)
         is_file = last is not None and last.blob is not None and not last.is_directory
@@ -98,12 +102,11 @@ class Namespace:
         with self._lock:
             return dict(self._hidden.get(self.names.directory_prefix(path), {}))
 
-    def record(self, path: str, node: Node | None, *, changed_here: bool = True) -> None:
+    def record(self, path: str, node: Node | None) -> None:
         """Take note of what a path is now, because this mount made it so or asked a moment ago."""
         if path != "/":
             parent, entry = split_path(path)
-            prefix = self.names.directory_prefix(parent)
-            self.cache.record(prefix, entry, node, changed_here=changed_here)
+            self.cache.record(self.names.directory_prefix(parent), entry, node)
 
     def forget(self, path: str) -> None:
         """Believe nothing that is known of a path."""
@@ -150,8 +153,7 @@ class Namespace:
             below = self._store.list_page(name + "/", max_results=1)
             is_directory = bool(below.blobs)
         if blob is None and not is_directory:
-            # Not remembered: another node may close a file of this name a moment from now.
-            self.cache.forget(prefix, entry)
+            self.cache.record(prefix, entry, None)
             return None
         node = self._merged(blob, is_directory, name, {})
         self.cache.record(prefix, entry, node)

@@ -10,7 +10,8 @@ from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
 from blobfs.blocks import KiB
 from blobfs.content.reader import Stream
 from blobfs.errors import AlreadyExists, Changed, NoSpace, TimedOut, Unavailable, Unsupported
-from blobfs.filesystem.files import File, FileState, FileTable
+from blobfs.filesystem.file_table import FileTable
+from blobfs.filesystem.files import File, FileState
 from blobfs.format.attributes import Attributes
 from blobfs.store import ALWAYS, BlobInfo, BlobKind
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
@@ -24,9 +25,12 @@ from blobfs.errors import (
     Unavailable,
 )
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.volume import Caller
 from blobfs.store import BlobStore
+from blobfs.tree.creators import STREAK
 
 BLOCK = 8
+COPY = replace(CALLER, group=77)
 BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 HIDDEN = "/.fuse_hidden0000000100000001"
 MARKER = {"hdi_isfolder": "true"}
@@ -61,8 +65,8 @@ def fs(mount: Mount) -> Filesystem:
     return mount()
 
 
-def create(fs: Filesystem, path: str, flags: int = os.O_RDWR) -> int:
-    return fs.handles.create(path, 0o644, flags, CALLER).handle
+def create(fs: Filesystem, path: str, flags: int = os.O_RDWR, caller: Caller = CALLER) -> int:
+    return fs.handles.create(path, 0o644, flags, caller).handle
 
 
 def close(fs: Filesystem, handle: int) -> None:
@@ -132,18 +136,35 @@ def test_copy_of_a_small_file_is_one_put(fs: Filesystem, memory: MemoryStore) ->
     assert memory.bodies == {"x": b"bytes"}
 
 
-def test_many_new_files_in_a_new_directory_cost_one_request_each(fs: Filesystem, memory: MemoryStore) -> None:
-    fs.mkdir("/d", 0o755, CALLER)
+def test_copy_of_many_files_costs_one_request_each_beyond_the_first_few(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    fs.mkdir("/d", 0o755, COPY)
     memory.requests.clear()
-    for number in range(20):
+    for number in range(100):
         with pytest.raises(NotFound):
-            fs.stat(f"/d/{number}")
+            fs.stat(f"/d/{number}", COPY.group)
+        write_new(fs, f"/d/{number}", b"1", COPY)
+    assert memory.requests == {"PUT blob": 100, "LIST": STREAK}
+
+
+def test_name_that_another_node_has_just_made_is_found_where_this_one_makes_and_removes_names(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    for number in range(20):
         write_new(fs, f"/d/{number}", b"1")
-    assert memory.requests == {"PUT blob": 20}
+        with pytest.raises(NotFound):
+            fs.stat("/d/theirs")
+    fs.unlink("/d/0")
+    memory.put("d/theirs", b"new")
+    memory.put("d/0", b"again")
+    assert read(fs, "/d/theirs") == b"new"
+    assert read(fs, "/d/0") == b"again"
 
 
-def write_new(fs: Filesystem, path: str, body: bytes) -> None:
-    handle = create(fs, path)
+def write_new(fs: Filesystem, path: str, body: bytes, caller: Caller = CALLER) -> None:
+    handle = create(fs, path, caller=caller)
     fs.handles.write(handle, 0, memoryview(body))
     close(fs, handle)
 
@@ -385,6 +406,14 @@ def test_file_never_committed_and_unlinked_while_open_sends_nothing(
     fs.unlink(HIDDEN)
     later(fs)
     assert memory.requests == {}
+
+
+def test_name_of_a_hidden_file_is_refused_to_a_program(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("x", b"precious")
+    with pytest.raises(InvalidName):
+        fs.rename("/x", HIDDEN)
+    later(fs)
+    assert memory.bodies == {"x": b"precious"}
 
 
 def test_file_can_be_removed_though_an_open_handle_of_it_is_stale(
@@ -772,6 +801,25 @@ def test_many_threads_work_in_one_directory_at_once(memory: MemoryStore, clock: 
         assert len(entries(fs, "/d")) == 8 * 10
         assert parts.pool.in_use_bytes <= parts.pool.budget_bytes
     assert len(memory.bodies) == 1 + 8 * 10
+
+
+def test_threads_that_open_append_and_close_lose_nothing(memory: MemoryStore, clock: ManualClock) -> None:
+    def append(number: int) -> None:
+        for step in range(25):
+            handle = fs.handles.open("/log", os.O_WRONLY | os.O_APPEND).handle
+            fs.handles.write(handle, 0, memoryview(b"%d-%d\n" % (number, step)))
+            close(fs, handle)
+            if step % 5 == 0:
+                fs.chmod("/log", 0o640)
+
+    with machine(memory, block_bytes=BLOCK) as parts:
+        fs = filesystem_of(parts, clock)
+        write_new(fs, "/log", b"")
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(append, range(6)))
+    lines = memory.bodies["log"].decode().split()
+    assert sorted(lines) == sorted(f"{number}-{step}" for number in range(6) for step in range(25))
+    assert list(fs.handles.uncommitted()) == []
 
 
 def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(

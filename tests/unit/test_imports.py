@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
-    settings format.dialects format.names format.xattrs content.memory tree.inodes
+    settings format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
     format.attributes
     azure azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
@@ -24,7 +24,8 @@ LAYERS = """
     content.extents content.range_cache tree.namespace
     content.reader
     content.writer
-    filesystem.files
+    filesystem.files filesystem.own_writes
+    filesystem.file_table
     filesystem.volume
     filesystem.removal
     filesystem.renames
@@ -53,7 +54,11 @@ RESERVED = {
     "requests": {"azure.transport"},
     "urllib3": {"azure.transport"},
     "tenacity": {"azure.retry"},
-    "cachetools": {"tree.inodes", "tree.namespace", "content.range_cache", "tree.cache", "filesystem.volume"},
+    "cachetools": {
+        "content.range_cache",
+        *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
+        *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace"),
+    },
     "xxhash": {"blocks", "tree.inodes"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},

@@ -1,0 +1,94 @@
+"""The files that this mount has open, by blob name."""
+
+import threading
+from collections.abc import Iterator
+
+import cachetools
+
+from blobfs.filesystem.files import File, FileState
+
+CLOSED_SECONDS = 10.0  # libfuse takes a file for open a little longer than we do
+
+
+class FileTable:
+    """One `File` under a name, shared by all who have it open. Never waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the maps, and counts of handles in files
+        self._files: dict[str, File] = {}
+        self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
+
+    def __iter__(self) -> Iterator[File]:
+        with self._lock:
+            return iter(list(self._files.values()))
+
+    def get(self, name: str) -> File | None:
+        """Return the file that handles of this mount have open under a name."""
+        return self._files.get(name)
+
+    def under(self, prefix: str) -> list[File]:
+        """Return the open files whose names start with `prefix`."""
+        with self._lock:
+            return [file for name, file in self._files.items() if name.startswith(prefix)]
+
+    def was_open(self, name: str) -> bool:
+        """Tell whether a file is open under a name, or was a moment ago."""
+        with self._lock:
+            return name in self._files or name in self._closed
+
+    def enter(self, file: File) -> File:
+        """Count one more handle of the file under its name and return that file; if there is none, this one.
+
+        The one under the name counts if it is of the same version, or has changes that are
+        still to be committed. Otherwise it stays with its own handles only.
+        """
+        with self._lock:
+            known = self._files.get(file.name)
+            is_sound = known is not None and known.state is file.state and known.failure is None
+            if known is not None and is_sound and (known.version == file.version or known.is_uncommitted):
+                file = known
+            elif file.state is not FileState.UNLINKED:
+                self._files[file.name] = file
+            file.handles += 1
+            return file
+
+    def leave(self, file: File) -> None:
+        """Count one handle less; forget the file when nobody needs it any more."""
+        with self._lock:
+            file.handles -= 1
+            if not file.is_uncommitted:
+                self._forget_unused(file)
+
+    def forget_unused(self, file: File) -> None:
+        """Forget a file that has no handles, whatever it has not committed."""
+        with self._lock:
+            self._forget_unused(file)
+
+    def add(self, file: File) -> None:
+        """Make a file the one under its name; an earlier one stays with its own handles only."""
+        with self._lock:
+            self._files[file.name] = file
+
+    def remove(self, file: File) -> None:
+        """Forget a file, unless another one has taken its name."""
+        with self._lock:
+            self._remove(file)
+
+    def discard(self, name: str) -> None:
+        """Forget whatever file is under a name."""
+        with self._lock:
+            self._files.pop(name, None)
+
+    def release_memory(self, _size_bytes: int) -> None:
+        """Ask every file to let go of memory it can do without."""
+        for file in self:
+            file.release_memory()
+
+    def _forget_unused(self, file: File) -> None:
+        if not file.handles:
+            self._remove(file)
+
+    def _remove(self, file: File) -> None:
+        if self._files.get(file.name) is file:
+            del self._files[file.name]
+            self._closed[file.name] = True

@@ -1,0 +1,79 @@
+"""Which names this mount itself has just written: the store, with a memory of its own writes."""
+
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+
+import cachetools
+
+from blobfs.store import BlobInfo, BlobStore, BlobVersion, Condition, Properties
+
+REMEMBERED_NAMES = 10_000  # far more than can be written while one reply is on its way
+
+
+class OwnWrites:
+    """A `BlobStore` that tells whether what it said of a blob may be older than a write of ours.
+
+    A reply to `head` says what the blob was at some moment between question and answer. If
+    `last_write` is the same before and after, none of our own writes fell in between.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()  # guards the map
+        self._numbers = itertools.count(1)
+        self._last: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED_NAMES)
+        self.list_page = store.list_page
+        self.head = store.head
+        self.read_range = store.read_range
+        self.stage_block = store.stage_block
+        self.committed_blocks = store.committed_blocks
+
+    def last_write(self, name: str) -> int:
+        """Return a number that is another one after each write of ours to a name, from before it returns."""
+        with self._lock:
+            return self._last.get(name, 0)
+
+    def put_blob(
+        self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
+    ) -> BlobInfo:
+        """Write a whole blob."""
+        info = self._store.put_blob(name, body, properties, condition)
+        self._note(name)
+        return info
+
+    def commit_blocks(
+        self,
+        name: str,
+        block_ids: Sequence[str],
+        properties: Properties,
+        condition: Condition,
+        size_bytes: int,
+    ) -> BlobInfo:
+        """Make the blob exactly these blocks."""
+        info = self._store.commit_blocks(name, block_ids, properties, condition, size_bytes)
+        self._note(name)
+        return info
+
+    def set_metadata(self, version: BlobVersion, metadata: Mapping[str, str]) -> str:
+        """Replace the metadata."""
+        etag = self._store.set_metadata(version, metadata)
+        self._note(version.name)
+        return etag
+
+    def copy(
+        self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
+    ) -> BlobInfo:
+        """Copy a version on the service."""
+        info = self._store.copy(source, name, metadata, condition)
+        self._note(name)
+        return info
+
+    def delete(self, name: str, condition: Condition) -> None:
+        """Delete a blob."""
+        self._store.delete(name, condition)
+        self._note(name)
+
+    def _note(self, name: str) -> None:
+        with self._lock:
+            self._last[name] = next(self._numbers)
