@@ -86,6 +86,12 @@ class Unsupported(Failure):
     errno = errno.EOPNOTSUPP
 
 
+class UnsupportedAttribute(Unsupported):
+    """Extended attributes outside ``user.*`` are not kept; programs ask for them in passing."""
+
+    errno = errno.EOPNOTSUPP
+
+
 class Changed(Failure):
     """The blob was replaced by somebody else since it was opened."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from blobfs.errors import Failure, NoAttribute, NotFound, Unavailable, Unsupported, errno_of
+from blobfs.errors import Failure, NoAttribute, NotFound, Unavailable, UnsupportedAttribute, errno_of
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations, stat_dict
@@ -33,7 +33,8 @@ KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not
 MAX_READ_BYTES = 1 << 20
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
 
-EVERYDAY = (NotFound, NoAttribute, Unsupported)  # answers that programs ask for; they say nothing of trouble
+# Answers that programs ask for in passing; they say nothing of trouble.
+EVERYDAY = (NotFound, NoAttribute, UnsupportedAttribute)
 
 Library = tuple[str, ModuleType]
 

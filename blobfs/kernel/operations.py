@@ -11,7 +11,14 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from blobfs.errors import AlreadyExists, InvalidArgument, NoAttribute, NotPermitted, Unsupported
+from blobfs.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NoAttribute,
+    NotPermitted,
+    Unsupported,
+    UnsupportedAttribute,
+)
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Caller, Stat
@@ -284,5 +291,5 @@ def _process_group(pid: int) -> int:
 
 def _user_name(name: str) -> str:
     if not name.startswith(USER):
-        raise Unsupported(f"{name}: only user.* attributes can be kept")
+        raise UnsupportedAttribute(f"{name}: only user.* attributes can be kept")
     return name[len(USER) :]
