@@ -1,7 +1,7 @@
 """The files that this mount has open, by blob name."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cachetools
 
@@ -42,15 +42,27 @@ class FileTable:
         The one under the name counts if it is of the same version, or has changes that are
         still to be committed. Otherwise it stays with its own handles only.
         """
+        entered = self.enter_unless(file, is_outdated=lambda: False)
+        assert entered is not None
+        return entered
+
+    def enter_unless(self, file: File, *, is_outdated: Callable[[], bool]) -> File | None:
+        """Like `enter`, but return None rather than put an outdated file in the place of another one."""
         with self._lock:
-            known = self._files.get(file.name)
-            is_sound = known is not None and known.state is file.state and known.failure is None
-            if known is not None and is_sound and (known.version == file.version or known.is_uncommitted):
+            known = self._sound(file)
+            if known is not None and (known.version == file.version or known.is_uncommitted):
                 file = known
+            elif is_outdated():
+                return None
             elif file.state is not FileState.UNLINKED:
                 self._files[file.name] = file
             file.handles += 1
             return file
+
+    def _sound(self, file: File) -> File | None:
+        """Return the file under the name of another one if new handles may share it."""
+        known = self._files.get(file.name)
+        return known if known is not None and known.state is file.state and known.failure is None else None
 
     def leave(self, file: File) -> None:
         """Count one handle less; forget the file when nobody needs it any more."""

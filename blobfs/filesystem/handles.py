@@ -76,7 +76,7 @@ class Handles:
         file = volume.make_file(path, attributes)
         volume.files.add(file)
         volume.appeared(path, caller.group)
-        return Opened(self._new_handle(file, flags))
+        return Opened(self._new_handle(volume.files.enter(file), flags))
 
     def open(self, path: str, flags: int) -> Opened:
         """Open a file as the service has it at this moment (close-to-open)."""
@@ -90,7 +90,7 @@ class Handles:
             # Only hidden names raise this. After ESTALE the kernel looks up what has the name now.
             raise Changed(f"{path}: removed while it was being opened") from gone
         if file is not None:
-            opened = Opened(self._new_handle(file, flags), keep_pages=True)
+            opened = Opened(self._new_handle(volume.files.enter(file), flags), keep_pages=True)
         else:
             opened = self._open_committed(path, flags)
         if flags & os.O_TRUNC and writable:
@@ -190,16 +190,25 @@ class Handles:
         last_write = volume.store.last_write(name)
         info = self._current_blob(path, known, flags)
         other = volume.files.get(name)
-        handle = self._new_handle(volume.file_of(path, Node(info)), flags)
-        # In this order: whoever writes from here on finds the file in the table.
-        if volume.store.last_write(name) != last_write:
-            self.release(handle)
+        mine = volume.file_of(path, Node(info))
+
+        def is_overtaken() -> bool:
+            return volume.store.is_overtaken(name, last_write)
+
+        file = volume.files.enter_unless(mine, is_outdated=is_overtaken)
+        if file is mine and is_overtaken():
+            # Only from now on would whoever writes have found the file in the table.
+            volume.files.leave(mine)
+            file = None
+        if file is None:
             return self.open(path, flags)
+        if file is not mine:
+            return Opened(self._new_handle(file, flags), keep_pages=True)
         volume.namespace.record(path, Node(info))
         return Opened(
-            handle,
+            self._new_handle(file, flags),
             keep_pages=volume.pages_are_valid(name, info.etag),
-            bypass_pages=other is not None and other is not self._handles[handle].file,
+            bypass_pages=other is not None,
             is_newer=known is None or known.blob is None or known.blob.etag != info.etag,
         )
 
@@ -239,10 +248,10 @@ class Handles:
         return info
 
     def _new_handle(self, file: File, flags: int) -> int:
+        """Make a handle of a file that was entered in the table for it."""
         access = flags & os.O_ACCMODE
         handle = Handle(file, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND))
         with self._lock:
-            handle.file = self._volume.files.enter(file)
             number = next(self._numbers)
             self._handles[number] = handle
             return number

@@ -2,7 +2,9 @@
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import cachetools
 
@@ -14,13 +16,14 @@ REMEMBERED_NAMES = 10_000  # far more than can be written while one reply is on 
 class OwnWrites:
     """A `BlobStore` that tells whether what it said of a blob may be older than a write of ours.
 
-    A reply to `head` says what the blob was at some moment between question and answer. If
-    `last_write` is the same before and after, none of our own writes fell in between.
+    A reply to `head` says what the blob was at some moment between question and answer. None
+    of our own writes fell in between if `is_overtaken` denies it for the `last_write` from before.
     """
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._lock = threading.Lock()  # guards the map
+        self._lock = threading.Lock()  # guards the three fields below
+        self._under_way: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._last: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED_NAMES)
         self.list_page = store.list_page
@@ -34,13 +37,17 @@ class OwnWrites:
         with self._lock:
             return self._last.get(name, 0)
 
+    def is_overtaken(self, name: str, last_write: int) -> bool:
+        """Tell whether a write of ours to a name is under way, or has ended since."""
+        with self._lock:
+            return name in self._under_way or self._last.get(name, 0) != last_write
+
     def put_blob(
         self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
     ) -> BlobInfo:
         """Write a whole blob."""
-        info = self._store.put_blob(name, body, properties, condition)
-        self._note(name)
-        return info
+        with self._noted(name):
+            return self._store.put_blob(name, body, properties, condition)
 
     def commit_blocks(
         self,
@@ -51,29 +58,35 @@ class OwnWrites:
         size_bytes: int,
     ) -> BlobInfo:
         """Make the blob exactly these blocks."""
-        info = self._store.commit_blocks(name, block_ids, properties, condition, size_bytes)
-        self._note(name)
-        return info
+        with self._noted(name):
+            return self._store.commit_blocks(name, block_ids, properties, condition, size_bytes)
 
     def set_metadata(self, version: BlobVersion, metadata: Mapping[str, str]) -> str:
         """Replace the metadata."""
-        etag = self._store.set_metadata(version, metadata)
-        self._note(version.name)
-        return etag
+        with self._noted(version.name):
+            return self._store.set_metadata(version, metadata)
 
     def copy(
         self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
     ) -> BlobInfo:
         """Copy a version on the service."""
-        info = self._store.copy(source, name, metadata, condition)
-        self._note(name)
-        return info
+        with self._noted(name):
+            return self._store.copy(source, name, metadata, condition)
 
     def delete(self, name: str, condition: Condition) -> None:
         """Delete a blob."""
-        self._store.delete(name, condition)
-        self._note(name)
+        with self._noted(name):
+            self._store.delete(name, condition)
 
-    def _note(self, name: str) -> None:
+    @contextmanager
+    def _noted(self, name: str) -> Iterator[None]:
         with self._lock:
-            self._last[name] = next(self._numbers)
+            self._under_way[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._last[name] = next(self._numbers)
+                self._under_way[name] -= 1
+                if not self._under_way[name]:
+                    del self._under_way[name]
