@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blobfs.azure.assembly import open_store
+from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
 from blobfs.content.memory import BufferPool
@@ -40,6 +41,16 @@ KERNEL_THREAD_BYTES = 2 * MiB  # libfuse's own buffers for the request and the r
 LARGEST_BLOCK_BYTES = 128 * MiB
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+def check(settings: MountSettings) -> None:
+    """Raise the Failure that `serve` would raise before it asks the service anything.
+
+    InvalidArgument, InvalidName or NameTooLong for a setting that cannot work, Unavailable without libfuse.
+    """
+    binding.load(settings.binding)
+    normalized_prefix(settings.prefix)
+    _open(settings).close()
 
 
 def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
@@ -93,10 +104,12 @@ def _open(settings: MountSettings) -> AzureStore:
         settings.account,
         settings.container,
         endpoint=settings.endpoint,
-        connection_string_file=credential.connection_string_file,
-        account_key_file=credential.account_key_file,
-        sas_file=credential.sas_file,
-        auth=credential.auth,
+        credential=CredentialSources(
+            connection_string_file=credential.connection_string_file,
+            account_key_file=credential.account_key_file,
+            sas_file=credential.sas_file,
+            auth=credential.auth,
+        ),
         ca_file=settings.ca_file,
         connections=settings.transfers.connections,
         total_seconds=retry.total_seconds,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from blobfs.azure.client import Client
 from blobfs.azure.retry import RetryPolicy
-from blobfs.azure.sources import find_login
+from blobfs.azure.sources import UNSAID, CredentialSources, find_login
 from blobfs.azure.store import AzureStore
 from blobfs.azure.transport import Transport
 
@@ -15,10 +15,7 @@ def open_store(
     container: str,
     *,
     endpoint: str = "",
-    connection_string_file: Path | None = None,
-    account_key_file: Path | None = None,
-    sas_file: Path | None = None,
-    auth: str = "",
+    credential: CredentialSources = UNSAID,
     ca_file: Path | None = None,
     connections: int,
     total_seconds: float,
@@ -32,16 +29,7 @@ def open_store(
     Credentials that no option names are looked for in the environment. Raises InvalidArgument
     for what cannot work; `find_login` and `Transport` say what that is.
     """
-    login = find_login(
-        account,
-        container,
-        endpoint=endpoint,
-        connection_string_file=connection_string_file,
-        account_key_file=account_key_file,
-        sas_file=sas_file,
-        auth=auth,
-        environment=os.environ,
-    )
+    login = find_login(account, container, endpoint=endpoint, sources=credential, environment=os.environ)
     transport = Transport(
         login.endpoint,
         container,

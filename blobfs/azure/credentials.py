@@ -49,6 +49,14 @@ class Authorization:
         return self._sas_field("sp")
 
     @property
+    def limits(self) -> str:
+        """What a SAS that may write will still be refused, in words; empty if that is nothing."""
+        letters = self.permissions
+        lacks = {"r": "reads", "d": "deletes and renames"}
+        refused = [words for letter, words in lacks.items() if letters is not None and letter not in letters]
+        return f"{' and '.join(refused)} will be refused" if refused else ""
+
+    @property
     def expires_at(self) -> datetime | None:
         """When a SAS ends; None if that is not written in it, or without one."""
         text = self._sas_field("se") or ""
@@ -243,7 +251,12 @@ def sas_of(text: str, name: str) -> Authorization:
     Raises InvalidArgument, naming `name`, if it is none.
     """
     token = text.strip().removeprefix("?")
-    if re.search(r"[^\x21-\x7e]", token) or not parse_qs(token).get("sig"):
+    if re.match(r"https?://", token):
+        raise InvalidArgument(f"{name}: a whole URL; keep only its SAS, which is what follows the ?")
+    if "SharedAccessSignature=" in token:
+        raise InvalidArgument(f"{name}: a connection string; give it as --connection-string-file")
+    # Of printable ASCII, only quotation marks have no place in a query: shells and editors leave them.
+    if re.search(r"[^\x21-\x7e]|[\"']", token) or not parse_qs(token).get("sig"):
         raise InvalidArgument(f"{name}: not a shared access signature, which looks like sv=…&sp=…&sig=…")
     return Authorization(sas=token)
 
@@ -256,11 +269,11 @@ def read_secret(path: Path) -> str:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_LARGEST_SECRET_BYTES).decode().strip()
+            text = file.read(_LARGEST_SECRET_BYTES).decode("utf-8-sig").strip()
     except OSError as error:
         raise InvalidArgument(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{path}: is not text, so there is no secret in it") from error
+        raise InvalidArgument(f"{path}: is not text in UTF-8; save it as that") from error
     if not text:
         raise InvalidArgument(f"{path}: is empty; put the secret there, alone")
     if mode & 0o044:

@@ -4,14 +4,18 @@ Credentials are named in messages by their source, never by their value.
 """
 
 import base64
-import binascii
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from blobfs.azure.addresses import (
+    EMULATOR_ACCOUNT,
+    EMULATOR_ENDPOINT,
+    default_endpoint,
+    require_account_name,
+    require_container_name,
+    require_endpoint,
+)
 from blobfs.azure.credentials import (
     AccountKey,
     Anonymous,
@@ -24,8 +28,6 @@ from blobfs.azure.credentials import (
 )
 from blobfs.errors import InvalidArgument
 
-EMULATOR_ACCOUNT = "devstoreaccount1"
-EMULATOR_ENDPOINT = f"http://127.0.0.1:10000/{EMULATOR_ACCOUNT}"
 # Published, the same everywhere: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
 EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
@@ -34,6 +36,19 @@ _EMULATOR_PARTS = {
     "accountkey": EMULATOR_KEY,
     "blobendpoint": EMULATOR_ENDPOINT,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSources:
+    """What the options say of where the credential is; at most one can be used."""
+
+    connection_string_file: Path | None = None
+    account_key_file: Path | None = None
+    sas_file: Path | None = None
+    auth: str = ""  # "", "entra" or "anonymous"
+
+
+UNSAID = CredentialSources()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +70,18 @@ class _Place:
     def login(self, credential: Credential, found_endpoint: str = "") -> Login:
         """Return the login; an endpoint that was asked for wins over one that came with the credential."""
         endpoint = self.endpoint or found_endpoint or default_endpoint(self.account)
-        require_private(endpoint)
+        require_endpoint(endpoint)
         return Login(endpoint.rstrip("/"), credential)
 
     def with_key(self, key: str, name: str, found_endpoint: str = "") -> Login:
         """Return a login by account key. Raises InvalidArgument if it cannot be one."""
         try:
             base64.b64decode(key, validate=True)
-        except binascii.Error as error:
-            raise InvalidArgument(f"{name}: not an account key, which is base64 and nothing else") from error
+        except ValueError as error:
+            cure = "; it is a connection string, for --connection-string-file" if "AccountKey=" in key else ""
+            raise InvalidArgument(
+                f"{name}: not an account key, which is base64 and nothing else{cure}"
+            ) from error
         return self.login(AccountKey(name, self.account, self.container, key), found_endpoint)
 
     def with_sas(self, token: str, name: str, found_endpoint: str = "") -> Login:
@@ -90,19 +108,18 @@ def find_login(
     container: str,
     *,
     endpoint: str = "",
-    connection_string_file: Path | None = None,
-    account_key_file: Path | None = None,
-    sas_file: Path | None = None,
-    auth: str = "",
+    sources: CredentialSources = UNSAID,
     environment: Mapping[str, str],
 ) -> Login:
     """Return the first login there is: from an option, the environment, or the emulator's own.
 
-    Reads the files named. Raises InvalidArgument for options that contradict each other, for
-    what is malformed, for plain HTTP to another machine, and when there is nothing at all.
+    Reads the files named. Raises InvalidArgument for impossible names, for options that contradict
+    each other, for what is malformed, for plain HTTP to another machine, and when there is nothing at all.
     """
+    require_account_name(account)
+    require_container_name(container)
     place = _Place(account, container, endpoint)
-    options = _asked_for(place, connection_string_file, account_key_file, sas_file, auth)
+    options = _asked_for(place, sources)
     if len(options) > 1:
         raise InvalidArgument(f"only one of these can be used: {', '.join(options)}")
     for login in options.values():
@@ -110,22 +127,21 @@ def find_login(
     return _from_environment(place, environment) or _emulator(place)
 
 
-def _asked_for(
-    place: _Place, connection_string: Path | None, account_key: Path | None, sas: Path | None, auth: str
-) -> dict[str, Callable[[], Login]]:
+def _asked_for(place: _Place, sources: CredentialSources) -> dict[str, Callable[[], Login]]:
     """Return what the options ask for, by option; more than one is a contradiction."""
+    auth = sources.auth
     if auth not in ("", "entra", "anonymous"):
         raise InvalidArgument(f"--auth {auth}: only entra and anonymous exist")
     asked: dict[str, Callable[[], Login]] = {}
-    if connection_string:
+    if connection_string := sources.connection_string_file:
         asked["--connection-string-file"] = lambda: place.with_connection_string(
             read_secret(connection_string), str(connection_string)
         )
-    if account_key:
+    if account_key := sources.account_key_file:
         asked["--account-key-file"] = lambda: place.with_key(
             read_secret(account_key), f"account key from {account_key}"
         )
-    if sas:
+    if sas := sources.sas_file:
         asked["--sas-file"] = lambda: place.login(SasFile(sas))
     if auth:
         asked[f"--auth {auth}"] = lambda: place.login(EntraToken() if auth == "entra" else Anonymous())
@@ -169,31 +185,3 @@ def _endpoint_of(parts: Mapping[str, str]) -> str:
         return ""
     scheme = parts.get("defaultendpointsprotocol", "https")
     return f"{scheme}://{parts['accountname']}.blob.{parts.get('endpointsuffix', 'core.windows.net')}"
-
-
-def default_endpoint(account: str) -> str:
-    """Return where an account is reached by its name. Raises InvalidArgument for an impossible one."""
-    if account == EMULATOR_ACCOUNT:
-        return EMULATOR_ENDPOINT
-    if not re.fullmatch(r"[a-z0-9]{3,24}", account):
-        raise InvalidArgument(f"{account!r} is no account name: 3 to 24 lower-case letters and digits")
-    return f"https://{account}.blob.core.windows.net"
-
-
-def require_private(endpoint: str) -> None:
-    """Raise InvalidArgument unless requests to this endpoint stay private: HTTPS, or this machine."""
-    parts = urlsplit(endpoint)
-    if not parts.hostname or parts.query or parts.scheme not in ("http", "https"):
-        raise InvalidArgument(
-            f"{parts.scheme}://{parts.netloc}: an endpoint looks like https://HOST or https://HOST/PATH"
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise InvalidArgument(f"{endpoint}: plain http would show the credential to the network; use https")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether this host is this machine, without asking a name server."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -299,4 +299,7 @@ def _access(used: Authorization, name: str) -> Access:
     letters = used.permissions
     if letters is None:
         return Access(read_only=False, reason=f"the {name} may write, as far as it shows")
-    return Access(read_only="w" not in letters, reason=f"the {name} has the permissions {letters!r}")
+    reason = f"the {name} has the permissions {letters!r}"
+    if "w" not in letters:
+        return Access(read_only=True, reason=reason)
+    return Access(read_only=False, reason="; ".join(filter(None, (reason, used.limits))))

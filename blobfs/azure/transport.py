@@ -18,9 +18,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
+from blobfs.azure.addresses import is_loopback
 from blobfs.azure.credentials import Authorization
 from blobfs.azure.messages import Reply, Request
-from blobfs.azure.sources import is_loopback
 from blobfs.blocks import KiB
 from blobfs.errors import InvalidArgument, InvalidName, Unavailable
 

@@ -25,6 +25,7 @@ from certificates import make_certificate
 from responder.control import Responder
 
 from blobfs.azure.assembly import open_store
+from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import digest_of
 from blobfs.errors import (
@@ -547,7 +548,13 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
     read_only = sas_file(tmp_path, service, container, "rl")
     read_write = sas_file(tmp_path, service, container, "racwdl")
 
-    reader = open_store(service.account, container, endpoint=service.endpoint, sas_file=read_only, **NUMBERS)
+    reader = open_store(
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(sas_file=read_only),
+        **NUMBERS,
+    )
     access = reader.probe()
     assert access.read_only
     assert str(read_only) in access.reason
@@ -556,7 +563,13 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
         put(reader, "x", b"2")
     assert secret_of(read_only) not in str(refusal.value)
 
-    writer = open_store(service.account, container, endpoint=service.endpoint, sas_file=read_write, **NUMBERS)
+    writer = open_store(
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(sas_file=read_write),
+        **NUMBERS,
+    )
     assert not writer.probe().read_only
     info = put(writer, "x", b"2")
     writer.copy(info, "y", {}, ALWAYS)
@@ -567,7 +580,13 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
 
 def test_expired_sas_says_when_it_expired(service: Service, container: str, tmp_path: Path) -> None:
     path = sas_file(tmp_path, service, container, "rl", hours=-1)
-    store = open_store(service.account, container, endpoint=service.endpoint, sas_file=path, **NUMBERS)
+    store = open_store(
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(sas_file=path),
+        **NUMBERS,
+    )
     with pytest.raises(AccessDenied, match=r"SAS from .*rl\.sas expired on 20\d\d-") as refusal:
         store.probe()
     assert secret_of(path) not in str(refusal.value)
@@ -578,7 +597,13 @@ def test_renewed_sas_file_is_used_without_a_new_mount(
     service: Service, container: str, tmp_path: Path
 ) -> None:
     path = sas_file(tmp_path, service, container, "rl", hours=-1)
-    store = open_store(service.account, container, endpoint=service.endpoint, sas_file=path, **NUMBERS)
+    store = open_store(
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(sas_file=path),
+        **NUMBERS,
+    )
     with pytest.raises(AccessDenied):
         store.probe()
     sas_file(tmp_path, service, container, "rl")
@@ -593,7 +618,11 @@ def test_wrong_key_is_named_by_its_file_and_not_shown(
     path.write_text("d3Jvbmc=")
     path.chmod(0o600)
     store = open_store(
-        service.account, container, endpoint=service.endpoint, account_key_file=path, **NUMBERS
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(account_key_file=path),
+        **NUMBERS,
     )
     with pytest.raises(AccessDenied, match=r"account key from .*wrong\.key") as refusal:
         store.probe()
@@ -602,7 +631,13 @@ def test_wrong_key_is_named_by_its_file_and_not_shown(
 
 
 def test_anonymous_access_to_a_private_container_is_refused(service: Service, container: str) -> None:
-    store = open_store(service.account, container, endpoint=service.endpoint, auth="anonymous", **NUMBERS)
+    store = open_store(
+        service.account,
+        container,
+        endpoint=service.endpoint,
+        credential=CredentialSources(auth="anonymous"),
+        **NUMBERS,
+    )
     with pytest.raises(Failure, match=container):
         store.probe()
     store.close()
@@ -611,7 +646,13 @@ def test_anonymous_access_to_a_private_container_is_refused(service: Service, co
 def test_anonymous_access_to_a_public_container_is_read_only(service: Service) -> None:
     with service.client() as client:
         client.create_container("public", public_access="container").upload_blob("x", b"1")
-    store = open_store(service.account, "public", endpoint=service.endpoint, auth="anonymous", **NUMBERS)
+    store = open_store(
+        service.account,
+        "public",
+        endpoint=service.endpoint,
+        credential=CredentialSources(auth="anonymous"),
+        **NUMBERS,
+    )
     assert store.probe().read_only
     assert content(store, "x") == b"1"
     with pytest.raises(AccessDenied):
@@ -638,7 +679,12 @@ def test_entra_login_is_accepted_over_tls_with_a_private_authority(
         monkeypatch.setenv("IDENTITY_ENDPOINT", url)
         monkeypatch.setenv("IDENTITY_HEADER", "any")
         store = open_store(
-            service.account, "entra", endpoint=service.endpoint, auth="entra", ca_file=certificate, **NUMBERS
+            service.account,
+            "entra",
+            endpoint=service.endpoint,
+            credential=CredentialSources(auth="entra"),
+            ca_file=certificate,
+            **NUMBERS,
         )
         store.create_container()
         assert not store.probe().read_only

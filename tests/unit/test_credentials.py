@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from blobfs.azure.addresses import EMULATOR_ENDPOINT, require_container_name
 from blobfs.azure.credentials import (
     AccountKey,
     Anonymous,
@@ -23,7 +24,7 @@ from blobfs.azure.credentials import (
     SasFile,
     SasToken,
 )
-from blobfs.azure.sources import EMULATOR_ENDPOINT, Login, find_login
+from blobfs.azure.sources import CredentialSources, Login, find_login
 from blobfs.errors import AccessDenied, InvalidArgument
 
 KEY = base64.b64encode(b"the secret key").decode()
@@ -35,7 +36,9 @@ SAS_STRING = f"BlobEndpoint=https://acct.blob.example.org/;SharedAccessSignature
 
 
 def find(environment: Mapping[str, str] | None = None, *, account: str = "acct", **options: object) -> Login:
-    return find_login(account, "box", environment=environment or {}, **options)  # type: ignore[arg-type]
+    endpoint = str(options.pop("endpoint", ""))
+    sources = CredentialSources(**options)  # type: ignore[arg-type]
+    return find_login(account, "box", endpoint=endpoint, sources=sources, environment=environment or {})
 
 
 def secret_file(folder: Path, name: str, text: str) -> Path:
@@ -159,6 +162,11 @@ def test_connection_string_of_another_account_is_refused() -> None:
     [
         ("account_key_file", "", "is empty"),
         ("account_key_file", "no base64!", "not an account key"),
+        ("account_key_file", "kéy", "not an account key"),
+        ("account_key_file", KEY_STRING, "is a connection string, for --connection-string-file"),
+        ("sas_file", f"https://acct.blob.example.org/box?{SAS}", "keep only its SAS"),
+        ("sas_file", SAS_STRING, "give it as --connection-string-file"),
+        ("sas_file", f'"{SAS}"', "not a shared access signature"),
         ("sas_file", " \n", "is empty"),
         ("sas_file", "sv=2022-11-02&sp=rl", "not a shared access signature"),
         ("sas_file", f"{SAS}\n{SAS}", "not a shared access signature"),
@@ -175,6 +183,23 @@ def test_malformed_file_is_named_with_what_is_wrong(
         find(**{option: path})
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("account_key_file", KEY), ("sas_file", SAS), ("connection_string_file", KEY_STRING)],
+)
+def test_byte_order_mark_and_line_ends_of_other_systems_do_not_matter(
+    tmp_path: Path, option: str, text: str
+) -> None:
+    path = tmp_path / "secret"
+    path.touch(0o600)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    plain = secret_file(tmp_path, "plain", text)
+    marked_login, plain_login = find(**{option: path}), find(**{option: plain})
+    assert marked_login.endpoint == plain_login.endpoint
+    if option == "sas_file":
+        assert marked_login.credential.authorization() == plain_login.credential.authorization()
+
+
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="missing: cannot be read: No such file"):
         find(sas_file=tmp_path / "missing")
@@ -182,7 +207,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         find(account_key_file=tmp_path)
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidArgument, match="is not text"):
+    with pytest.raises(InvalidArgument, match="is not text in UTF-8"):
         find(sas_file=binary)
 
 
@@ -227,18 +252,56 @@ def test_plain_http_to_another_machine_is_refused(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["ftp://h.example", "h.example", "https://", f"https://h.example/?{SAS}"]
+    "endpoint",
+    [
+        "ftp://h.example",
+        "h.example",
+        "https://",
+        "https://[::1",
+        "https://h.example:99999",
+        "https://h.example:0",
+        "https://h.example:SECRET",
+        "https://h..example",
+        "https://hä.example",
+        f"https://{'h' * 64}.example",
+        "https://h.example/a b",
+        f"https://h.example/?{SAS}",
+        "https://user:SECRET@h.example",
+        f"AccountKey={KEY};SECRET",
+    ],
 )
 def test_endpoint_that_is_none_is_refused_without_showing_a_secret(endpoint: str) -> None:
-    with pytest.raises(InvalidArgument, match="an endpoint looks like") as refusal:
+    with pytest.raises(InvalidArgument, match="it looks like https://HOST") as refusal:
         find({"AZURE_STORAGE_KEY": KEY}, endpoint=endpoint)
     assert "SECRET" not in str(refusal.value)
 
 
 def test_impossible_account_name_is_refused() -> None:
-    for account in ("no_underscore", "evil.example.org/", "ab"):
+    for account in ("no_underscore", "evil.example.org/", "ab", "", "a\nb", "acct\n", "Acct", "x" * 25):
         with pytest.raises(InvalidArgument, match="no account name"):
-            find({"AZURE_STORAGE_KEY": KEY}, account=account)
+            find({"AZURE_STORAGE_KEY": KEY}, account=account, endpoint="https://h.example")
+    with pytest.raises(InvalidArgument, match=r"no account name: .*--prefix"):
+        find(account="acct/box", auth="anonymous")
+    with pytest.raises(InvalidArgument, match=r"no account name: .*--endpoint"):
+        find(account="https://acct.example.org", auth="anonymous")
+
+
+@pytest.mark.parametrize("container", ["box", "a-b-c", "0" * 63, "$root", "$web", "$logs"])
+def test_possible_container_names_are_accepted(container: str) -> None:
+    require_container_name(container)
+
+
+@pytest.mark.parametrize(
+    "container", ["", "ab", "x" * 64, "Box", "a--b", "-ab", "ab-", "a_b", "$other", "b\nx", "box\n", "böx"]
+)
+def test_impossible_container_names_are_refused(container: str) -> None:
+    with pytest.raises(InvalidArgument, match="no container name: 3 to 63"):
+        require_container_name(container)
+
+
+def test_a_path_in_a_container_name_is_sent_to_prefix() -> None:
+    with pytest.raises(InvalidArgument, match="write con1 --prefix a/b"):
+        require_container_name("con1/a/b")
 
 
 # What a request carries
@@ -266,6 +329,19 @@ def test_sas_tells_its_permissions_and_its_end() -> None:
     assert Authorization(sas="se=2099-01-02&sig=x").expires_at == datetime(2099, 1, 2, tzinfo=timezone.utc)
     by_policy = Authorization(sas="si=policy&sig=x")
     assert (by_policy.permissions, by_policy.expires_at) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "limits"),
+    [
+        ("racwdl", ""),
+        ("racwl", "deletes and renames will be refused"),
+        ("wl", "reads and deletes and renames will be refused"),
+    ],
+)
+def test_sas_tells_what_it_will_not_allow(permissions: str, limits: str) -> None:
+    assert Authorization(sas=f"sp={permissions}&sig=x").limits == limits
+    assert Authorization(sas="si=policy&sig=x").limits == ""
 
 
 def test_sas_file_is_read_again_when_it_changes(tmp_path: Path) -> None:

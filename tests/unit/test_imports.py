@@ -14,7 +14,7 @@ LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
     settings format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
     format.attributes
-    azure azure.messages azure.credentials azure.retry
+    azure azure.addresses azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
     azure.transport
     azure.client

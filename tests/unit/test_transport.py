@@ -18,6 +18,7 @@ import pytest
 from certificates import make_certificate
 
 from blobfs.azure.assembly import open_store
+from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.errors import (
     AccessDenied,
@@ -171,7 +172,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
             "box",
             endpoint=endpoint,
             ca_file=ca_file,
-            sas_file=sas_file,
+            credential=CredentialSources(sas_file=sas_file),
             connections=1,
             total_seconds=total_seconds,
             first_wait_seconds=0.001,
