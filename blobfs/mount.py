@@ -46,10 +46,9 @@ DEFAULT_CONTENT_TYPE = "application/octet-stream"
 def check(settings: MountSettings) -> None:
     """Raise the Failure that `serve` would raise before it asks the service anything.
 
-    InvalidArgument, InvalidName or NameTooLong for a setting that cannot work, Unavailable without libfuse.
+    InvalidArgument for a setting that cannot work, Unavailable without libfuse.
     """
     binding.load(settings.binding)
-    normalized_prefix(settings.prefix)
     _open(settings).close()
 
 

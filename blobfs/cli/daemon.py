@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from typing import NoReturn
 
 import click
@@ -11,11 +11,20 @@ import click
 from blobfs.errors import Unavailable
 
 
-def detach() -> Callable[[str], None]:
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(Unavailable):
+    """A signal ended the mounting process before the mount answered."""
+
+
+def detach(*, keep: int | None = None) -> Callable[[str], None]:
     """Go on in a new process, in a session of its own; return the function to call once it serves.
 
     The process that was started waits for that call, prints its message and exits with 0. If the
-    new process ends before, it exits with that one's code; until then they share one stderr.
+    new process ends before, it exits with that one's code, or raises Ended; until then they share
+    one stderr. A signal that would end the waiting process ends the new one. Of the descriptors
+    above stderr, the new process has only `keep`.
     """
     reader, writer = os.pipe()
     pid = os.fork()
@@ -24,40 +33,64 @@ def detach() -> Callable[[str], None]:
         _follow(pid, reader)
     os.setsid()
     os.chdir("/")
-    _close_all_above_stderr(keep=writer)
+    _close_all_above_stderr({writer} if keep is None else {writer, keep})
     _silence(0, 1)
 
     def ready(message: str) -> None:
         _silence(2)
-        os.write(writer, message.encode(errors="backslashreplace"))
+        try:
+            os.write(writer, message.encode(errors="backslashreplace"))
+        except BrokenPipeError:
+            # Nobody waits any more: whoever killed the command does not expect a mount.
+            os.kill(os.getpid(), signal.SIGTERM)
         os.close(writer)
 
     return ready
 
 
 def _follow(pid: int, reader: int) -> NoReturn:
-    """Exit as the process in the background lets us. Raises Unavailable if a signal killed it."""
-    try:
-        with open(reader, encoding="utf-8") as pipe:
-            message = pipe.read()
-    except KeyboardInterrupt:
-        os.kill(pid, signal.SIGTERM)
-        raise
-    if message:
+    """Exit as the process in the background lets us. Raises Ended if a signal killed it."""
+    passed_on = _pass_on_signals(pid)
+    with open(reader, encoding="utf-8") as pipe:
+        message = pipe.read()
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # they come too late
+    if message and not passed_on:
         click.echo(message)
         sys.exit(0)
     _, status = os.waitpid(pid, 0)
     exit_code = os.waitstatus_to_exitcode(status)
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        raise Unavailable(f"the mounting process was ended by {name} before the mount answered")
+    if exit_code < 0 or passed_on:
+        name = signal.Signals(passed_on[0] if passed_on else -exit_code).name
+        raise Ended(f"ended by {name} before the mount answered; nothing is mounted.")
     sys.exit(exit_code or 1)
 
 
-def _close_all_above_stderr(keep: int) -> None:
+def _pass_on_signals(pid: int) -> Sequence[int]:
+    """Have signals end that process instead of this one; return a list that they will be in.
+
+    As SIGTERM, by which it ends without a word now and by unmounting later. What is ignored (nohup)
+    stays so.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        received.append(number)
+        os.kill(pid, signal.SIGTERM)
+
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    return received
+
+
+def _close_all_above_stderr(keep: Set[int]) -> None:
     """Let go of what the shell had open, such as a lock or a pipe that others wait on."""
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    start = 3
+    for descriptor in sorted(keep):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
 def _silence(*descriptors: int) -> None:

@@ -25,27 +25,38 @@ def start_logging(settings: MountSettings) -> str:
     return place
 
 
-def _handler(settings: MountSettings) -> tuple[logging.Handler, str]:
-    if settings.log_file is None and settings.foreground:
-        return _formatted(logging.StreamHandler()), "stderr"
-    if settings.log_file is None and SYSLOG_SOCKET.exists():
-        syslog = SysLogHandler(str(SYSLOG_SOCKET), SysLogHandler.LOG_DAEMON)
-        syslog.setFormatter(logging.Formatter("blobfs[%(process)d]: %(levelname)s %(message)s"))
-        return syslog, "syslog, as blobfs"
-    path = settings.log_file or _state_file(f"{settings.account}-{settings.container}.log")
-    return _formatted(_private_file(path)), str(path)
-
-
-def _state_file(name: str) -> Path:
+def log_path(settings: MountSettings) -> Path | None:
+    """Return the log file, asked for or not; None for stderr or syslog."""
+    if settings.log_file is None and (settings.foreground or SYSLOG_SOCKET.exists()):
+        return None
     base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    directory = base / "blobfs"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return directory / name
+    return settings.log_file or base / "blobfs" / f"{settings.account}-{settings.container}.log"
 
 
-def _private_file(path: Path) -> logging.Handler:
+def require_log(settings: MountSettings) -> None:
+    """Raise Unavailable unless the log file, where there is one, can be opened."""
+    if path := log_path(settings):
+        _private_file(path, make_directory=settings.log_file is None).close()
+
+
+def _handler(settings: MountSettings) -> tuple[logging.Handler, str]:
+    path = log_path(settings)
+    if path is not None:
+        return _formatted(_private_file(path, make_directory=settings.log_file is None)), str(path)
+    if settings.foreground:
+        return _formatted(logging.StreamHandler()), "stderr"
+    syslog = SysLogHandler(str(SYSLOG_SOCKET), SysLogHandler.LOG_DAEMON)
+    syslog.setFormatter(logging.Formatter("blobfs[%(process)d]: %(levelname)s %(message)s"))
+    return syslog, "syslog, as blobfs"
+
+
+def _private_file(path: Path, *, make_directory: bool) -> logging.Handler:
     """Open a log file for its owner's eyes that may be moved away by logrotate at any time."""
     try:
+        if make_directory:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_fifo():
+            raise Unavailable(f"cannot log to {path}: a fifo has no room. Give another --log-file.")
         path.touch(mode=0o600)
         return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

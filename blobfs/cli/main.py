@@ -20,6 +20,12 @@ class Explained(click.ClickException):
         click.echo(f"blobfs: {self.message}", file=file, err=True)
 
 
+class Misused(Explained):
+    """A command that cannot be meant as it was given; exits with 2."""
+
+    exit_code = 2
+
+
 class Commands(click.Group):
     """The commands, plus `blobfs SPEC MOUNTPOINT …`, which is how mount.fuse3(8) calls its helper."""
 
@@ -34,6 +40,9 @@ class Commands(click.Group):
         """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else ctx.command_path
+            raise Misused(f"{error.format_message()} See {command} --help.") from error
         except Failure as failure:
             logger.debug("failed", exc_info=True)
             raise Explained(str(failure)) from failure

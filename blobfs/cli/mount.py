@@ -1,6 +1,5 @@
 """`blobfs mount`: refuse early what cannot work, then serve."""
 
-import errno
 import logging
 import os
 import shutil
@@ -10,11 +9,19 @@ from typing import Any
 
 import click
 
-from blobfs.cli.control import read_status
-from blobfs.cli.daemon import detach
-from blobfs.cli.logs import start_logging
-from blobfs.cli.options import PARAMETERS, MountCommand, credential, refuse_contradictions
-from blobfs.errors import AccessDenied, Busy, Failure, NotADirectory, NotFound, Unavailable
+from blobfs.cli.daemon import Ended, detach
+from blobfs.cli.logs import log_path, require_log, start_logging
+from blobfs.cli.mountpoint import (
+    FILESYSTEM,
+    claimed,
+    filesystem_at,
+    refuse_system_directory,
+    release,
+    warn_of_hidden,
+)
+from blobfs.cli.options import PARAMETERS, MountCommand, credential, refuse_contradictions, refuse_inside
+from blobfs.cli.umount import unmount
+from blobfs.errors import AccessDenied, Failure, InvalidArgument, Unavailable
 from blobfs.settings import MountSettings
 
 logger = logging.getLogger(__name__)
@@ -32,19 +39,39 @@ def mount(ctx: click.Context, /, **_: Any) -> None:
     """
     settings = settings_of(ctx)
     _require_fuse()
-    _require_mountpoint(settings.mountpoint)
-    ready = click.echo if settings.foreground else detach()
-    _serve(settings, ready)
+    with claimed(settings.mountpoint) as claim:
+        _check(settings)
+        require_log(settings)
+        warn_of_hidden(settings.mountpoint)
+        announce = click.echo if settings.foreground else _detach(settings, claim)
+
+        def ready(message: str) -> None:
+            release(claim)
+            announce(message)
+
+        _serve(settings, ready)
+
+
+def _detach(settings: MountSettings, claim: int) -> Callable[[str], None]:
+    """Go on in the background. If that is ended by a signal while it mounts, no dead mount stays."""
+    try:
+        return detach(keep=claim)
+    except Ended:
+        if filesystem_at(settings.mountpoint) == FILESYSTEM:
+            unmount(settings.mountpoint, lazily=True)
+        raise
 
 
 def settings_of(ctx: click.Context) -> MountSettings:
     """Return what the parsed command line asks for. Raises UsageError for contradictions."""
     values = ctx.params
+    mountpoint = Path(os.path.realpath(values["mountpoint"]))
+    refuse_system_directory(mountpoint)
     refuse_contradictions(values)
-    return MountSettings(
+    settings = MountSettings(
         account=values["account"],
         container=values["container"],
-        mountpoint=values["mountpoint"].resolve(),
+        mountpoint=mountpoint,
         credential=credential(ctx),
         endpoint=values["endpoint"],
         prefix=values["prefix"],
@@ -65,6 +92,8 @@ def settings_of(ctx: click.Context) -> MountSettings:
         log_level=values["log_level"],
         foreground=values["foreground"],
     )
+    refuse_inside(mountpoint, {**values, "log_file": log_path(settings)})
+    return settings
 
 
 def _require_fuse() -> None:
@@ -82,29 +111,19 @@ def _require_fuse() -> None:
         raise Unavailable("cannot mount: there is no fusermount3. Have the package fuse3 installed.")
 
 
-def _require_mountpoint(mountpoint: Path) -> None:
-    """Raise a Failure unless a container can be mounted here; warn about files it would hide."""
+def _check(settings: MountSettings) -> None:
+    """Raise what is wrong that nobody needs to be asked for; the settings' part of it as UsageError."""
+    # Only now: it needs libfuse, and costs the other commands half a second.
+    from blobfs.mount import check
+
     try:
-        status = read_status(mountpoint)
-    except FileNotFoundError:
-        raise NotFound(f"{mountpoint} does not exist. Create it with mkdir.") from None
-    except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            cure = f"Run blobfs umount {mountpoint} first."
-            raise Busy(f"{mountpoint} is a mount whose process has died. {cure}") from error
-        raise
-    if status is not None:
-        mounted = f"container {status.container} of account {status.account}"
-        raise Busy(f"{mountpoint} is already mounted: {mounted}, process {status.pid}.")
-    if not mountpoint.is_dir():
-        raise NotADirectory(f"{mountpoint} is not a directory.")
-    if any(mountpoint.iterdir()):
-        click.echo(f"blobfs: {mountpoint} is not empty; the mount hides what is in it.", err=True)
+        check(settings)
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
 
 
 def _serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     """Serve until unmounted. Whatever ends it early stands in the log, since stderr may be gone by then."""
-    # Only now: it needs libfuse, and costs the other commands half a second.
     from blobfs.mount import serve
 
     place = start_logging(settings)

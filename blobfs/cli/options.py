@@ -4,6 +4,7 @@ click looks on the command line, then in BLOBFS_… variables, then in the confi
 A list after ``-o`` is spelled out as long options, so it counts as command line.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,17 @@ import click
 from click.core import ParameterSource
 
 from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
-from blobfs.cli.values import absolute_path, existing_file, octal, size_between, spell_size
+from blobfs.cli.values import (
+    absolute_path,
+    certificate_file,
+    existing_file,
+    octal,
+    seconds_up_to,
+    secret_file,
+    size_between,
+    spell_size,
+    subtree,
+)
 from blobfs.settings import CredentialSettings, MountSettings
 
 if sys.version_info >= (3, 11):
@@ -37,6 +48,22 @@ FOREIGN_OPTION = re.compile(
 SIGNS = {"ro": "--read-only", "rw": "--read-write"}
 
 
+MAX_ID = 2**32 - 2  # the one above means "none" to chown(2)
+MAX_ATTR_TIMEOUT_SECONDS = 366 * 24 * 3600.0
+
+# The values that TOML does not write as text, and what to call those.
+TOML_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "memory": ((str, int), 'a size such as "1GiB"'),
+    "block_size": ((str, int), 'a size such as "8MiB"'),
+    "attr_timeout": ((int, float), "a number of seconds"),
+    "uid": ((int,), "a whole number"),
+    "gid": ((int,), "a whole number"),
+    "umask": ((str, int), 'octal digits, such as "022"'),
+}
+
+CONFIG_KEY = "blobfs.config"  # in the context: which file was read
+
+
 def use_config_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     """Make the file's values the defaults of the command, which the environment and arguments override."""
     if path is None:
@@ -44,26 +71,51 @@ def use_config_file(ctx: click.Context, param: click.Parameter, path: Path | Non
     if path is not None:
         try:
             ctx.default_map = config_values(path)
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise click.BadParameter(f"{path} cannot be read: {error.strerror}.", ctx, param) from error
+        except ValueError as error:
             raise click.BadParameter(f"{path}: {error}", ctx, param) from error
+        ctx.meta[CONFIG_KEY] = path
 
 
 def config_values(path: Path) -> dict[str, Any]:
-    """Read a TOML file of option names and values. Raises ValueError for bad syntax or an unknown key."""
-    values = {key.replace("-", "_"): value for key, value in tomllib.loads(path.read_text("utf-8")).items()}
-    known = {str(param.name) for param in PARAMETERS} - {"config", "mount_lists", "kernel_options"}
-    if unknown := sorted(values.keys() - known):
+    """Read a TOML file of option names and values.
+
+    Raises ValueError for bad syntax, an unknown key or a value of the wrong kind.
+    """
+    parsed = tomllib.loads(path.read_text("utf-8-sig"))
+    values = {key.replace("-", "_"): value for key, value in parsed.items()}
+    known = {str(param.name): param for param in PARAMETERS}
+    if unknown := sorted(values.keys() - (known.keys() - {"config", "mount_lists", "kernel_options"})):
         raise ValueError(f"unknown key {unknown[0]!r}")
+    for key, value in parsed.items():
+        kinds, words = _kind_of(known[key.replace("-", "_")])
+        if type(value) not in kinds:  # not isinstance: to Python, true is a number
+            raise ValueError(f"{key} must be {words}, not {_toml_name(value)}")
     return values
+
+
+def _kind_of(param: click.Parameter) -> tuple[tuple[type, ...], str]:
+    if isinstance(param, click.Option) and param.is_flag:
+        return (bool,), "true or false"
+    return TOML_KINDS.get(str(param.name), ((str,), "text in quotes"))
+
+
+def _toml_name(value: object) -> str:
+    names = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
+    return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
 
 
 def spell_out(mount_lists: Iterable[str]) -> Iterator[str]:
     r"""Yield the long options that stand for lists such as ``ro,uid=5``; ``\,`` is a comma inside a value.
 
-    Raises UsageError for one that nobody knows.
+    Raises UsageError for one that nobody knows, and for both ``ro`` and ``rw``.
     """
     long_options = {name: param for param in PARAMETERS for name in (*param.opts, *param.secondary_opts)}
-    for item in re.split(r"(?<!\\),", ",".join(mount_lists)):
+    items = re.split(r"(?<!\\),", ",".join(mount_lists))
+    if {"ro", "rw"} <= set(items):
+        raise click.UsageError("ro and rw after -o contradict each other.")
+    for item in items:
         name, equals, value = item.replace(r"\,", ",").partition("=")
         option = SIGNS.get(name, f"--{name.replace('_', '-')}")
         if name in KERNEL_OPTIONS:
@@ -93,7 +145,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help=f"TOML file of options, spelled as here without the dashes.  [default: {CONFIG_FILES[0]}, "
         f"else {CONFIG_FILES[1]}]",
     ),
-    click.Option(["--prefix"], default="", help="Mount only what is below this path of the container."),
+    click.Option(
+        ["--prefix"], type=subtree, default="", help="Mount only what is below this path of the container."
+    ),
     click.Option(
         ["--read-only/--read-write"], default=False, help="Refuse every change.  [default: read-write]"
     ),
@@ -107,16 +161,16 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--connection-string-file"],
-        type=existing_file,
+        type=secret_file,
         metavar="FILE",
         help="File that holds a connection string.",
     ),
     click.Option(
-        ["--account-key-file"], type=existing_file, metavar="FILE", help="File that holds an account key."
+        ["--account-key-file"], type=secret_file, metavar="FILE", help="File that holds an account key."
     ),
     click.Option(
         ["--sas-file"],
-        type=existing_file,
+        type=secret_file,
         metavar="FILE",
         help="File that holds a SAS; read again when it changes.",
     ),
@@ -125,7 +179,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.Choice(["entra", "anonymous"]),
         help="Microsoft Entra ID (managed identity, service principal, CLI login), or a public container.",
     ),
-    click.Option(["--ca-file"], type=existing_file, metavar="FILE", help="Certificates to trust, in PEM."),
+    click.Option(["--ca-file"], type=certificate_file, metavar="FILE", help="Certificates to trust, in PEM."),
     click.Option(
         ["--memory"],
         type=size_between(16 * MiB, 1024**5),
@@ -142,13 +196,15 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--attr-timeout"],
-        type=click.FloatRange(min=0),
+        type=seconds_up_to(MAX_ATTR_TIMEOUT_SECONDS),
         default=_DEFAULTS.attr_timeout_seconds,
         show_default=True,
         help="Seconds for which attributes may be remembered.",
     ),
-    click.Option(["--uid"], type=click.IntRange(min=0), help="Owner where none is recorded.  [default: you]"),
-    click.Option(["--gid"], type=click.IntRange(min=0), help="Their group.  [default: yours]"),
+    click.Option(
+        ["--uid"], type=click.IntRange(0, MAX_ID), help="Owner where none is recorded.  [default: you]"
+    ),
+    click.Option(["--gid"], type=click.IntRange(0, MAX_ID), help="Their group.  [default: yours]"),
     click.Option(
         ["--umask"],
         type=octal,
@@ -204,8 +260,22 @@ class MountCommand(click.Command):
     """A command that takes a list after ``-o`` as well as long options; those given as such win."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an error names the file or variable that it comes from."""
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
-        return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
+        try:
+            return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
+        except click.BadParameter as error:
+            if place := _place_of(ctx, error.param):
+                raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
+            raise
+
+
+def _place_of(ctx: click.Context, param: click.Parameter | None) -> str:
+    """Return the variable or the file that a parameter's value is from; empty for the command line."""
+    source = ctx.get_parameter_source(param.name) if param and param.name else None
+    if param and param.name and source is ParameterSource.ENVIRONMENT:
+        return f"BLOBFS_{param.name.upper()}"
+    return str(ctx.meta[CONFIG_KEY]) if source is ParameterSource.DEFAULT_MAP else ""
 
 
 def refuse_contradictions(values: Mapping[str, Any]) -> None:
@@ -215,9 +285,16 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
     if values["block_size"] * 4 > values["memory"]:
         most = spell_size(values["memory"] // 4)
         raise click.UsageError(f"--block-size is over a quarter of --memory: at most {most} fit.")
+
+
+def refuse_inside(mountpoint: Path, values: Mapping[str, Any]) -> None:
+    """Raise UsageError for a file that the mount would hide, or that would be reached through it."""
     for name, value in values.items():
-        if name != "mountpoint" and isinstance(value, Path) and value.is_relative_to(values["mountpoint"]):
-            raise click.UsageError(f"--{name.replace('_', '-')} {value} lies inside the mountpoint.")
+        if name != "mountpoint" and isinstance(value, Path):
+            places = (value, Path(os.path.realpath(value)))
+            if any(place.is_relative_to(mountpoint) for place in places):
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"{option} {value} lies inside the mountpoint; keep it elsewhere.")
 
 
 def credential(ctx: click.Context) -> CredentialSettings:

@@ -10,12 +10,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from blobfs.cli.control import MountStatus, commit_everything, read_status
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
 from blobfs.cli.values import absolute_path
-from blobfs.errors import AccessDenied, Busy, InvalidArgument, Unavailable
+from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
+
+STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
+
+# What an error of the commit means here; README.md, "When something goes wrong".
+CAUSES = {
+    errno.EIO: "the service cannot be reached or fails; the mount's log says how",
+    errno.ETIMEDOUT: "the service does not answer in time; the mount's log says more",
+    errno.EACCES: "the service refuses the credential; the mount's log says why",
+}
 
 
 @click.command()
@@ -28,19 +39,38 @@ def umount(mountpoint: Path, *, force: bool) -> None:
     does not have, and leaves the mount in place.
     """
     mountpoint = Path(os.path.realpath(mountpoint))
+    _require_mount(mountpoint)
     status = _status(mountpoint)
     left = _commit(mountpoint)
     if left and not force:
-        raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n{left}")
-    process = os.pidfd_open(status.pid)
+        cure = (
+            "When the cause is gone, run the same command again; "
+            f"blobfs umount --force {mountpoint} gives these files up."
+        )
+        raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n{left}\n{cure}")
+    process = _process(mountpoint, status.pid)
     if left:
         click.echo(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}", err=True)
-    _unmount(mountpoint, lazily=force)
+    unmount(mountpoint, lazily=force)
     if not force:  # otherwise it lives as long as a program still has a file open
         select.select([process], [], [])
     if left:
         raise Unavailable(f"{mountpoint}: unmounted, without the files named above.")
     click.echo(f"{mountpoint}: everything is committed; unmounted.")
+
+
+def _require_mount(mountpoint: Path) -> None:
+    """Raise a Failure unless one of our mounts, dead or alive, is exactly here."""
+    kind = filesystem_at(mountpoint)
+    if kind == FILESYSTEM:
+        return
+    if kind is not None:
+        raise NotFound(f"{mountpoint} is not mounted by blobfs: it is a mount of {kind}, for umount(8).")
+    if above := next((path for path in mountpoint.parents if filesystem_at(path) == FILESYSTEM), None):
+        raise NotFound(f"{mountpoint} is not mounted by blobfs, but lies inside a mount: {above}.")
+    if not mountpoint.exists():
+        raise NotFound(f"{mountpoint} does not exist, so nothing is mounted there.")
+    raise NotFound(f"{mountpoint} is not mounted by blobfs.")
 
 
 def _status(mountpoint: Path) -> MountStatus:
@@ -50,40 +80,65 @@ def _status(mountpoint: Path) -> MountStatus:
     except PermissionError as error:
         raise AccessDenied(f"{mountpoint} is another user's mount. Unmount it as that user.") from error
     except OSError as error:
-        if error.errno != errno.ENOTCONN:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise
-        _unmount(mountpoint, lazily=True)
+        unmount(mountpoint, lazily=True)
         raise Unavailable(
             f"{mountpoint}: unmounted, but its process had died before. What no close() or fsync() "
             "had reported as written may be missing in the container."
         ) from error
-    if status is None:
-        raise InvalidArgument(f"{mountpoint} is not mounted by blobfs.")
-    return status
+    return status or _gone(mountpoint)
+
+
+def _process(mountpoint: Path, pid: int) -> int:
+    """Return a descriptor that can be read when the process has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        _gone(mountpoint)
+
+
+def _gone(mountpoint: Path) -> NoReturn:
+    raise NotFound(
+        f"{mountpoint} was unmounted by another command meanwhile, which says whether all is committed."
+    )
 
 
 def _commit(mountpoint: Path) -> str:
-    """Have everything committed; return a line for each file for which this failed."""
-    causes = []
+    """Have everything committed; return a line for each file for which this failed, and why it did."""
+    cause = ""
     try:
         commit_everything(mountpoint)
     except OSError as error:
-        causes = [os.strerror(error.errno or errno.EIO)]
-    status = _status(mountpoint)
-    return "\n".join([f"{file.path}: {file.reason}" for file in status.uncommitted] or causes)
+        cause = CAUSES.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+    uncommitted = _status(mountpoint).uncommitted
+    lines = [f"{file.path}: {_reason(file.reason, cause)}" for file in uncommitted]
+    return "\n".join(lines) or cause
 
 
-def _unmount(mountpoint: Path, *, lazily: bool = False) -> None:
+def _reason(reason: str, cause: str) -> str:
+    """Say why a file is uncommitted: one that has not failed for good has only the cause of just now."""
+    return f"{reason}; {cause}" if cause and reason == STILL_OPEN else reason
+
+
+def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
     """Detach the mount from the directory. Raises Busy that names who still uses it."""
     if os.geteuid() == 0:
         command = ["umount", *(["-l"] if lazily else []), str(mountpoint)]
     else:
         program = shutil.which("fusermount3") or "fusermount"
         command = [program, "-uz" if lazily else "-u", str(mountpoint)]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        users = ", ".join(sorted(set(users_of(mountpoint)))) or ended.stderr.strip()
-        raise Busy(f"{mountpoint} stays mounted, with everything committed, because it is in use: {users}.")
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if not ended.returncode:
+        return
+    if filesystem_at(mountpoint) != FILESYSTEM:
+        _gone(mountpoint)
+    stays = f"{mountpoint} stays mounted, with everything committed"
+    if users := ", ".join(sorted(set(users_of(mountpoint)))):
+        raise Busy(f"{stays}, because it is in use: {users}. End these programs, or have them leave it.")
+    raise Busy(f"{stays}: {ended.stderr.strip()}")
 
 
 def users_of(mountpoint: Path) -> Iterator[str]:

@@ -6,14 +6,20 @@ text means and raises BadParameter otherwise.
 
 import os
 import re
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from blobfs.blocks import KiB
+from blobfs.errors import InvalidName, NameTooLong
+from blobfs.format.names import normalized_prefix
 
-_SIZE = re.compile(r"(?P<number>\d+) ?(?P<unit>[KMGT]?)(?P<base>i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>\d{1,18}) ?(?P<unit>[KMGT]?)(?P<base>i?B)?", re.IGNORECASE)
+
+_SECRET = re.compile(r"[?&]?\bsig=|AccountKey=|SharedAccessSignature=|^[A-Za-z0-9+/]{86}==$")
+_SHOWN_CHARACTERS = 200
 
 
 def size_between(least_bytes: int, most_bytes: int) -> Callable[[object], int]:
@@ -58,17 +64,76 @@ def octal(value: object) -> int:
     return mode
 
 
+def seconds_up_to(most_seconds: float) -> Callable[[object], float]:
+    """Return a reader of durations from 0 up to the limit."""
+
+    def seconds(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a number of seconds.") from None
+        if not 0 <= number <= most_seconds:  # false for nan as well
+            raise click.BadParameter(f"{value!r} is not between 0 and {most_seconds:.0f} seconds.")
+        return number
+
+    return seconds
+
+
+def subtree(value: str) -> str:
+    """Read the path of a part of the container; it stays as it is written."""
+    try:
+        normalized_prefix(value)
+    except (InvalidName, NameTooLong) as error:
+        raise click.BadParameter(f"{error}.") from error
+    return value
+
+
 def absolute_path(value: str | Path) -> Path:
     """Read a path so that it stays right in another working directory; ``~`` is replaced.
 
     Symbolic links are kept: a rotated credential is often a link that changes.
     """
-    return Path(os.path.abspath(os.path.expanduser(value)))
+    if not str(value).strip():
+        raise click.BadParameter("is empty; give a path.")
+    if "\0" in str(value):
+        raise click.BadParameter("a path has no null byte in it.")
+    try:
+        return Path(os.path.abspath(os.path.expanduser(value)))
+    except FileNotFoundError:
+        raise click.BadParameter(f"{value}: the working directory was removed; give a whole path.") from None
 
 
 def existing_file(value: str | Path) -> Path:
-    """Read the path of a file that must be there."""
+    """Read the path of a file that must be there, and be ours to read."""
     path = absolute_path(value)
-    if not path.is_file():
-        raise click.BadParameter(f"there is no file {path}.")
+    try:
+        if not path.is_file():
+            raise click.BadParameter(f"there is no file {path}.")
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise click.BadParameter(f"{_shortened(path)} cannot be read: {error.strerror}.") from error
+
+
+def secret_file(value: str | Path) -> Path:
+    """Read the path of a file that holds a secret; a secret given in its place is not shown."""
+    if _SECRET.search(str(value)):
+        raise click.BadParameter("this is the secret itself; write it into a file and give the file's path.")
+    return existing_file(value)
+
+
+def certificate_file(value: str | Path) -> Path:
+    """Read the path of a file of certificates."""
+    path = existing_file(value)
+    try:
+        ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError):
+        raise click.BadParameter(
+            f"{path} holds no certificate in PEM, which starts with -----BEGIN."
+        ) from None
     return path
+
+
+def _shortened(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

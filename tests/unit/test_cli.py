@@ -1,6 +1,7 @@
 """The command line up to the point where a mount is made."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from blobfs.cli.control import read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.mount import mount, settings_of
+from blobfs.cli.mountpoint import claimed, release
+from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import octal, size_between, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
@@ -154,6 +157,59 @@ def test_an_error_in_the_file_names_the_file(tmp_path: Path, text: str, complain
     assert str(config) in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('sas-file = ["a"]', "sas-file must be text in quotes, not a list"),
+        ("mountpoint = 5", "mountpoint must be text in quotes, not a number"),
+        ("account = 2026-11-22", "account must be text in quotes, not a date or time"),
+        ("[prefix]", "prefix must be text in quotes, not a table"),
+        ("log-file = true", "log-file must be text in quotes, not true or false"),
+        ("auth = 1.5", "auth must be text in quotes, not a number"),
+        ("uid = true", "uid must be a whole number, not true or false"),
+        ('gid = "5"', "gid must be a whole number, not text"),
+        ("attr-timeout = []", "attr-timeout must be a number of seconds, not a list"),
+        ("memory = 1.5", 'memory must be a size such as "1GiB", not a number'),
+        ("umask = false", "umask must be octal digits"),
+        ('read-only = "yes"', "read-only must be true or false, not text"),
+        ("foreground = 1", "foreground must be true or false, not a number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_in_the_file_is_named_with_what_is_expected(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    config = written(tmp_path / "config.toml", text)
+    result = run("mount", "account", "container", tmp_path, f"--config={config}")
+    assert result.exit_code == 2
+    assert f"{config}: {complaint}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_every_option_of_the_file_refuses_a_list_and_a_table(tmp_path: Path) -> None:
+    for param in PARAMETERS:
+        if param.name in ("config", "mount_lists", "kernel_options"):
+            continue
+        for value in ("[1]", "{ a = 1 }", "1979-05-27T07:32:00Z"):
+            config = written(tmp_path / "config.toml", f"{param.name} = {value}")
+            with pytest.raises(ValueError, match=f"{param.name} must be"):
+                config_values(config)
+
+
+def test_a_bad_value_is_named_with_the_file_or_the_variable_it_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = written(tmp_path / "config.toml", 'memory = "much"')
+    assert (
+        f"{config}: Invalid value for '--memory'" in run("mount", "a", "b", "c", f"--config={config}").stderr
+    )
+    monkeypatch.setenv("BLOBFS_MEMORY", "more")
+    assert "BLOBFS_MEMORY: Invalid value" in run("mount", "a", "b", "c").stderr
+
+
+def test_a_byte_order_mark_before_the_file_does_not_matter(tmp_path: Path) -> None:
+    assert settings(f"--config={written(tmp_path / 'config.toml', chr(0xFEFF) + 'uid = 5')}").uid == 5
+
+
 # Mount lists
 
 
@@ -194,6 +250,7 @@ def test_what_a_mount_list_says_to_the_kernel_is_kept_in_order() -> None:
         ("uid,ro", "'uid' needs a value"),
         ("allow_other=1", "'--allow-other' does not take a value"),
         ("uid=x", "'--uid'"),
+        ("ro,rw", "ro and rw after -o contradict each other"),
     ],
 )
 def test_an_error_in_a_mount_list_is_named(mount_list: str, complaint: str) -> None:
@@ -246,8 +303,119 @@ def test_paths_are_absolute_and_keep_their_links(home: Path, monkeypatch: pytest
     link = home / "link"
     link.symlink_to(written(home / "secret"))
     monkeypatch.chdir(home)
-    result = settings("--sas-file=link", "--ca-file=~/secret")
-    assert (result.credential.sas_file, result.ca_file) == (link, home / "secret")
+    result = settings("--sas-file=link", "--log-file=~/log")
+    assert (result.credential.sas_file, result.log_file) == (link, home / "log")
+
+
+# Values that cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--attr-timeout=nan", "'nan' is not between 0 and"),
+        ("--attr-timeout=inf", "'inf' is not between 0 and"),
+        ("--attr-timeout=1e300", "'1e300' is not between 0 and"),
+        ("--attr-timeout=-1", "'-1' is not between 0 and"),
+        ("--attr-timeout=soon", "'soon' is not a number of seconds"),
+        ("--uid=-1", "-1 is not in the range 0<=x<=4294967294"),
+        ("--uid=4294967295", "4294967295 is not in the range"),
+        ("--gid=4294967295", "4294967295 is not in the range"),
+        ("--memory=" + "9" * 5000, "is not a size"),
+        ("--sas-file=", "is empty; give a path"),
+        ("--sas-file=/", "there is no file /"),
+        ("--sas-file=/" + "x" * 5000, "cannot be read: File name too long"),
+        ("--ca-file=RUBBISH", "RUBBISH holds no certificate in PEM"),
+        ("--ca-file=EMPTY", "EMPTY holds no certificate in PEM"),
+        ("--config=BINARY", "BINARY: "),
+    ],
+)
+def test_values_out_of_reason_are_refused(tmp_path: Path, option: str, complaint: str) -> None:
+    written(tmp_path / "RUBBISH", "rubbish")
+    written(tmp_path / "EMPTY")
+    (tmp_path / "BINARY").write_bytes(b"\xff\xfe\x00")
+    for name in ("RUBBISH", "EMPTY", "BINARY"):
+        option = option.replace(name, str(tmp_path / name))
+    result = run("mount", "account", "container", tmp_path, option)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("secret", ["sv=2022-11-02&sig=SECRET", "AccountKey=SECRET;", "SECRET" * 14 + "AB=="])
+def test_a_secret_in_place_of_its_file_is_not_shown(tmp_path: Path, secret: str) -> None:
+    for option in ("--sas-file", "--account-key-file", "--connection-string-file"):
+        result = run("mount", "account", "container", tmp_path, option, secret)
+        assert result.exit_code == 2
+        assert "write it into a file" in result.stderr
+        assert "SECRET" not in result.output
+
+
+@pytest.mark.parametrize("path", ["/", "/proc", "/sys/fs", "/dev", "/dev/shm/x", "/etc/../proc/self"])
+def test_directories_of_the_system_are_no_mountpoints(path: str) -> None:
+    result = run("mount", "account", "container", path)
+    assert result.exit_code == 2
+    assert "belongs to the system" in result.stderr
+
+
+def test_no_mountpoint_may_hold_the_log(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blobfs.cli.logs.SYSLOG_SOCKET", tmp_path / "no-syslog")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    result = run("mount", "account", "container", home)
+    assert result.exit_code == 2
+    assert "lies inside the mountpoint" in result.stderr
+    link = tmp_path / "link"
+    link.symlink_to(home)
+    result = run("mount", "account", "container", home, f"--log-file={link}/log")
+    assert "--log-file" in result.stderr
+    assert "lies inside the mountpoint" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["", "container"], "'' is no account name"),
+        (["a/b", "container"], "'a/b' is no account name"),
+        (["account", ""], "'' is no container name"),
+        (["account", "con1/x"], "write con1 --prefix x"),
+        (["account", "container", "--endpoint=http://127.0.0.1:99999/x"], "from 1 to 65535"),
+        (["account", "container", "--endpoint=blob.example"], "does not start with https://"),
+        (["account", "container", "--endpoint=https://u:SECRET@h.example"], "--sas-file"),
+        (["account", "container", "--endpoint=https://h.example/?sig=SECRET"], "--sas-file"),
+        (["account", "container", "--prefix=a\\b"], "'--prefix': 'a"),
+        (["account", "container", "--prefix=\udcff"], "'--prefix': "),
+    ],
+)
+def test_what_the_service_cannot_have_is_refused_without_asking_it(
+    tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    mountpoint = tmp_path / "mountpoint"
+    mountpoint.mkdir()
+    result = run("mount", *arguments, mountpoint, "--auth=anonymous")
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "SECRET" not in result.output
+
+
+def test_a_removed_working_directory_is_no_mystery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = run("mount", "account", "container", "relative")
+    assert (result.exit_code, "working directory was removed" in result.stderr) == (2, True)
+
+
+def test_a_directory_is_claimed_by_one_command_at_a_time(tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mountpoint"
+    mountpoint.mkdir()
+    with claimed(mountpoint) as claim:
+        result = run("mount", "account", "container", mountpoint)
+        assert (result.exit_code, "already mounted, or about to be" in result.stderr) == (1, True)
+        release(claim)
+        with claimed(mountpoint):
+            pass
 
 
 # Exit codes and messages
@@ -278,7 +446,7 @@ def test_umount_refuses_what_is_not_ours(tmp_path: Path) -> None:
     result = run("umount", tmp_path / "missing")
     assert (result.exit_code, result.stderr) == (
         1,
-        f"blobfs: {tmp_path}/missing: No such file or directory\n",
+        f"blobfs: {tmp_path}/missing does not exist, so nothing is mounted there.\n",
     )
 
 
@@ -329,6 +497,39 @@ def test_the_background_process_lets_go_of_inherited_files(tmp_path: Path) -> No
 def test_the_command_exits_like_a_process_that_never_served() -> None:
     ended = detached("sys.exit('no such container')")
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "no such container\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_waiting_command_ends_the_process(number: signal.Signals) -> None:
+    """The end of file tells that both are gone: they share stderr."""
+    source = (
+        "import sys, time\nfrom blobfs.cli.daemon import detach\ndetach()\n"
+        "sys.stderr.write('started\\n'); sys.stderr.flush(); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        command.stderr.readline()
+        command.send_signal(number)
+        said = command.stderr.read()
+    assert command.returncode == 1
+    assert f"ended by {number.name} before the mount answered" in said
+
+
+def test_a_process_for_which_nobody_waits_any_more_ends_itself(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    script = (
+        "import signal; os.kill(os.getppid(), signal.SIGKILL); open(sys.argv[1], 'w').close(); "
+        "open(sys.argv[1]).close(); ready('mounted'); sys.stderr.write('lived on')"
+    )
+    source = f"import os, sys\nfrom blobfs.cli.daemon import detach\nready = detach()\n{script}"
+    with subprocess.Popen([sys.executable, "-c", source, fifo], stderr=subprocess.PIPE, text=True) as command:
+        fifo.read_text()
+        command.wait()  # the waiting process is gone for good
+        with fifo.open("w"):
+            pass
+        assert command.stderr is not None
+        assert command.stderr.read() == ""
 
 
 def test_a_process_that_was_killed_before_it_served_is_a_failure() -> None:

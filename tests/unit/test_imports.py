@@ -35,6 +35,7 @@ LAYERS = """
     kernel.binding
     mount
     cli cli.values cli.control cli.daemon cli.logs
+    cli.mountpoint
     cli.options cli.umount
     cli.mount
     cli.helper
@@ -68,7 +69,7 @@ RESERVED = {
     "http": {"azure.transport"},
     "importlib": {"kernel.binding"},
     "socket": {"azure.transport"},
-    "ssl": {"azure.transport"},
+    "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
 
