@@ -10,7 +10,6 @@ import click
 
 from blobfs.errors import Unavailable
 
-
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
