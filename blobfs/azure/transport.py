@@ -82,7 +82,7 @@ class Transport:
         request_id = str(uuid.uuid4())
         target = self._target(request, authorization)
         headers = _headers(request, authorization, request_id)
-        with _interruptions(self._host):
+        with _interruptions(self._host, self._origin):
             response = self._pool.urlopen(
                 request.method,
                 target,
@@ -186,7 +186,7 @@ def _is_read_to_the_end(response: urllib3.BaseHTTPResponse) -> bool:
 
 
 @contextmanager
-def _interruptions(host: str) -> Iterator[None]:
+def _interruptions(host: str, origin: str) -> Iterator[None]:
     """Turn what goes wrong on the way into Interrupted, or Unavailable if trying again is pointless."""
     try:
         yield
@@ -197,6 +197,11 @@ def _interruptions(host: str) -> Iterator[None]:
                 f"the certificate of {host} is not trusted ({cause.verify_message}); "
                 "name the authority's certificate with --ca-file"
             ) from error
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            raise Unavailable(f"{host} does not speak https; is the endpoint's port right?") from error
+        if isinstance(cause, http.client.RemoteDisconnected) and origin.startswith("http:"):
+            reason = f"{host} closed the connection without a reply; does it speak https there?"
+            raise Interrupted(reason, timed_out=False, sent=True) from error
         raise _interrupted(host, error, cause) from error
 
 
