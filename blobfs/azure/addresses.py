@@ -49,22 +49,22 @@ def default_endpoint(account: str) -> str:
     return EMULATOR_ENDPOINT if account == EMULATOR_ACCOUNT else f"https://{account}.blob.core.windows.net"
 
 
-def require_endpoint(endpoint: str) -> None:
-    """Raise InvalidArgument unless this is an address, and requests to it stay private.
+def require_endpoint(endpoint: str, name: str) -> None:
+    """Raise InvalidArgument, naming `name`, unless this is an address, and requests to it stay private.
 
     They do by HTTPS, or to this machine. It is not shown, because a secret may be in it.
     """
-    parts = _split(endpoint)
+    parts = _split(endpoint, name)
     if parts.query or parts.fragment or "?" in endpoint or "#" in endpoint or "@" in parts.netloc:
         raise InvalidArgument(
-            "the endpoint has a user, a password, or something after ? or #: it looks like https://HOST "
+            f"{name} has a user, a password, or something after ? or #: it looks like https://HOST "
             "or https://HOST/PATH. A SAS belongs into a file, for --sas-file"
         )
     if parts.scheme not in ("http", "https"):
-        raise InvalidArgument("the endpoint does not start with https://: it looks like https://HOST")
+        raise InvalidArgument(f"{name} does not start with https://: it looks like https://HOST")
     if not _is_host(parts.hostname or "") or not _PATH.fullmatch(parts.path) or not _has_port(parts):
         raise InvalidArgument(
-            "the endpoint is no address: it looks like https://HOST or https://HOST:PORT/PATH, "
+            f"{name} is no address: it looks like https://HOST or https://HOST:PORT/PATH, "
             "with a port from 1 to 65535"
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
@@ -79,11 +79,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _split(endpoint: str) -> SplitResult:
+def _split(endpoint: str, name: str) -> SplitResult:
     try:
         return urlsplit(endpoint)
     except ValueError:  # its message may show a password
-        raise InvalidArgument("the endpoint is no address: it looks like https://HOST/PATH") from None
+        raise InvalidArgument(f"{name} is no address: it looks like https://HOST/PATH") from None
 
 
 def _is_host(host: str) -> bool:

@@ -70,7 +70,10 @@ class _Place:
     def login(self, credential: Credential, found_endpoint: str = "") -> Login:
         """Return the login; an endpoint that was asked for wins over one that came with the credential."""
         endpoint = self.endpoint or found_endpoint or default_endpoint(self.account)
-        require_endpoint(endpoint)
+        is_found = found_endpoint and not self.endpoint
+        require_endpoint(
+            endpoint, f"the endpoint beside the {credential.name}" if is_found else "the endpoint"
+        )
         return Login(endpoint.rstrip("/"), credential)
 
     def with_key(self, key: str, name: str, found_endpoint: str = "") -> Login:

@@ -56,7 +56,7 @@ class Transport:
         read_seconds: float,
         ca_file: Path | None = None,
     ) -> None:
-        """Raises InvalidArgument for a file of certificates that does not exist."""
+        """Raises InvalidArgument for a file of certificates that does not exist, or an impossible proxy."""
         parts = urlsplit(endpoint)
         self._host = parts.netloc
         self._root = f"{parts.path.rstrip('/')}/{quote(container)}"
@@ -120,9 +120,14 @@ def _connection_pool(
     # Any, because the published types of these two methods are behind the methods.
     adapter: Any = HTTPAdapter(pool_maxsize=connections, pool_block=True)
     session.mount(endpoint, adapter)
-    pool: urllib3.HTTPConnectionPool = adapter.get_connection_with_tls_context(
-        requests.Request("GET", endpoint).prepare(), settings["verify"], settings["proxies"]
-    )
+    try:
+        pool: urllib3.HTTPConnectionPool = adapter.get_connection_with_tls_context(
+            requests.Request("GET", endpoint).prepare(), settings["verify"], settings["proxies"]
+        )
+    except (requests.RequestException, HTTPError) as error:
+        raise InvalidArgument(
+            "the proxy in HTTPS_PROXY is no address; it looks like http://HOST:PORT"
+        ) from error
     try:
         adapter.cert_verify(pool, endpoint, settings["verify"], None)
     except OSError as error:

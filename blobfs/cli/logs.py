@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import SysLogHandler, WatchedFileHandler
 from pathlib import Path
 
@@ -37,6 +39,19 @@ def require_log(settings: MountSettings) -> None:
     """Raise Unavailable unless the log file, where there is one, can be opened."""
     if path := log_path(settings):
         _private_file(path, make_directory=settings.log_file is None).close()
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Have warnings shown to whoever typed the command, as long as no log is there for them."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("blobfs: %(message)s"))
+    logger = logging.getLogger("blobfs")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _handler(settings: MountSettings) -> tuple[logging.Handler, str]:

@@ -42,7 +42,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else ctx.command_path
-            raise Misused(f"{error.format_message()} See {command} --help.") from error
+            raise Misused(f"{error.format_message().rstrip('.')}. See {command} --help.") from error
         except Failure as failure:
             logger.debug("failed", exc_info=True)
             raise Explained(str(failure)) from failure

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from blobfs.cli.daemon import Ended, detach
-from blobfs.cli.logs import log_path, require_log, start_logging
+from blobfs.cli.logs import log_path, require_log, start_logging, warnings_on_stderr
 from blobfs.cli.mountpoint import (
     FILESYSTEM,
     claimed,
@@ -117,7 +117,8 @@ def _check(settings: MountSettings) -> None:
     from blobfs.mount import check
 
     try:
-        check(settings)
+        with warnings_on_stderr():
+            check(settings)
     except InvalidArgument as error:
         raise click.UsageError(f"{error}.") from error
 

@@ -108,7 +108,8 @@ def existing_file(value: str | Path) -> Path:
     path = absolute_path(value)
     try:
         if not path.is_file():
-            raise click.BadParameter(f"there is no file {path}.")
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise click.BadParameter(f"{path} {what}.")
         with path.open("rb"):
             return path
     except OSError as error:

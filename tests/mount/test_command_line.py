@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
+from certificates import make_certificate
 from mounts import PROJECT, Mount, Mounts, blobfs, clean_environment, is_mountpoint, on_both_bindings, run
 
 NOBODY = 65534
@@ -115,12 +117,12 @@ def test_a_signal_in_the_foreground_commits_and_unmounts(
 # What keeps a mount from being made
 
 
-def refusal(mount: Mounts, *options: str | Path, **environment: str) -> str:
+def refusal(mount: Mounts, *options: str | Path, exit_code: int = 1, **environment: str) -> str:
     """Return the message of a mount command that fails and leaves nothing behind."""
     path = mount.new_mountpoint()
     log = path.with_suffix(".log.of-refused-mount")
     ended = blobfs(*mount.arguments(path), "--log-file", log, *options, **environment)
-    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (ended.returncode, ended.stdout) == (exit_code, "")
     assert not is_mountpoint(path)
     assert "Traceback" not in ended.stderr
     assert ended.stderr.startswith("blobfs: ")
@@ -140,6 +142,7 @@ def test_a_refused_key_says_so_without_showing_it(mount: Mounts, tmp_path: Path)
     file = tmp_path / "key"
     file.write_text(key)
     message = refusal(mount, "--account-key-file", file)
+    assert message.startswith(f"blobfs: {file}: other users may read this secret")
     assert "refused" in message or "denied" in message
     assert key not in message
 
@@ -161,7 +164,38 @@ def test_a_service_that_nobody_runs_is_named(mount: Mounts) -> None:
 
 
 def test_a_service_elsewhere_must_speak_https(mount: Mounts) -> None:
-    assert "https" in refusal(mount, "--endpoint", "http://blob.example/account").lower()
+    message = refusal(mount, "--endpoint", "http://blob.example/account", exit_code=2)
+    assert "use https" in message
+
+
+def test_an_endpoint_that_speaks_http_only_is_told_from_one_that_is_down(
+    mount: Mounts, azurite: Azurite
+) -> None:
+    endpoint = azurite.endpoint.replace("http:", "https:")
+    assert "does not speak https; is the endpoint's port right?" in refusal(mount, "--endpoint", endpoint)
+
+
+def test_an_endpoint_that_speaks_https_only_is_told_from_one_that_is_down(
+    mount: Mounts, tmp_path: Path
+) -> None:
+    with Azurite(*make_certificate(tmp_path)) as azurite:
+        endpoint = azurite.endpoint.replace("https:", "http:")
+        assert "does it speak https there?" in refusal(mount, "--endpoint", endpoint)
+
+
+def test_what_is_wrong_with_the_command_itself_is_found_without_the_service(
+    mount: Mounts, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    nowhere = ("--endpoint", "https://account.invalid")
+    assert "put the secret there" in refusal(mount, *nowhere, "--sas-file", empty, exit_code=2)
+    assert "no certificate" in refusal(mount, *nowhere, "--ca-file", empty, exit_code=2)
+    assert "the proxy in HTTPS_PROXY" in refusal(
+        mount, *nowhere, "--auth=anonymous", exit_code=2, HTTPS_PROXY="http://127.0.0.1:99999"
+    )
+    connection_string = {"AZURE_STORAGE_CONNECTION_STRING": "nonsense"}
+    assert "NAME=VALUE" in refusal(mount, *nowhere, exit_code=2, **connection_string)
 
 
 def test_a_directory_is_mounted_only_once(mount: Mounts) -> None:
@@ -170,6 +204,61 @@ def test_a_directory_is_mounted_only_once(mount: Mounts) -> None:
     assert ended.returncode == 1
     assert f"{mounted.path} is already mounted" in ended.stderr
     assert str(mounted.pid) in ended.stderr
+
+
+def test_of_simultaneous_commands_for_one_directory_one_succeeds(mount: Mounts) -> None:
+    path = mount.new_mountpoint()
+    log = path.with_suffix(".log")
+    commands = [command_of(*mount.arguments(path), "--log-file", str(log)) for _ in range(4)]
+    said = [command.communicate()[1] for command in commands]
+    mounted = mount.adopt(path, log)
+    refused = [text for command, text in zip(commands, said, strict=True) if command.returncode]
+    assert len(refused) == 3
+    assert all(f"{path} is already mounted" in text for text in refused)
+    mount.unmount(mounted)
+    assert not is_mountpoint(path)
+
+
+def command_of(*arguments: str) -> subprocess.Popen[str]:
+    """Start a command; it runs while the test goes on."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "blobfs", *arguments],
+        cwd=PROJECT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_mount_appears_after_a_signal_to_the_waiting_command(
+    mount: Mounts, number: signal.Signals
+) -> None:
+    path = mount.new_mountpoint()
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        arguments = mount.arguments(path)
+        arguments[arguments.index("--endpoint") + 1] = f"http://127.0.0.1:{service.getsockname()[1]}/account"
+        command = command_of(*arguments, "--log-file", str(path.with_suffix(".log")))
+        connection, _ = service.accept()  # the background process waits for a reply now
+        with connection:
+            command.send_signal(number)
+            _, said = command.communicate()  # ends when the background process has, too
+    assert command.returncode == 1
+    assert said == f"blobfs: ended by {number.name} before the mount answered; nothing is mounted.\n"
+    assert not is_mountpoint(path)
+
+
+def test_a_mount_over_the_working_directory_says_how_to_enter_it(mount: Mounts) -> None:
+    path = mount.new_mountpoint()
+    log = path.with_suffix(".log")
+    arguments = [*mount.arguments(path), "--log-file", str(log)]
+    script = 'cd "$1" && shift && exec "$@"'
+    ended = run(
+        "sh", "-c", script, "sh", path, sys.executable, "-m", "blobfs", *arguments, PYTHONPATH=str(PROJECT)
+    )
+    mount.adopt(path, log)
+    assert f"cd {path}" in ended.stderr
 
 
 def test_a_mount_whose_process_died_is_named_with_the_cure(mount: Mounts) -> None:
@@ -193,6 +282,15 @@ def test_a_read_only_credential_gives_a_read_only_mount_and_says_so(
     assert "read-only" in mounted.announcement
     with pytest.raises(OSError, match="Read-only"):
         (mounted.path / "file").touch()
+
+
+def test_a_sas_that_may_not_delete_is_announced_with_what_that_means(
+    mount: Mounts, azurite: Azurite, container: str
+) -> None:
+    token = sas(azurite, container, "racwl", timedelta(hours=1))
+    mounted = mount(AZURE_STORAGE_SAS_TOKEN=token)
+    assert "credential: " in mounted.announcement
+    assert "deletes and renames will be refused" in mounted.announcement
 
 
 def test_no_secret_shows_in_the_log_the_output_or_the_process_list(
@@ -266,6 +364,39 @@ def test_umount_names_the_file_that_cannot_be_committed_and_stays(
     lease.release()
     with suppress(OSError):
         file.close()
+
+
+def test_umount_names_a_working_directory_below_the_mount(mount: Mounts) -> None:
+    mounted = mount()
+    (mounted.path / "below").mkdir()
+    with subprocess.Popen(["cat"], cwd=mounted.path / "below", stdin=subprocess.PIPE) as user:
+        ended = blobfs("umount", mounted.path)
+        assert ended.returncode == 1
+        assert f"in use: cat ({user.pid})" in ended.stderr
+        assert user.stdin is not None
+        user.stdin.close()
+
+
+def test_umount_refuses_mounts_that_are_not_blobfs_and_places_inside_one(mount: Mounts) -> None:
+    mounted = mount()
+    (mounted.path / "below").mkdir()
+    ended = blobfs("umount", mounted.path / "below")
+    assert ended.returncode == 1
+    assert f"lies inside a mount: {mounted.path}" in ended.stderr
+    ended = blobfs("umount", "/proc")
+    assert ended.returncode == 1
+    assert "it is a mount of proc" in ended.stderr
+
+
+def test_of_simultaneous_umounts_one_succeeds_and_the_others_say_so(mount: Mounts) -> None:
+    mounted = mount()
+    commands = [command_of("umount", str(mounted.path)) for _ in range(3)]
+    said = [command.communicate() for command in commands]
+    assert not is_mountpoint(mounted.path)
+    mounted.has_died = True
+    refused = [text for command, (_, text) in zip(commands, said, strict=True) if command.returncode]
+    assert len(refused) == 2
+    assert all("is not mounted by blobfs" in text or "by another command" in text for text in refused)
 
 
 def test_umount_by_force_names_what_it_gives_up(mount: Mounts, elsewhere: ContainerClient) -> None:

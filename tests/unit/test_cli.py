@@ -1,5 +1,6 @@
 """The command line up to the point where a mount is made."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.blocks import KiB, MiB
-from blobfs.cli.control import read_status
+from blobfs.cli.control import MountStatus, Uncommitted, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.mount import mount, settings_of
-from blobfs.cli.mountpoint import claimed, release
+from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
 from blobfs.cli.options import PARAMETERS, config_values
-from blobfs.cli.umount import users_of
+from blobfs.cli.umount import STILL_OPEN, users_of
 from blobfs.cli.values import octal, size_between, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
 
@@ -323,7 +324,8 @@ def test_paths_are_absolute_and_keep_their_links(home: Path, monkeypatch: pytest
         ("--gid=4294967295", "4294967295 is not in the range"),
         ("--memory=" + "9" * 5000, "is not a size"),
         ("--sas-file=", "is empty; give a path"),
-        ("--sas-file=/", "there is no file /"),
+        ("--sas-file=/", "/ is not a regular file"),
+        ("--sas-file=/no/such/file", "/no/such/file does not exist"),
         ("--sas-file=/" + "x" * 5000, "cannot be read: File name too long"),
         ("--ca-file=RUBBISH", "RUBBISH holds no certificate in PEM"),
         ("--ca-file=EMPTY", "EMPTY holds no certificate in PEM"),
@@ -448,6 +450,25 @@ def test_umount_refuses_what_is_not_ours(tmp_path: Path) -> None:
         1,
         f"blobfs: {tmp_path}/missing does not exist, so nothing is mounted there.\n",
     )
+
+
+def test_umount_during_an_outage_says_why_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    uncommitted = [Uncommitted("/file", STILL_OPEN), Uncommitted("/other", "somebody holds a lease")]
+    status = MountStatus(os.getpid(), "account", "container", uncommitted)
+    monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
+    monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
+    monkeypatch.setattr("blobfs.cli.umount.commit_everything", fail)
+    result = run("umount", tmp_path)
+    assert result.exit_code == 1
+    assert "\n/file: still open; the service cannot be reached or fails" in result.stderr
+    assert "\n/other: somebody holds a lease\n" in result.stderr
+    assert "run the same command again" in result.stderr
+    assert f"blobfs umount --force {tmp_path} gives these files up" in result.stderr
 
 
 def test_a_plain_directory_has_no_mount_status(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_connection_string_of_another_account_is_refused() -> None:
         ("sas_file", f"{SAS}\n{SAS}", "not a shared access signature"),
         ("connection_string_file", "hello", "not of the form"),
         ("connection_string_file", "AccountName=acct;Blob", "not of the form"),
+        ("connection_string_file", f"{KEY_STRING}'", "is no address"),
         ("connection_string_file", "AccountName=acct", "neither AccountKey nor"),
     ],
 )
@@ -179,7 +180,7 @@ def test_malformed_file_is_named_with_what_is_wrong(
     tmp_path: Path, option: str, text: str, reason: str
 ) -> None:
     path = secret_file(tmp_path, "secret.txt", text)
-    with pytest.raises(InvalidArgument, match=rf"secret\.txt: .*{reason}"):
+    with pytest.raises(InvalidArgument, match=rf"secret\.txt:? .*{reason}"):
         find(**{option: path})
 
 
