@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -18,6 +19,9 @@ from blobfs.cli.control import MountStatus, commit_everything, read_status
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
+
+BUSY_ATTEMPTS = 10
+BUSY_WAIT_SECONDS = 0.1
 
 STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
 
@@ -122,7 +126,25 @@ def _reason(reason: str, cause: str) -> str:
 
 
 def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
-    """Detach the mount from the directory. Raises Busy that names who still uses it."""
+    """Detach the mount from the directory. Raises Busy that names who still uses it.
+
+    A request that is just under way, such as another command's, makes it busy for a moment only.
+    """
+    for _ in range(BUSY_ATTEMPTS):
+        complaint = _complaint_of_umount(mountpoint, lazily=lazily)
+        if not complaint:
+            return
+        if filesystem_at(mountpoint) != FILESYSTEM:
+            _gone(mountpoint)
+        if users := ", ".join(sorted(set(users_of(mountpoint)))):
+            cure = "End these programs, or have them leave it."
+            raise Busy(f"{mountpoint} stays mounted, because it is in use: {users}. {cure}")
+        time.sleep(BUSY_WAIT_SECONDS)
+    raise Busy(f"{mountpoint} stays mounted: {complaint}")
+
+
+def _complaint_of_umount(mountpoint: Path, *, lazily: bool) -> str:
+    """Have the system's program unmount it; return what it says against it, empty for nothing."""
     if os.geteuid() == 0:
         command = ["umount", *(["-l"] if lazily else []), str(mountpoint)]
     else:
@@ -131,14 +153,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
     ended = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
-    if not ended.returncode:
-        return
-    if filesystem_at(mountpoint) != FILESYSTEM:
-        _gone(mountpoint)
-    stays = f"{mountpoint} stays mounted, with everything committed"
-    if users := ", ".join(sorted(set(users_of(mountpoint)))):
-        raise Busy(f"{stays}, because it is in use: {users}. End these programs, or have them leave it.")
-    raise Busy(f"{stays}: {ended.stderr.strip()}")
+    return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
 
 
 def users_of(mountpoint: Path) -> Iterator[str]:
