@@ -251,7 +251,7 @@ def _status(
 def _finish(filesystem: Filesystem) -> None:
     """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
     with contextlib.suppress(Failure):  # each file's own failure is named below
-        filesystem.handles.sync()
+        filesystem.handles.sync("/")
     left = list(filesystem.handles.uncommitted())
     for file in left:
         logger.error("%s is not committed: %s", file.path, file.reason)

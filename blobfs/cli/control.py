@@ -6,9 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
+RECEIPT = "user.blobfs.receipt"
+
+# What an error of the commit means here; README.md, "When something goes wrong".
+CAUSES = {
+    errno.EIO: "the service cannot be reached or fails; the mount's log says how",
+    errno.ETIMEDOUT: "the service does not answer in time; the mount's log says more",
+    errno.EACCES: "the service refuses the credential; the mount's log says why",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +53,22 @@ def read_status(mountpoint: Path) -> MountStatus | None:
     return MountStatus(status["pid"], status["account"], status["container"], uncommitted)
 
 
-def commit_everything(mountpoint: Path) -> None:
-    """Have the mount commit all files, open ones too. Blocks. Raises OSError if one cannot be committed."""
+def commit_all_below(path: Path) -> None:
+    """Have the mount commit all files there, open ones too. Blocks. Raises OSError if one cannot be."""
     try:
-        os.setxattr(mountpoint, SYNC, b"")
+        os.setxattr(path, SYNC, b"", follow_symlinks=False)
     except OSError as error:
         # A read-only mount has nothing to commit.
         if error.errno != errno.EROFS:
             raise
+
+
+def cause_of(error: OSError) -> str:
+    """Say in words why a commit failed."""
+    return CAUSES.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """Return what the service has acknowledged of a file. Raises OSError: ENODATA if not all of it."""
+    receipt: dict[str, Any] = json.loads(os.getxattr(path, RECEIPT))
+    return receipt

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from blobfs.cli.control import MountStatus, commit_everything, read_status
+from blobfs.cli.control import MountStatus, cause_of, commit_all_below, read_status
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
@@ -24,13 +24,6 @@ BUSY_ATTEMPTS = 10
 BUSY_WAIT_SECONDS = 0.1
 
 STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
-
-# What an error of the commit means here; README.md, "When something goes wrong".
-CAUSES = {
-    errno.EIO: "the service cannot be reached or fails; the mount's log says how",
-    errno.ETIMEDOUT: "the service does not answer in time; the mount's log says more",
-    errno.EACCES: "the service refuses the credential; the mount's log says why",
-}
 
 
 @click.command()
@@ -112,9 +105,9 @@ def _commit(mountpoint: Path) -> str:
     """Have everything committed; return a line for each file for which this failed, and why it did."""
     cause = ""
     try:
-        commit_everything(mountpoint)
+        commit_all_below(mountpoint)
     except OSError as error:
-        cause = CAUSES.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+        cause = cause_of(error)
     uncommitted = _status(mountpoint).uncommitted
     lines = [f"{file.path}: {_reason(file.reason, cause)}" for file in uncommitted]
     return "\n".join(lines) or cause

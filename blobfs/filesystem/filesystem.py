@@ -7,11 +7,10 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 
 from blobfs.content.reader import Stream
-from blobfs.errors import (
-    NotFound,
-)
+from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.directories import Directories
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.removal import Removal
@@ -130,6 +129,24 @@ class Filesystem:
         file = self.volume.local_file(path)
         known = file.base if file is not None else self.volume.namespace.node(path).blob
         return self.volume.store.head(known.name) if known is not None else None
+
+    def receipt(self, path: str) -> dict[str, str | int]:
+        """Return what the service acknowledged of a file, as facts for a record. Two requests.
+
+        Raises NoAttribute while something of the file is uncommitted, and for what has no bytes.
+        """
+        blob = self.blob(path)
+        if blob is None or self.volume.local_file(path) is not None:
+            raise NoAttribute(f"{path}: nothing of it is committed, or not all")
+        committed = datetime.fromtimestamp(blob.modified_ns / 10**9, timezone.utc)
+        return {
+            "name": blob.name,
+            "etag": blob.etag,
+            "size_bytes": blob.size_bytes,
+            "md5": blob.content_md5.hex() if blob.content_md5 else "",
+            "blocks": len(self.volume.store.committed_blocks(blob.version)),
+            "committed": committed.isoformat(),
+        }
 
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a directory that cannot be shown, with the reason for each."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blobfs.errors import AlreadyExists, BadHandle, Changed, Failure, IsADirectory, NotFound
+from blobfs.errors import AlreadyExists, BadHandle, Changed, Failure, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.files import File, Handle
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
@@ -149,12 +149,24 @@ class Handles:
         """Commit what the file has, and return when the service has acknowledged it."""
         self._commit(self._handle(handle).file)
 
-    def sync(self) -> None:
-        """Commit every file and finish every deletion; the first failure is raised after all were tried."""
-        self._removal.settle_below("/")
-        failures = [failure for file in self._volume.files if (failure := self._failure_to_commit(file))]
+    def sync(self, path: str) -> None:
+        """Commit a file, or all files below a directory, and finish the deletions there.
+
+        Everything is tried. Then the first failure is raised, of now or of a file that was lost.
+        """
+        volume, removal = self._volume, self._removal
+        removal.settle(path)
+        removal.settle_below(path)
+        prefix = volume.names.directory_prefix(path)
+        files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
+        failures = [failure for file in files if (failure := self._failure_to_commit(file))]
+        failures += [Unavailable(f"{lost}: {why}") for lost, why in self._lost_below(path)]
         if failures:
             raise failures[0]
+
+    def _lost_below(self, path: str) -> list[tuple[str, str]]:
+        prefix = path.rstrip("/") + "/"
+        return [(lost, why) for lost, why in list(self._volume.lost.items()) if f"{lost}/".startswith(prefix)]
 
     def release(self, handle: int) -> None:
         """Forget a handle. What is uncommitted after the last one is committed now, or lost, and named."""

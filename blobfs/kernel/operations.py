@@ -1,7 +1,7 @@
 """The FUSE operations: libfuse's numbers, flags and dictionaries on one side, `Filesystem` on the other.
 
 It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
-read-only facts about a blob, and on the mountpoint its status and the request to commit everything.
+read-only facts about a blob, the mount's status on its root, and the request to commit what is below.
 """
 
 import json
@@ -218,8 +218,8 @@ class Operations:
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
         """setxattr(2)."""
-        if name == OWN + "sync" and path == "/":
-            self._filesystem.handles.sync()
+        if name == OWN + "sync":
+            self._filesystem.handles.sync(path)
             return
         if name.startswith(OWN):
             raise NotPermitted(f"{path}: {name} is read-only")
@@ -244,6 +244,8 @@ class Operations:
             return json.dumps(self._status()).encode()
         if name == "hidden" and self._filesystem.attributes(path).is_directory:
             return json.dumps(self._filesystem.hidden(path)).encode()
+        if name == "receipt":
+            return json.dumps(self._filesystem.receipt(path)).encode()
         blob = self._filesystem.blob(path)
         facts: dict[str, str] = {}
         if blob is not None:

@@ -194,7 +194,7 @@ class Mounted:
         self.fs: Filesystem = filesystem_of(self._parts, self.clock)
 
     def unmount(self) -> None:
-        self.fs.handles.sync()
+        self.fs.handles.sync("/")
         assert list(self.fs.handles.uncommitted()) == []
         self.stop()
 

@@ -462,7 +462,7 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     status = MountStatus(os.getpid(), "account", "container", uncommitted)
     monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
     monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
-    monkeypatch.setattr("blobfs.cli.umount.commit_everything", fail)
+    monkeypatch.setattr("blobfs.cli.umount.commit_all_below", fail)
     result = run("umount", tmp_path)
     assert result.exit_code == 1
     assert "\n/file: still open; the service cannot be reached or fails" in result.stderr

@@ -325,10 +325,10 @@ def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: Mem
         fs.handles.write(create(fs, f"/{name}"), 0, memoryview(b"1"))
     store.fail_call(0, Unavailable("no service"))
     with pytest.raises(Unavailable):
-        fs.handles.sync()
+        fs.handles.sync("/")
     assert len(memory.bodies) == 2
     assert len(list(fs.handles.uncommitted())) == 1
-    fs.handles.sync()
+    fs.handles.sync("/")
     assert (len(memory.bodies), list(fs.handles.uncommitted())) == (3, [])
 
 
@@ -352,6 +352,18 @@ def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore)
             change()
     assert read(fs, "/x") == b"1"
     assert memory.bodies == {"x": b"1"}
+
+
+def test_sync_of_a_directory_commits_what_is_open_below_it(fs: Filesystem, memory: MemoryStore) -> None:
+    fs.mkdir("/d", 0o755, CALLER)
+    for path in ("/d/x", "/dx", "/d/y"):
+        fs.handles.write(create(fs, path), 0, memoryview(b"1"))
+    fs.handles.sync("/d/y")
+    assert set(memory.bodies) == {"d", "d/y"}
+    fs.handles.sync("/d")
+    assert set(memory.bodies) == {"d", "d/x", "d/y"}
+    fs.handles.sync("/")
+    assert "dx" in memory.bodies
 
 
 # Names that go

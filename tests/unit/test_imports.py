@@ -36,7 +36,7 @@ LAYERS = """
     mount
     cli cli.values cli.control cli.daemon cli.logs
     cli.mountpoint
-    cli.options cli.umount
+    cli.options cli.umount cli.sync
     cli.mount
     cli.helper
     cli.main
@@ -64,7 +64,7 @@ RESERVED = {
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
-    "concurrent": {"transfers"},
+    "concurrent": {"cli.sync", "transfers"},
     "ctypes": {"kernel.binding"},
     "http": {"azure.transport"},
     "importlib": {"kernel.binding"},
