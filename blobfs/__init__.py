@@ -9,8 +9,9 @@ The house, from the street down; imports only ever point downwards:
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``renames``, ``removal``; ``files``: one object for all handles of a name;
                      ``volume``: the state they share
-``content``          bytes. ``writer``: to blocks, to a commit, over ``extents``; ``reader``: which ranges,
-                     how far ahead; ``range_cache``: by version; ``memory``: the bounded pool
+``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
+                     to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
+                     by version; ``memory``: the bounded pool
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads
@@ -25,9 +26,9 @@ A read goes kernel, ``binding``, ``operations``, ``filesystem`` (handle to file)
 (which fragments), ``range_cache`` (there, or fetched once for all who wait), ``store.read_range``, pinned to
 the ETag; and back the same way, with one copy into the kernel's buffer.
 
-A write goes the same way down to ``files`` and ``writer``, which fills a buffer; a full one is hashed and
-staged in the background. ``flush`` and ``fsync`` wait for all blocks and commit them with If-Match; the
-new version comes back as a value and ``filesystem`` tells the ``namespace``.
+A write goes the same way down to ``files``, ``writer`` and ``draft``, which fills a buffer; a full one is
+hashed and staged in the background. ``flush`` and ``fsync`` wait for all blocks and commit them with
+If-Match; the new version comes back as a value and ``filesystem`` tells the ``namespace``.
 
 What always holds:
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import BlobReader, Stream
-from blobfs.content.writer import BlobWriter, OnlyStaged
+from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, TimedOut, Unavailable, Unsupported
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.store import (

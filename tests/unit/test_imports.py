@@ -14,7 +14,7 @@ LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
     settings format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
     format.attributes
-    azure azure.addresses azure.messages azure.credentials azure.retry
+    content.whole_md5 azure azure.addresses azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
     azure.transport
     azure.client
@@ -22,7 +22,8 @@ LAYERS = """
     azure.assembly
     tree.cache transfers
     content.extents content.range_cache tree.namespace
-    content.reader
+    content.reader content.staging
+    content.draft
     content.writer
     filesystem.files filesystem.own_writes
     filesystem.file_table

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from blobfs.blocks import KiB, digest_of
+from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import Stream
-from blobfs.content.writer import BlobWriter, OnlyStaged
+from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, TooLarge, Unavailable
 from blobfs.store import (
     ALWAYS,

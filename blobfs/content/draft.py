@@ -1,0 +1,271 @@
+"""A file's content while it is edited: bytes to extents.
+
+Only the stretches that are touched get buffers; the others stay where they are, whoever wrote them.
+"""
+
+from collections.abc import Iterator
+
+from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
+from blobfs.content.extents import Extent, Extents
+from blobfs.content.memory import Buffer, BufferPool, disk_buffer
+from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.staging import Staging
+from blobfs.errors import TooLarge
+from blobfs.store import BlobInfo
+
+WHOLE_BLOCKS = 4  # a block up to this many times ours is staged again whole, a larger one in pieces
+
+
+class OnlyStaged(Exception):
+    """The bytes are on the service, uncommitted, and nowhere else: commit, then try again."""
+
+
+class Draft:
+    """The bytes of one file as they are to be. `base` is the committed blob, None if there is none."""
+
+    def __init__(
+        self,
+        base: BlobInfo | None,
+        *,
+        staging: Staging,
+        pool: BufferPool,
+        reader: BlobReader,
+        block_bytes: int,
+        largest_block_bytes: int,
+    ) -> None:
+        self.base = base
+        self.extents = Extents()
+        if base is not None and base.size_bytes:
+            self.extents.append(Extent(0, base.size_bytes, base_offset=0))
+        self._staging = staging
+        self._pool = pool
+        self._reader = reader
+        self._block_bytes = block_bytes
+        self._largest_block_bytes = largest_block_bytes
+        self._is_detached = False
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file."""
+        return self.extents.size_bytes
+
+    def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
+        """Copy bytes to `target`; return how many there are before the end.
+
+        Raises OnlyStaged, or what reading the committed blob raises.
+        """
+        end = min(offset + len(target), self.size_bytes)
+        for extent in self.extents.over(offset, end):
+            start, stop = max(offset, extent.start), min(end, extent.end)
+            self._copy(extent, start, target[start - offset : stop - offset], stream)
+        return max(0, end - offset)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Put bytes at `offset`, growing the file if need be.
+
+        Raises OnlyStaged, or what staging an earlier block raised; the bytes of this call may
+        then be partly in place. Raises TooLarge.
+        """
+        if offset > self.size_bytes:
+            self._grow(offset)
+        position, rest = offset, data
+        while rest:
+            taken = self._append(rest) if position == self.size_bytes else self._overwrite(position, rest)
+            position += taken
+            rest = rest[taken:]
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file, or let it grow by a hole. Raises OnlyStaged, having changed nothing."""
+        if size_bytes > self.size_bytes:
+            self._grow(size_bytes)
+        else:
+            self._shrink(size_bytes)
+
+    def make_resident(self, extent: Extent, *, overwritten: bool = False) -> None:
+        """Have the extent's bytes in a buffer that may be changed; content undefined if `overwritten`."""
+        if extent.staging is not None:
+            self._staging.finish(extent, keep_buffer=True)
+        if extent.buffer is not None:
+            return
+        buffer = self._take(extent.length)
+        if not overwritten:
+            self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
+        extent.buffer = buffer
+
+    def whole_buffer(self) -> Buffer | None:
+        """Return the whole content in one buffer; None if a part of it is staged and nowhere else."""
+        only = self.extents.last
+        if only is not None and only.start == 0 and only.buffer is not None:
+            return only.buffer
+        buffer = self._take(self.size_bytes)
+        try:
+            self.read_into(0, buffer.view[: self.size_bytes], Stream())
+        except OnlyStaged:
+            return None
+        return buffer
+
+    def cut_into_blocks(self) -> None:
+        """Cut holes and committed stretches that lost their block into pieces of one block."""
+        largest = max(self._block_bytes, -(-self.size_bytes // (MAX_BLOCKS_PER_BLOB // 2)))
+        piece_bytes = min(1 << (largest - 1).bit_length(), self._largest_block_bytes)
+        pieces = Extents(part for extent in self.extents for part in _pieces(extent, piece_bytes))
+        if len(pieces) > MAX_BLOCKS_PER_BLOB:
+            name, most = self._staging.name, MAX_BLOCKS_PER_BLOB
+            raise TooLarge(f"{name}: {len(pieces)} blocks, a blob has at most {most}")
+        self.extents = pieces
+
+    def detach(self) -> None:
+        """Take all bytes into this process. Raises OnlyStaged, NoSpace."""
+        buffers = [self._own_buffer(extent) for extent in self.extents]
+        self._staging.stop()
+        for extent, buffer in zip(self.extents, buffers, strict=True):
+            extent.buffer, extent.block_id, extent.base_offset = buffer, "", -1
+        self._is_detached = True
+
+    def release_memory(self) -> None:
+        """Let go of copies; if there are none, send dirty bytes on their way. Does not wait."""
+        if self._is_detached:
+            return
+        self._staging.note()
+        copies = [extent for extent in self.extents if extent.is_droppable]
+        for extent in copies:
+            extent.buffer = None
+        if not copies:
+            self._staging.seal_some(list(self.extents))
+
+    def _append(self, data: memoryview) -> int:
+        tail = self.extents.last
+        limit = block_size_at(max(0, len(self.extents) - 1), self._block_bytes, self._largest_block_bytes)
+        if tail is not None and tail.length < limit and not (tail.is_hole or tail.is_only_staged):
+            self.make_resident(tail)
+            taken = min(limit - tail.length, len(data))
+            if self._has_capacity(tail, tail.length + taken):
+                _fill(tail, tail.length, data[:taken])
+                return taken
+        if tail is not None:
+            # Not before there is more: a file of one block goes up in one request, without staging.
+            self._staging.seal(tail)
+        self._start_extent(len(data))
+        return 0
+
+    def _start_extent(self, wanted_bytes: int) -> None:
+        if len(self.extents) >= MAX_BLOCKS_PER_BLOB:
+            raise TooLarge(f"{self._staging.name}: a blob has at most {MAX_BLOCKS_PER_BLOB} blocks")
+        limit = block_size_at(len(self.extents), self._block_bytes, self._largest_block_bytes)
+        # The first block starts small, for small files; a file with more will fill the next ones too.
+        first_bytes = limit if len(self.extents) else min(limit, wanted_bytes)
+        self.extents.append(Extent(self.size_bytes, 0, self._take(first_bytes)))
+
+    def _overwrite(self, offset: int, data: memoryview) -> int:
+        extent = self.extents.at(offset)
+        if extent.buffer is None and self._must_split(extent):
+            extent = self._carve(extent, offset)
+        taken = min(extent.end - offset, len(data))
+        self.make_resident(extent, overwritten=taken == extent.length)
+        _fill(extent, offset - extent.start, data[:taken])
+        return taken
+
+    def _must_split(self, extent: Extent) -> bool:
+        """Holes and other tools' large blocks are changed a block at a time."""
+        if extent.block_id:
+            return extent.is_committed and extent.length > WHOLE_BLOCKS * self._block_bytes
+        return extent.length > self._block_bytes and (extent.is_hole or extent.is_committed)
+
+    def _carve(self, extent: Extent, offset: int) -> Extent:
+        """Cut the block-sized piece around `offset` out of a hole or a committed extent."""
+        start = extent.start + (offset - extent.start) // self._block_bytes * self._block_bytes
+        end = min(start + self._block_bytes, extent.end)
+        piece = extent.part(start, end)
+        around = [extent.part(extent.start, start), piece, extent.part(end, extent.end)]
+        self.extents.replace(extent, [part for part in around if part.length])
+        return piece
+
+    def _grow(self, size_bytes: int) -> None:
+        gap = size_bytes - self.size_bytes
+        tail = self.extents.last
+        if tail is not None and not tail.is_hole and tail.length + gap <= self._block_bytes:
+            zeros = memoryview(bytes(gap))
+            while zeros:
+                zeros = zeros[self._append(zeros) :]
+        elif tail is not None and tail.is_hole:
+            tail.length += gap
+        else:
+            self.extents.append(Extent(self.size_bytes, gap))
+
+    def _shrink(self, size_bytes: int) -> None:
+        if size_bytes > 0:
+            self._shorten(self.extents.at(size_bytes - 1), size_bytes)
+        self.extents.cut(size_bytes)
+
+    def _shorten(self, tail: Extent, size_bytes: int) -> None:
+        """Have the extent end at `size_bytes`, which is in it. Raises OnlyStaged, having changed nothing."""
+        if tail.end == size_bytes:
+            return
+        if tail.staging is not None:
+            self._staging.finish(tail, keep_buffer=True)
+        if tail.buffer is not None:
+            tail.length = size_bytes - tail.start
+            tail.block_id, tail.base_offset = "", -1
+        elif tail.is_only_staged:
+            raise OnlyStaged
+        else:
+            self.extents.replace(tail, [tail.part(tail.start, size_bytes)])
+
+    def _has_capacity(self, extent: Extent, length: int) -> bool:
+        """Have the extent's buffer hold `length` bytes, unless memory is too short to grow it now."""
+        assert extent.buffer is not None
+        if extent.buffer.size_bytes >= length:
+            return True
+        wanted = max(length, min(2 * extent.buffer.size_bytes, self._block_bytes))
+        larger = self._take_if_free(wanted)
+        if larger is None:
+            return False
+        larger.view[: extent.length] = extent.buffer.view[: extent.length]
+        extent.buffer = larger
+        return True
+
+    def _take(self, size_bytes: int) -> Buffer:
+        return disk_buffer(size_bytes) if self._is_detached else self._pool.take(size_bytes)
+
+    def _take_if_free(self, size_bytes: int) -> Buffer | None:
+        return disk_buffer(size_bytes) if self._is_detached else self._pool.take_if_free(size_bytes)
+
+    def _own_buffer(self, extent: Extent) -> Buffer | None:
+        """Return a buffer with the extent's bytes that needs no service; None for a hole."""
+        if extent.is_hole or extent.buffer is not None:
+            return extent.buffer
+        buffer = disk_buffer(extent.length)
+        self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
+        return buffer
+
+    def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream) -> None:
+        if extent.buffer is not None:
+            inner = start - extent.start
+            target[:] = extent.buffer.view[inner : inner + len(target)]
+        elif extent.is_committed:
+            assert self.base is not None
+            offset = extent.base_offset + start - extent.start
+            self._reader.read_into(self.base.version, self.base.size_bytes, offset, target, stream)
+        elif extent.is_hole:
+            target[:] = bytes(len(target))
+        else:
+            raise OnlyStaged
+
+
+def _fill(extent: Extent, start: int, data: memoryview) -> None:
+    """Put bytes into the extent's buffer, which has room for them."""
+    assert extent.buffer is not None
+    extent.buffer.view[start : start + len(data)] = data
+    extent.length = max(extent.length, start + len(data))
+    extent.block_id, extent.base_offset = "", -1
+
+
+def _pieces(extent: Extent, piece_bytes: int) -> Iterator[Extent]:
+    """Return the extent itself, or pieces of it that can each become one block."""
+    if not extent.length:
+        return
+    if extent.block_id or extent.buffer is not None or extent.length <= piece_bytes:
+        yield extent
+        return
+    for start in range(extent.start, extent.end, piece_bytes):
+        yield extent.part(start, min(start + piece_bytes, extent.end))
