@@ -1,5 +1,15 @@
 """The Blob service's limits, and block ids that are checksums. Pure: no I/O, no clock.
 
+An id before base64 is one of these, all ids of one blob having the same length:
+
+=========================================  =====================================================
+``bfs1`` + MD5 in hex + XXH3-64 in hex     52 bytes, the checksums of the block's content
+``bfs0`` + 48 hex digits                   52 bytes, of a block that the service itself copied: they
+                                           tell where from, and nothing of its content
+anything else                              of another tool, or as long as the ids of another tool
+                                           that were there first: a hash of either of the above
+=========================================  =====================================================
+
 Limits: https://learn.microsoft.com/azure/storage/blobs/scalability-targets and
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
@@ -21,6 +31,7 @@ MAX_LIST_RESULTS = 5000
 MAX_BLOCK_ID_BYTES = 64  # before base64
 
 ID_PREFIX = b"bfs1"
+COPIED_ID_PREFIX = b"bfs0"  # no checksum follows
 ID_BYTES = 52  # prefix, 32 hex digits of MD5, 16 hex digits of XXH3-64
 
 
@@ -47,6 +58,19 @@ class BlockDigest:
 def digest_of(block: memoryview | bytes) -> BlockDigest:
     """Hash one block. Releases the interpreter lock while it does."""
     return BlockDigest(hashlib.md5(block, usedforsecurity=False).digest(), xxhash.xxh3_64_digest(block))
+
+
+def copied_block_id(name: str, etag: str, start: int, length: int, id_bytes: int = ID_BYTES) -> str:
+    """Return the base64 id of a block that is a range of a blob's version, its content not being known.
+
+    Equal ranges of one version give equal ids, so equal ids still mean equal bytes.
+    """
+    origin = hashlib.shake_256(f"{start} {length} {etag} {name}".encode())
+    if id_bytes == ID_BYTES:
+        raw = COPIED_ID_PREFIX + origin.hexdigest((ID_BYTES - len(COPIED_ID_PREFIX)) // 2).encode()
+    else:
+        raw = origin.digest(id_bytes)
+    return base64.b64encode(raw).decode()
 
 
 def id_length(block_id: str) -> int:

@@ -134,6 +134,12 @@ class Busy(Failure):
     errno = errno.EBUSY
 
 
+class OtherIdLength(Busy):
+    """An unfinished upload of the name has block ids of another length, and the service takes no others."""
+
+    errno = errno.EBUSY
+
+
 class TimedOut(Failure):
     """The service did not answer within the stated time."""
 

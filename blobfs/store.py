@@ -134,7 +134,23 @@ class BlobStore(Protocol):
         ...
 
     def stage_block(self, name: str, block_id: str, body: memoryview | bytes, md5: bytes) -> None:
-        """Upload one uncommitted block; the service checks `md5` (16 bytes)."""
+        """Upload one uncommitted block; the service checks `md5` (16 bytes).
+
+        Raises OtherIdLength if uncommitted blocks of the name have ids of another length.
+        """
+        ...
+
+    def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
+        """Have the service itself stage one uncommitted block, from a range of another blob or the same.
+
+        Returns False, having staged nothing, where the service does not do that: then the bytes
+        must travel. Once it has refused for good, it is not asked again.
+        Raises Changed if the source no longer is this version.
+        """
+        ...
+
+    def uncommitted_ids(self, name: str) -> Sequence[str]:
+        """Return the ids of the blocks that were staged under a name, by anybody, and not committed."""
         ...
 
     def commit_blocks(

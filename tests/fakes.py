@@ -24,7 +24,6 @@ from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
     AlreadyExists,
     Archived,
-    Busy,
     Changed,
     Damaged,
     Failure,
@@ -32,6 +31,7 @@ from blobfs.errors import (
     InvalidName,
     NoSpace,
     NotFound,
+    OtherIdLength,
     Unsupported,
 )
 from blobfs.filesystem.files import File
@@ -79,6 +79,7 @@ class MemoryStore:
         self._staged: dict[str, dict[str, bytes]] = {}
         self._etags = itertools.count(0x8D0000000000000)
         self.requests: Counter[str] = Counter()
+        self.copies_ranges = True  # Azurite's like does not
 
     # What tests look at and other clients do
 
@@ -160,12 +161,25 @@ class MemoryStore:
             self.requests["PUT block"] += 1
             if md5 != _md5(body):
                 raise Damaged(f"{name}: the bytes did not match their checksum, twice")
-            if name in self._blobs and self._blobs[name].info.kind is not BlobKind.BLOCK:
-                raise Unsupported(f"{name}: not a block blob")
-            staged = self._staged.setdefault(name, {})
-            if any(id_length(other) != id_length(block_id) for other in staged):
-                raise Busy(f"{name}: an unfinished upload has other ids")
-            staged[block_id] = bytes(body)
+            self._stage(name, block_id, bytes(body))
+
+    def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
+        """See `BlobStore.stage_range`."""
+        with self._lock:
+            if not self.copies_ranges:
+                return False
+            self.requests["PUT block from URL"] += 1
+            blob = self._blob(source.name)
+            if blob.info.etag != source.etag:
+                raise Changed(f"{source.name}: the blob was replaced")
+            self._stage(name, block_id, blob.body[start : start + length])
+            return True
+
+    def uncommitted_ids(self, name: str) -> Sequence[str]:
+        """See `BlobStore.uncommitted_ids`."""
+        with self._lock:
+            self.requests["GET block list"] += 1
+            return list(self._staged.get(name, {}))
 
     def commit_blocks(
         self,
@@ -254,6 +268,14 @@ class MemoryStore:
         if name not in self._blobs:
             raise NotFound(f"{name}: no such blob")
         return self._blobs[name]
+
+    def _stage(self, name: str, block_id: str, body: bytes) -> None:
+        if name in self._blobs and self._blobs[name].info.kind is not BlobKind.BLOCK:
+            raise Unsupported(f"{name}: not a block blob")
+        staged = self._staged.setdefault(name, {})
+        if any(id_length(other) != id_length(block_id) for other in staged):
+            raise OtherIdLength(f"{name}: an unfinished upload has other ids")
+        staged[block_id] = body
 
     def _committed(self, name: str) -> Sequence[tuple[str, bytes]]:
         return self._blobs[name].blocks or () if name in self._blobs else ()

@@ -46,6 +46,16 @@ class Client:
         sas = self._credential.authorization().sas
         return f"{self._transport.url(name)}?{sas}" if sas else self._transport.url(name)
 
+    def source_headers(self, name: str) -> dict[str, str]:
+        """Return the headers by which the service reads the blob as the source of a block. They are secret.
+
+        Here a bearer token must be said again
+        (https://learn.microsoft.com/rest/api/storageservices/put-block-from-url).
+        """
+        bearer = self._credential.authorization().bearer
+        headers = {"x-ms-copy-source": self.signed_url(name)}
+        return {**headers, "x-ms-copy-source-authorization": f"Bearer {bearer}"} if bearer else headers
+
     def authorization(self) -> Authorization:
         """Return what requests carry now. Raises AccessDenied when there is nothing to be had."""
         return self._credential.authorization()

@@ -23,6 +23,7 @@ from blobfs.errors import (
     NoSpace,
     NotFound,
     NotPermitted,
+    OtherIdLength,
     TimedOut,
     TooLarge,
     Unavailable,
@@ -48,7 +49,7 @@ _BY_CODE: dict[str, Meaning] = {
     "SourceConditionNotMet": (Changed, "the blob to copy was replaced by somebody else"),
     "InvalidBlockList": (Changed, "staged blocks are gone: somebody else committed this name meanwhile"),
     "InvalidBlobOrBlock": (
-        Busy,
+        OtherIdLength,
         "another program left an unfinished upload of this name; it vanishes within a week",
     ),
     "BlobArchived": (Archived, _ARCHIVED),

@@ -182,12 +182,15 @@ def block_list_xml(block_ids: Sequence[str]) -> bytes:
     return f'<?xml version="1.0" encoding="utf-8"?><BlockList>{entries}</BlockList>'.encode()
 
 
-def committed_blocks_of(body: bytes) -> list[CommittedBlock]:
-    """Return the committed blocks that a block list names, in order. Raises Unavailable if it is not one."""
+def blocks_of(body: bytes, part: str) -> list[CommittedBlock]:
+    """Return what a block list names in its part `CommittedBlocks` or `UncommittedBlocks`, in order.
+
+    Raises Unavailable if it is not a block list.
+    """
     try:
         return [
             CommittedBlock(block.findtext("Name", ""), int(block.findtext("Size", "")))
-            for block in ElementTree.fromstring(body).iterfind("CommittedBlocks/Block")
+            for block in ElementTree.fromstring(body).iterfind(f"{part}/Block")
         ]
     except (ElementTree.ParseError, ValueError) as error:
         raise Unavailable("the service's block list makes no sense") from error

@@ -13,7 +13,7 @@ from blobfs.azure.messages import (
     base64_text,
     blob_info,
     block_list_xml,
-    committed_blocks_of,
+    blocks_of,
     condition_headers,
     metadata_headers,
     modified_ns,
@@ -43,6 +43,7 @@ class AzureStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._refuses_ranges = False  # Put Block From URL, as was seen once
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -126,6 +127,35 @@ class AzureStore:
         headers = {"Content-MD5": base64_text(md5)}
         self._client.call(Request("PUT block", "PUT", name, query=query, headers=headers, body=body))
 
+    def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
+        """See `BlobStore.stage_range`."""
+        if self._refuses_ranges:
+            return False
+        headers = {
+            **self._client.source_headers(source.name),
+            "x-ms-source-range": f"bytes={start}-{start + length - 1}",
+            "x-ms-source-if-match": quoted(source.etag),
+        }
+        query = {"comp": "block", "blockid": block_id}
+        request = Request("PUT block from URL", "PUT", name, query=query, headers=headers)
+        reply = self._client.ask(request)
+        # Azurite does not know the operation; a firewall may keep the service from reading itself.
+        if reply.status == 501 or reply.error_code == "CannotVerifyCopySource":
+            self._refuses_ranges = reply.status != 404  # that is only about this source
+            return False
+        self._client.check(request, reply)
+        return True
+
+    def uncommitted_ids(self, name: str) -> Sequence[str]:
+        """See `BlobStore.uncommitted_ids`."""
+        query = {"comp": "blocklist", "blocklisttype": "uncommitted"}
+        request = Request("GET block list", "GET", name, query=query)
+        reply = self._client.ask(request)
+        if reply.error_code == "BlobNotFound":
+            return []
+        self._client.check(request, reply)
+        return [block.block_id for block in blocks_of(reply.body, "UncommittedBlocks")]
+
     def commit_blocks(
         self,
         name: str,
@@ -159,7 +189,7 @@ class AzureStore:
         # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
         if reply.headers.get("ETag", version.etag).strip('"') != version.etag:
             raise Changed(f"{version.name}: the blob was replaced by somebody else")
-        return committed_blocks_of(reply.body)
+        return blocks_of(reply.body, "CommittedBlocks")
 
     def set_metadata(self, version: BlobVersion, metadata: Mapping[str, str]) -> str:
         """See `BlobStore.set_metadata`."""

@@ -27,7 +27,7 @@ from responder.control import Responder
 from blobfs.azure.assembly import open_store
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
-from blobfs.blocks import digest_of
+from blobfs.blocks import copied_block_id, digest_of, id_length
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
@@ -40,6 +40,7 @@ from blobfs.errors import (
     InvalidName,
     NoSpace,
     NotFound,
+    OtherIdLength,
     Unsupported,
 )
 from blobfs.store import (
@@ -420,8 +421,32 @@ def test_unfinished_upload_with_other_ids_is_named(
 ) -> None:
     with service.client() as client:
         client.get_blob_client(container, "x").stage_block("short", b"1")
-    with pytest.raises(Busy, match="unfinished upload"):
+    with pytest.raises(OtherIdLength, match="unfinished upload"):
         stage(store, "x", b"2")
+    assert [id_length(block_id) for block_id in store.uncommitted_ids("x")] == [5]
+    assert store.uncommitted_ids("y") == []
+
+
+def test_range_of_a_blob_becomes_a_block_by_the_service_itself_or_not_at_all(
+    store: AzureStore, service: Service
+) -> None:
+    source = put(store, "source", b"0123456789")
+    staged = [store.stage_range(source.version, 2, 3, "x", copied_block_id("", "", 2, 3)) for _ in range(2)]
+    if isinstance(service, Azurite):  # which is not asked twice
+        assert staged == [False, False]
+        assert store.requests["PUT block from URL"] == 1
+        return
+    assert staged == [True, True]
+    assert store.uncommitted_ids("x") == [copied_block_id("", "", 2, 3)]
+    store.commit_blocks("x", store.uncommitted_ids("x"), Properties(), IF_ABSENT, 3)
+    assert content(store, "x") == b"234"
+    put(store, "source", b"replaced")
+    with pytest.raises(Changed, match="replaced"):
+        store.stage_range(source.version, 0, 3, "x", copied_block_id("", "", 0, 3))
+    store.delete("source", ALWAYS)
+    assert not store.stage_range(source.version, 0, 3, "x", copied_block_id("", "", 0, 3))
+    put(store, "source", b"again")
+    assert store.stage_range(store.head("source").version, 0, 3, "x", copied_block_id("", "", 0, 3))
 
 
 # Metadata, copies, deletions

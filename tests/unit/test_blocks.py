@@ -15,6 +15,7 @@ from blobfs.blocks import (
     KiB,
     MiB,
     block_size_at,
+    copied_block_id,
     digest_of,
     id_length,
 )
@@ -57,6 +58,26 @@ def test_both_checksums_can_be_read_from_an_id():
     content = b"one block"
     expected = f"bfs1{hashlib.md5(content).hexdigest()}{xxhash.xxh3_64_hexdigest(content)}"
     assert base64.b64decode(digest_of(content).block_id()).decode() == expected
+
+
+@given(id_lengths)
+def test_a_copied_block_has_an_id_of_the_same_length_that_shows_no_checksum(id_bytes):
+    assert id_length(copied_block_id("größe", "0x1", 0, 8, id_bytes)) == id_bytes
+    raw = base64.b64decode(copied_block_id("größe", "0x1", 0, 8))
+    assert len(raw) == ID_BYTES
+    assert raw.startswith(b"bfs0")
+
+
+def test_copied_blocks_share_an_id_only_if_they_are_one_range_of_one_version():
+    ranges = [
+        ("x", "0x1", 0, 8),
+        ("y", "0x1", 0, 8),
+        ("x", "0x2", 0, 8),
+        ("x", "0x1", 8, 8),
+        ("x", "0x1", 0, 9),
+    ]
+    assert len({copied_block_id(*each) for each in ranges}) == len(ranges)
+    assert copied_block_id(*ranges[0]) == copied_block_id(*ranges[0])
 
 
 def test_the_id_of_an_empty_block_never_changes():
