@@ -148,6 +148,7 @@ def _filesystem(
             reader=reader,
             block_bytes=settings.block_size_bytes,
             largest_block_bytes=min(LARGEST_BLOCK_BYTES, pool.budget_bytes // 4),
+            file_md5=settings.file_md5,
         )
 
     def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:

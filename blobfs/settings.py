@@ -66,6 +66,7 @@ class MountSettings:
     create_container: bool = False
     memory_bytes: int = 512 * MiB
     block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
+    file_md5: bool = True  # costs as much processor time again as the checksums of the blocks
     attr_timeout_seconds: float = 1.0
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None

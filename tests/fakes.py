@@ -425,6 +425,7 @@ class Machine:
     reader: BlobReader
     block_bytes: int
     largest_block_bytes: int
+    file_md5: bool = True
 
     def writer(self, name: str, base: BlobInfo | None = None) -> BlobWriter:
         """Return a writer for a blob, or for a new one."""
@@ -437,6 +438,7 @@ class Machine:
             reader=self.reader,
             block_bytes=self.block_bytes,
             largest_block_bytes=self.largest_block_bytes,
+            file_md5=self.file_md5,
         )
 
     def file(self, name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:

@@ -84,6 +84,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         gid=values["gid"],
         umask=values["umask"],
         exclusive_create=values["exclusive_create"],
+        file_md5=values["file_md5"],
         allow_other=values["allow_other"],
         kernel_options=values["kernel_options"],
         ca_file=values["ca_file"],

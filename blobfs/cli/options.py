@@ -195,6 +195,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Size of the first blocks of a file; at most a quarter of --memory.",
     ),
     click.Option(
+        ["--file-md5/--no-file-md5"],
+        default=_DEFAULTS.file_md5,
+        help="Store the MD5 of every file that is written from start to end.  [default: file-md5]",
+    ),
+    click.Option(
         ["--attr-timeout"],
         type=seconds_up_to(MAX_ATTR_TIMEOUT_SECONDS),
         default=_DEFAULTS.attr_timeout_seconds,

@@ -3,7 +3,7 @@
 Only the stretches that are touched get buffers; the others stay where they are, whoever wrote them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
 from blobfs.content.extents import Extent, Extents
@@ -49,7 +49,7 @@ class Draft:
         """The size of the file."""
         return self.extents.size_bytes
 
-    def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
+    def read_into(self, offset: int, target: memoryview, stream: Stream | None = None) -> int:
         """Copy bytes to `target`; return how many there are before the end.
 
         Raises OnlyStaged, or what reading the committed blob raises.
@@ -89,7 +89,7 @@ class Draft:
             return
         buffer = self._take(extent.length)
         if not overwritten:
-            self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
+            self._copy(extent, extent.start, buffer.view[: extent.length])
         extent.buffer = buffer
 
     def whole_buffer(self) -> Buffer | None:
@@ -99,20 +99,16 @@ class Draft:
             return only.buffer
         buffer = self._take(self.size_bytes)
         try:
-            self.read_into(0, buffer.view[: self.size_bytes], Stream())
+            self.read_into(0, buffer.view[: self.size_bytes])
         except OnlyStaged:
             return None
         return buffer
 
-    def cut_into_blocks(self) -> None:
-        """Cut holes and committed stretches that lost their block into pieces of one block."""
-        largest = max(self._block_bytes, -(-self.size_bytes // (MAX_BLOCKS_PER_BLOB // 2)))
-        piece_bytes = min(1 << (largest - 1).bit_length(), self._largest_block_bytes)
-        pieces = Extents(part for extent in self.extents for part in _pieces(extent, piece_bytes))
-        if len(pieces) > MAX_BLOCKS_PER_BLOB:
-            name, most = self._staging.name, MAX_BLOCKS_PER_BLOB
-            raise TooLarge(f"{name}: {len(pieces)} blocks, a blob has at most {most}")
-        self.extents = pieces
+    def parts_of(self, extent: Extent) -> list[Extent]:
+        """Return the pieces of a long stretch that can each become one block."""
+        needed_bytes = -(-self.size_bytes // (MAX_BLOCKS_PER_BLOB // 2))
+        part_bytes = 1 << (max(self._block_bytes, needed_bytes) - 1).bit_length()
+        return extent.parts(min(part_bytes, self._largest_block_bytes))
 
     def detach(self) -> None:
         """Take all bytes into this process. Raises OnlyStaged, NoSpace."""
@@ -134,27 +130,40 @@ class Draft:
             self._staging.seal_some(list(self.extents))
 
     def _append(self, data: memoryview) -> int:
-        tail = self.extents.last
-        limit = block_size_at(max(0, len(self.extents) - 1), self._block_bytes, self._largest_block_bytes)
-        if tail is not None and tail.length < limit and not (tail.is_hole or tail.is_only_staged):
-            self.make_resident(tail)
+        tail, index = self.extents.last, len(self.extents) - 1
+        limit = block_size_at(max(0, index), self._block_bytes, self._largest_block_bytes)
+        if tail is not None and tail.is_open and tail.length < limit:
             taken = min(limit - tail.length, len(data))
-            if self._has_capacity(tail, tail.length + taken):
+            run = self.extents.outgrown(taken, limit)
+            if len(run) > 1 and self._join(run, taken):
+                return 0
+            if tail.is_open and self._has_capacity(tail, tail.length + taken):
                 _fill(tail, tail.length, data[:taken])
                 return taken
         if tail is not None:
             # Not before there is more: a file of one block goes up in one request, without staging.
             self._staging.seal(tail)
-        self._start_extent(len(data))
+        # Who has filled a block here will fill the next one, too; others begin small.
+        self._start_extent(limit if tail is not None and tail.is_dirty else min(limit, len(data)))
         return 0
 
-    def _start_extent(self, wanted_bytes: int) -> None:
+    def _join(self, run: Sequence[Extent], growth_bytes: int) -> bool:
+        """Have the last extents in one buffer with room for more, unless memory is too short for that."""
+        start, end = run[0].start, run[-1].end
+        buffer = self._take_if_free(end - start + growth_bytes)
+        if buffer is None:
+            return False
+        for extent in run:
+            self._copy(extent, extent.start, buffer.view[extent.start - start : extent.end - start])
+        if not run[-1].is_open:  # sealed meanwhile, to have memory for what was read
+            return False
+        self.extents.join(run, buffer)
+        return True
+
+    def _start_extent(self, room_bytes: int) -> None:
         if len(self.extents) >= MAX_BLOCKS_PER_BLOB:
             raise TooLarge(f"{self._staging.name}: a blob has at most {MAX_BLOCKS_PER_BLOB} blocks")
-        limit = block_size_at(len(self.extents), self._block_bytes, self._largest_block_bytes)
-        # The first block starts small, for small files; a file with more will fill the next ones too.
-        first_bytes = limit if len(self.extents) else min(limit, wanted_bytes)
-        self.extents.append(Extent(self.size_bytes, 0, self._take(first_bytes)))
+        self.extents.append(Extent(self.size_bytes, 0, self._take(room_bytes)))
 
     def _overwrite(self, offset: int, data: memoryview) -> int:
         extent = self.extents.at(offset)
@@ -235,10 +244,10 @@ class Draft:
         if extent.is_hole or extent.buffer is not None:
             return extent.buffer
         buffer = disk_buffer(extent.length)
-        self._copy(extent, extent.start, buffer.view[: extent.length], Stream())
+        self._copy(extent, extent.start, buffer.view[: extent.length])
         return buffer
 
-    def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream) -> None:
+    def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream | None = None) -> None:
         if extent.buffer is not None:
             inner = start - extent.start
             target[:] = extent.buffer.view[inner : inner + len(target)]
@@ -258,14 +267,3 @@ def _fill(extent: Extent, start: int, data: memoryview) -> None:
     extent.buffer.view[start : start + len(data)] = data
     extent.length = max(extent.length, start + len(data))
     extent.block_id, extent.base_offset = "", -1
-
-
-def _pieces(extent: Extent, piece_bytes: int) -> Iterator[Extent]:
-    """Return the extent itself, or pieces of it that can each become one block."""
-    if not extent.length:
-        return
-    if extent.block_id or extent.buffer is not None or extent.length <= piece_bytes:
-        yield extent
-        return
-    for start in range(extent.start, extent.end, piece_bytes):
-        yield extent.part(start, min(start + piece_bytes, extent.end))

@@ -5,7 +5,7 @@ replaces extents and leaves the others, whoever wrote them, as they are.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from blobfs.content.memory import Buffer
@@ -53,14 +53,34 @@ class Extent:
         return self.buffer is not None and not self.block_id and not self.is_committed
 
     @property
+    def is_open(self) -> bool:
+        """More bytes may be put into the buffer."""
+        return self.is_dirty and self.staging is None
+
+    @property
+    def is_at_hand(self) -> bool:
+        """The bytes can be had without a commit, and are not on their way."""
+        return self.staging is None and not self.is_only_staged
+
+    @property
     def is_droppable(self) -> bool:
         """The buffer is only a copy of what the service has."""
         return self.buffer is not None and self.staging is None and not self.is_dirty
+
+    @property
+    def is_mere_range(self) -> bool:
+        """Only the committed blob has the bytes, and not as a block that a commit could list."""
+        return self.is_committed and not self.block_id and self.buffer is None
 
     def part(self, start: int, end: int) -> "Extent":
         """Return a piece that is still in the committed blob, or a hole; its block id is gone."""
         offset = self.base_offset + start - self.start if self.is_committed else -1
         return Extent(start, end - start, base_offset=offset)
+
+    def parts(self, part_bytes: int) -> list["Extent"]:
+        """Return the same stretch in pieces of at most so many bytes."""
+        starts = range(self.start, self.end, part_bytes)
+        return [self.part(start, min(start + part_bytes, self.end)) for start in starts]
 
 
 class Extents:
@@ -103,6 +123,28 @@ class Extents:
         """Put pieces that cover the same bytes in an extent's place."""
         index = self._index(extent.start)
         self._extents[index : index + 1] = pieces
+
+    def outgrown(self, growth_bytes: int, limit_bytes: int) -> list[Extent]:
+        """Return the extents that belong into one when the last grows by so much, that one included.
+
+        They are those before it of less than twice its length. So the extents at the end of a file
+        that grows in small steps stay few, and each byte goes into another block a few times only:
+        as the digits of a counter change when it counts.
+        """
+        index = len(self._extents) - 1
+        length = self._extents[index].length + growth_bytes
+        while index > 0:
+            before = self._extents[index - 1]
+            if before.length >= 2 * length or before.length + length > limit_bytes or not before.is_at_hand:
+                break
+            length += before.length
+            index -= 1
+        return self._extents[index:]
+
+    def join(self, run: Sequence[Extent], buffer: Buffer) -> None:
+        """Put one extent in the place of the last ones, with all their bytes in `buffer`."""
+        start, end = run[0].start, run[-1].end
+        self._extents[-len(run) :] = [Extent(start, end - start, buffer)]
 
     def cut(self, size_bytes: int) -> None:
         """Drop every extent that starts at or behind `size_bytes`; one that spans it stays whole."""

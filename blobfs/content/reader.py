@@ -50,20 +50,22 @@ class BlobReader:
         self._ahead_blocks = ahead_blocks
 
     def read_into(
-        self, version: BlobVersion, size_bytes: int, offset: int, target: memoryview, stream: Stream
+        self, version: BlobVersion, size_bytes: int, offset: int, target: memoryview, stream: Stream | None
     ) -> int:
         """Copy bytes of the blob to `target`; return how many there were before its end.
 
-        Blocks while they are fetched. Raises Changed if the blob was replaced.
+        Without a stream nothing else is fetched along with them. Blocks while they are
+        fetched. Raises Changed if the blob was replaced.
         """
         end = min(offset + len(target), size_bytes)
         if offset >= end:
             return 0
-        stream.note(offset, end - offset, self._tolerance_bytes)
-        sequential = stream.in_order_bytes >= self._sequential_bytes
-        if sequential:
-            self._read_ahead(version, size_bytes, end, stream)
-        fetch_end = self._block_end(offset, end) if sequential else end
+        fetch_end = end
+        if stream is not None:
+            stream.note(offset, end - offset, self._tolerance_bytes)
+            if stream.in_order_bytes >= self._sequential_bytes:
+                self._read_ahead(version, size_bytes, end, stream)
+                fetch_end = self._block_end(offset, end)
         self._copy(version, size_bytes, offset, end, fetch_end, target)
         return end - offset
 

@@ -4,11 +4,12 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable
 
-from blobfs.blocks import ID_BYTES, digest_of
+from blobfs.blocks import ID_BYTES, copied_block_id, digest_of, id_length
 from blobfs.content.extents import Extent
 from blobfs.content.memory import Buffer
-from blobfs.errors import Failure
-from blobfs.store import BlobStore
+from blobfs.content.whole_md5 import WholeMd5
+from blobfs.errors import Failure, OtherIdLength
+from blobfs.store import BlobStore, BlobVersion
 from blobfs.transfers import Transfers
 
 BLOCKS_IN_FLIGHT = 12  # per file: more than the write pool has threads, so it never runs dry
@@ -17,11 +18,15 @@ BLOCKS_IN_FLIGHT = 12  # per file: more than the write pool has threads, so it n
 class Staging:
     """What of one file is being staged or was. Not thread-safe. `name` changes only while nothing is."""
 
-    def __init__(self, name: str, *, store: BlobStore, transfers: Transfers) -> None:
+    def __init__(
+        self, name: str, *, store: BlobStore, transfers: Transfers, whole_md5: WholeMd5, block_bytes: int
+    ) -> None:
         self.name = name
         self.id_bytes = ID_BYTES
         self._store = store
         self._transfers = transfers
+        self._whole_md5 = whole_md5
+        self._block_bytes = block_bytes
         self._in_flight: deque[Extent] = deque()
         self._service_ids: set[str] = set()  # staged since the last commit, or in it
         self._is_stopped = False
@@ -30,6 +35,10 @@ class Staging:
     def has_blocks(self) -> bool:
         """Blocks may be on the service, under the name."""
         return bool(self._in_flight or self._service_ids)
+
+    def holds(self, extent: Extent) -> bool:
+        """The service has the extent as a block that the next commit may list."""
+        return bool(extent.block_id) and id_length(extent.block_id) == self.id_bytes
 
     def know(self, block_ids: Iterable[str]) -> None:
         """Take note of what the blob consists of; whatever else was staged is gone."""
@@ -55,11 +64,22 @@ class Staging:
         Waits while too many are in flight, and raises what staging an earlier one raised.
         """
         buffer = extent.buffer
-        if self._is_stopped or not extent.length or not extent.is_dirty or buffer is None or extent.staging:
+        if self._is_stopped or not extent.length or buffer is None or not extent.is_open:
             return
-        while len(self._in_flight) >= BLOCKS_IN_FLIGHT:
-            self.finish(self._in_flight[0])
+        self._make_room()
         extent.staging = self._transfers.submit_write(self._stage, buffer, extent.length)
+        self._in_flight.append(extent)
+        self._whole_md5.see(extent.start, buffer, extent.length)
+
+    def copy(self, extent: Extent, version: BlobVersion) -> None:
+        """Have the service stage a range of the committed blob. Where it does not, there is no block then.
+
+        Waits while too many are in flight, and raises what staging an earlier one raised.
+        """
+        self._make_room()
+        extent.staging = self._transfers.submit_write(
+            self._stage_range, version, extent.base_offset, extent.length
+        )
         self._in_flight.append(extent)
 
     def seal_some(self, extents: Iterable[Extent]) -> None:
@@ -77,22 +97,51 @@ class Staging:
     def note(self) -> None:
         """Finish what is staged by now; a block that could not be is dirty again, and will be sent again."""
         for extent in [extent for extent in self._in_flight if extent.staging and extent.staging.done()]:
-            with contextlib.suppress(Failure):
-                self.finish(extent)
+            if extent.staging is not None:
+                with contextlib.suppress(Failure):
+                    self.finish(extent)
 
     def finish(self, extent: Extent, *, keep_buffer: bool = False) -> None:
-        """Wait until the extent is staged. After a failure, which is raised, it is dirty as before."""
+        """Wait until the extent is staged. After a failure, which is raised, it is dirty as before.
+
+        So it is, too, when the ids turned out to need another length.
+        """
         assert extent.staging is not None
         staging, extent.staging = extent.staging, None
         self._in_flight.remove(extent)
-        extent.block_id = staging.result()
-        if not keep_buffer and extent.start > 0:  # headers are written again, and stay
+        try:
+            extent.block_id = staging.result()
+        except OtherIdLength as refusal:
+            self._adopt_id_length(refusal)
+            return
+        # Headers are written again and short blocks outgrown: both stay.
+        if not keep_buffer and extent.start > 0 and extent.length >= self._block_bytes:
             extent.buffer = None
 
     def finish_all(self) -> None:
         """Wait until everything in flight is staged. Raises the first failure."""
         while self._in_flight:
             self.finish(self._in_flight[0])
+
+    def _make_room(self) -> None:
+        while len(self._in_flight) >= BLOCKS_IN_FLIGHT:
+            self.finish(self._in_flight[0])
+
+    def _adopt_id_length(self, refusal: OtherIdLength) -> None:
+        """Make ids as long as those that an unfinished upload by somebody else left.
+
+        Discarding those would take a commit of something under the name, which others would see;
+        and their writer may be alive. This way it is our commit that discards them.
+        """
+        self.forget()
+        lengths = {id_length(block_id) for block_id in self._store.uncommitted_ids(self.name)}
+        if lengths <= {self.id_bytes}:
+            raise refusal
+        self.id_bytes = min(lengths - {self.id_bytes})
+
+    def _stage_range(self, version: BlobVersion, start: int, length: int) -> str:
+        block_id = copied_block_id(version.name, version.etag, start, length, self.id_bytes)
+        return block_id if self._store.stage_range(version, start, length, self.name, block_id) else ""
 
     def _stage(self, buffer: Buffer, length: int) -> str:
         block = buffer.view[:length]

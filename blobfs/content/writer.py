@@ -4,7 +4,6 @@ Only the stretches that were touched are staged again; all other blocks of the b
 wrote them, are committed again by their ids. Not thread-safe: the file that owns it has the lock.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -15,9 +14,11 @@ from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.staging import Staging
 from blobfs.content.whole_md5 import WholeMd5
-from blobfs.errors import TooLarge
+from blobfs.errors import Changed, TooLarge
 from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties
 from blobfs.transfers import Transfers
+
+WHOLE_SHARE = 32  # a file up to this part of a block is always sent whole: one request, and an MD5
 
 
 class BlobWriter:
@@ -34,11 +35,15 @@ class BlobWriter:
         reader: BlobReader,
         block_bytes: int,
         largest_block_bytes: int,
+        file_md5: bool,
     ) -> None:
         self._store = store
         self._block_bytes = block_bytes
         self._largest_block_bytes = largest_block_bytes
-        self._staging = Staging(name, store=store, transfers=transfers)
+        self._whole_md5 = WholeMd5(transfers, is_wanted=file_md5)
+        self._staging = Staging(
+            name, store=store, transfers=transfers, whole_md5=self._whole_md5, block_bytes=block_bytes
+        )
         self._draft = Draft(
             base,
             staging=self._staging,
@@ -47,8 +52,7 @@ class BlobWriter:
             block_bytes=block_bytes,
             largest_block_bytes=largest_block_bytes,
         )
-        self._blocks_known = base is None or base.size_bytes <= block_bytes
-        self._whole_md5 = WholeMd5()
+        self._blocks_known = base is None or base.size_bytes <= block_bytes // WHOLE_SHARE
         self.is_changed = base is None
 
     @property
@@ -88,8 +92,8 @@ class BlobWriter:
         self._know_blocks()
         self._staging.settle()
         self.is_changed = True
+        self._whole_md5.forget_from(offset)
         self._draft.write(offset, data)
-        self._whole_md5.update(offset, data)
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file, or let it grow by a hole. Raises OnlyStaged, TooLarge."""
@@ -99,10 +103,8 @@ class BlobWriter:
         if size_bytes > 0:
             self._know_blocks()
         self._blocks_known = True
+        self._whole_md5.forget_from(size_bytes)
         self._draft.truncate(size_bytes)
-        if size_bytes == 0:
-            self._whole_md5 = WholeMd5()
-        self._whole_md5.cut(size_bytes)
         self.is_changed = True
 
     def commit(self, properties: Properties, condition: Condition) -> BlobInfo:
@@ -111,7 +113,7 @@ class BlobWriter:
         Blocks until the service has acknowledged every byte. After a failure the bytes are
         still here and commit may be called again.
         """
-        whole = self._draft.whole_buffer() if self.size_bytes <= self._block_bytes else None
+        whole = self._draft.whole_buffer() if self._goes_whole() else None
         if whole is not None:
             info = self._put_whole(whole, properties, condition)
         else:
@@ -152,32 +154,61 @@ class BlobWriter:
             self._staging.know(block.block_id for block in blocks)
         self._blocks_known = True
 
+    def _goes_whole(self) -> bool:
+        """One request is better than several, unless it sends again what the service has."""
+        is_small = self.size_bytes <= self._block_bytes // WHOLE_SHARE
+        return is_small or (len(self._draft.extents) == 1 and self.size_bytes <= self._block_bytes)
+
     def _put_whole(self, buffer: Buffer, properties: Properties, condition: Condition) -> BlobInfo:
         size_bytes = self.size_bytes
         body = buffer.view[:size_bytes]
-        md5 = hashlib.md5(body, usedforsecurity=False).digest()
         self._staging.forget()
-        info = self._store.put_blob(self.name, body, replace(properties, content_md5=md5), condition)
+        properties = replace(properties, content_md5=self._whole_md5.restart(body))
+        info = self._store.put_blob(self.name, body, properties, condition)
         self._draft.extents = Extents([Extent(0, size_bytes, buffer, base_offset=0)] if size_bytes else [])
         self._staging.id_bytes = ID_BYTES
         return info
 
     def _commit_blocks(self, properties: Properties, condition: Condition) -> BlobInfo:
         self._staging.note()
-        self._draft.cut_into_blocks()
-        self._seal_rest()
-        self._staging.finish_all()
+        self._make_blocks()
         ids = [extent.block_id for extent in self._draft.extents]
-        md5 = self._whole_md5.digest(self.size_bytes)
-        properties = replace(properties, content_md5=md5)
+        properties = replace(properties, content_md5=self._whole_md5.digest(self.size_bytes))
         info = self._store.commit_blocks(self.name, ids, properties, condition, self.size_bytes)
         for extent in self._draft.extents:
             extent.base_offset = extent.start
         self._staging.know(ids)
         return info
 
+    def _make_blocks(self) -> None:
+        """Have the service hold every extent as a block."""
+        while lacking := [extent for extent in self._draft.extents if not self._staging.holds(extent)]:
+            # The second time only if other ids were needed than the committed ones.
+            for extent in lacking:
+                self._drop_id(extent)
+            self._copy_ranges()
+            self._seal_rest()
+            self._staging.finish_all()
+
+    def _drop_id(self, extent: Extent) -> None:
+        if extent.is_only_staged:
+            raise Changed(f"{self.name}: staged blocks are gone: somebody else wrote this name meanwhile")
+        extent.block_id = ""
+
+    def _copy_ranges(self) -> None:
+        """Have the service copy what is long and untouched. Through us, a short stretch gets a checksum."""
+        base = self._draft.base
+        for extent in list(self._draft.extents):
+            if base is not None and extent.is_mere_range and extent.length >= self._block_bytes:
+                parts = self._draft.parts_of(extent)
+                self._draft.extents.replace(extent, parts)
+                for part in parts:
+                    self._staging.copy(part, base.version)
+        self._staging.finish_all()
+
     def _seal_rest(self) -> None:
         """Send every extent on its way that the service does not hold as a block."""
+        self._cut_into_blocks()
         zero_blocks: dict[int, Extent] = {}
         for extent in self._draft.extents:
             if extent.block_id or extent.staging is not None:
@@ -190,6 +221,18 @@ class BlobWriter:
             extent.base_offset = -1
             self._staging.seal(extent)
         self._share_zero_blocks(zero_blocks)
+
+    def _cut_into_blocks(self) -> None:
+        """Cut holes, and ranges that the service did not copy, into pieces of one block."""
+        parts: list[Extent] = []
+        for extent in self._draft.extents:
+            if extent.is_hole or extent.is_mere_range:
+                parts += self._draft.parts_of(extent)
+            elif extent.length:
+                parts.append(extent)
+        if len(parts) > MAX_BLOCKS_PER_BLOB:
+            raise TooLarge(f"{self.name}: {len(parts)} blocks, a blob has at most {MAX_BLOCKS_PER_BLOB}")
+        self._draft.extents = Extents(parts)
 
     def _share_zero_blocks(self, zero_blocks: dict[int, Extent]) -> None:
         """One block of zeros is staged once and listed as often as it occurs."""

@@ -14,14 +14,14 @@ LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
     settings format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
     format.attributes
-    content.whole_md5 azure azure.addresses azure.messages azure.credentials azure.retry
+    azure azure.addresses azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
     azure.transport
     azure.client
     azure.store
     azure.assembly
     tree.cache transfers
-    content.extents content.range_cache tree.namespace
+    content.extents content.range_cache content.whole_md5 tree.namespace
     content.reader content.staging
     content.draft
     content.writer

@@ -2,6 +2,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from fakes import FailingStore, Machine, MemoryStore, machine
@@ -13,18 +14,21 @@ from blobfs.blocks import KiB, digest_of
 from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import Stream
 from blobfs.content.writer import BlobWriter
-from blobfs.errors import AlreadyExists, Changed, TooLarge, Unavailable
+from blobfs.errors import AlreadyExists, Changed, OtherIdLength, TooLarge, Unavailable
 from blobfs.store import (
     ALWAYS,
     IF_ABSENT,
     BlobInfo,
     BlobStore,
+    CommittedBlock,
     Condition,
     ContentHeaders,
     Properties,
 )
 
 BLOCK = 8
+Step = Callable[[BlobWriter], None]
+
 PROPERTIES = Properties({"modtime": "7"}, ContentHeaders("test/made"))
 
 
@@ -64,6 +68,27 @@ def put_blocks(
     return store.commit_blocks(name, ids, properties, ALWAYS, sum(map(len, bodies)))
 
 
+def raw_id(block: CommittedBlock) -> bytes:
+    return base64.b64decode(block.block_id)
+
+
+class CountingStore(FailingStore):
+    """Counts the bytes of the blocks and blobs that it is sent."""
+
+    def __init__(self, memory: MemoryStore) -> None:
+        super().__init__(memory)
+        self._memory = memory
+        self.sent_bytes = 0
+
+    def stage_block(self, name: str, block_id: str, body: memoryview, md5: bytes) -> None:
+        self.sent_bytes += len(body)
+        self._memory.stage_block(name, block_id, body, md5)
+
+    def put_blob(self, name: str, body: memoryview, properties: Properties, condition: Condition) -> BlobInfo:
+        self.sent_bytes += len(body)
+        return self._memory.put_blob(name, body, properties, condition)
+
+
 def put_ours(parts: Machine, name: str, body: bytes) -> BlobInfo:
     writer = parts.writer(name)
     writer.write(0, memoryview(body))
@@ -92,15 +117,23 @@ class WriterMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.stack.close()
 
-    @initialize(sizes=st.lists(st.integers(1, 45), max_size=5), id_bytes=st.sampled_from([0, 4, 48, 52]))
-    def open(self, sizes: list[int], id_bytes: int) -> None:
-        """Start from nothing, from one Put Blob, or from blocks with ids of some length."""
+    @initialize(
+        sizes=st.lists(st.integers(1, 45), max_size=5),
+        id_bytes=st.sampled_from([0, 4, 48, 52]),
+        copies_ranges=st.booleans(),
+        left_id_bytes=st.sampled_from([0, 0, 9]),
+    )
+    def open(self, sizes: list[int], id_bytes: int, copies_ranges: bool, left_id_bytes: int) -> None:
+        """Start from nothing, one Put Blob, or blocks with ids of some length; perhaps with leftovers."""
+        self.store.copies_ranges = copies_ranges
         bodies = [text(sum(sizes))[sum(sizes[:i]) :][:size] for i, size in enumerate(sizes)]
         self.base: BlobInfo | None = None
         if sizes and id_bytes:
             self.base = put_blocks(self.store, "x", bodies, id_bytes)
         elif sizes:
             self.base = self.store.put("x", b"".join(bodies), PROPERTIES.metadata)
+        if left_id_bytes:
+            leave_unfinished(self.store, left_id_bytes)
         self.expected = bytearray(b"".join(bodies))
         self.writer = self.parts.writer("x", self.base)
 
@@ -272,17 +305,201 @@ def test_zeros_that_were_written_are_staged_once_if_the_first_is_there(
     assert memory.requests["PUT block"] == 0
 
 
-def test_blob_put_whole_and_larger_than_a_block_is_staged_in_pieces(
-    parts: Machine, memory: MemoryStore
+@pytest.mark.parametrize("copies_ranges", [True, False])
+def test_blob_put_whole_and_larger_than_a_block_becomes_blocks_by_the_service_if_it_can(
+    parts: Machine, memory: MemoryStore, copies_ranges: bool
 ) -> None:
+    memory.copies_ranges = copies_ranges
     body = bytearray(text(5 * BLOCK + 3))
     base = memory.put("x", body)
     writer = parts.writer("x", base)
     writer.write(12, memoryview(b"!"))
-    writer.commit(PROPERTIES, onto(base))
+    info = writer.commit(PROPERTIES, onto(base))
     body[12:13] = b"!"
     assert memory.bodies == {"x": body}
-    assert memory.requests["PUT block"] == 6
+    assert memory.requests["PUT block"] == (1 if copies_ranges else 6)
+    assert memory.requests["GET blob"] == (1 if copies_ranges else 6)
+    prefixes = [raw_id(block)[:4] for block in memory.committed_blocks(info.version)]
+    assert prefixes == [b"bfs0", b"bfs1", *[b"bfs0"] * 4] if copies_ranges else [b"bfs1"] * 6
+    assert {len(raw_id(block)) for block in memory.committed_blocks(info.version)} == {52}
+
+
+def test_short_stretch_that_lost_its_block_gets_a_checksum(parts: Machine, memory: MemoryStore) -> None:
+    base = put_ours(parts, "x", text(5 * BLOCK))
+    writer = parts.writer("x", base)
+    writer.truncate(3 * BLOCK - 2)
+    info = writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies == {"x": text(3 * BLOCK - 2)}
+    assert memory.requests["PUT block from URL"] == 0
+    assert {raw_id(block)[:4] for block in memory.committed_blocks(info.version)} == {b"bfs1"}
+
+
+@pytest.mark.parametrize("base_blocks", [0, 1, 20])
+@pytest.mark.parametrize("reopens", [True, False])
+def test_many_small_appends_leave_few_blocks_and_stage_little(
+    memory: MemoryStore, base_blocks: int, reopens: bool
+) -> None:
+    block_bytes, line = 4096, b"a line of a log\n"
+    store = CountingStore(memory)
+    expected = bytearray(text(base_blocks * block_bytes))
+    with machine(store, block_bytes=block_bytes, inline=True) as parts:
+        base = memory.put("x", bytes(expected)) if base_blocks else None
+        writer = parts.writer("x", base)
+        for _ in range(1500):
+            writer.write(len(expected), memoryview(line))
+            expected += line
+            base = writer.commit(PROPERTIES, onto(base))
+            writer = parts.writer("x", base) if reopens else writer
+    assert memory.bodies == {"x": expected}
+    sizes = [block.size_bytes for block in memory.committed_blocks(memory.head("x").version)]
+    assert len(sizes) <= base_blocks + 1500 * len(line) // block_bytes * 2 + 12
+    assert store.sent_bytes < 10 * 1500 * len(line) + 2 * block_bytes
+
+
+def test_small_blocks_of_others_are_joined_when_the_file_grows(parts: Machine, memory: MemoryStore) -> None:
+    base = put_blocks(memory, "x", [b"%d" % (i % 10) for i in range(40)])
+    writer = parts.writer("x", base)
+    writer.write(40, memoryview(b"abcd"))
+    info = writer.commit(PROPERTIES, onto(base))
+    assert memory.bodies["x"] == b"0123456789" * 4 + b"abcd"
+    assert [block.size_bytes for block in memory.committed_blocks(info.version)] == [1] * 36 + [8]
+
+
+def test_commit_of_appended_bytes_reads_and_stages_nothing_else(parts: Machine, memory: MemoryStore) -> None:
+    base = put_ours(parts, "x", text(50 * BLOCK))
+    writer = parts.writer("x", base)
+    memory.requests.clear()
+    for number in range(30):
+        writer.write(50 * BLOCK + 3 * number, memoryview(b"%03d" % number))
+        base = writer.commit(PROPERTIES, onto(base))
+    assert memory.requests["PUT block list"] == memory.requests["PUT block"] == 30
+    assert memory.requests["GET blob"] == 0
+
+
+# The MD5 of the whole file
+
+
+def md5_after(parts: Machine, memory: MemoryStore, base: BlobInfo | None, *steps: Step) -> bytes | None:
+    """Take the steps and commit; return the MD5 the blob has then, which is right if there is one."""
+    writer = parts.writer("x", base)
+    for step in steps:
+        step(writer)
+    md5 = writer.commit(PROPERTIES, onto(base)).content_md5
+    assert md5 in (None, hashlib.md5(memory.bodies["x"]).digest())
+    return md5
+
+
+def put_at(offset: int, body: bytes) -> Step:
+    return lambda writer: writer.write(offset, memoryview(body))
+
+
+def cut_at(size: int) -> Step:
+    return lambda writer: writer.truncate(size)
+
+
+LONG = text(6 * BLOCK + 3)
+SEEN_WHOLE = {
+    "written anew": [cut_at(0), put_at(0, LONG), put_at(len(LONG), b"the end")],
+    "written over from start to end": [put_at(0, LONG[:30]), put_at(30, LONG[30:])],
+    "written again from the start": [put_at(0, LONG), put_at(0, LONG)],
+    "last block written in any order": [
+        put_at(0, LONG),
+        put_at(6 * BLOCK + 1, b"!"),
+        put_at(len(LONG), b"?"),
+    ],
+    "edited while small": [cut_at(0), put_at(0, b"small"), put_at(2, b"!")],
+    "cut to less than a block": [put_at(0, LONG), cut_at(5)],
+}
+NOT_SEEN_WHOLE = {
+    "edited in the middle": [put_at(20, b"!")],
+    "appended to": [put_at(len(LONG), b"more")],
+    "cut": [cut_at(20)],
+    "grown by a hole": [put_at(0, LONG), cut_at(100)],
+    "edited behind the writer": [cut_at(0), put_at(0, LONG), put_at(3, b"!")],
+    "cut behind the writer": [put_at(0, LONG), cut_at(20), put_at(20, LONG)],
+}
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("how", SEEN_WHOLE)
+def test_file_whose_bytes_were_all_seen_has_its_md5(memory: MemoryStore, how: str, inline: bool) -> None:
+    with machine(memory, block_bytes=BLOCK, inline=inline) as parts:
+        base = put_ours(parts, "x", LONG)
+        assert base.content_md5 == hashlib.md5(LONG).digest()
+        assert md5_after(parts, memory, base, *SEEN_WHOLE[how]) is not None
+
+
+@pytest.mark.parametrize("how", NOT_SEEN_WHOLE)
+def test_file_of_which_bytes_were_not_seen_loses_its_md5(
+    parts: Machine, memory: MemoryStore, how: str
+) -> None:
+    base = put_ours(parts, "x", LONG)
+    assert md5_after(parts, memory, base, *NOT_SEEN_WHOLE[how]) is None
+    assert memory.head("x").content_md5 is None
+
+
+def test_file_md5_goes_on_over_commits(parts: Machine) -> None:
+    writer, base = parts.writer("x"), None
+    for start in range(0, len(LONG), 5):
+        writer.write(start, memoryview(LONG)[start : start + 5])
+        base = writer.commit(PROPERTIES, onto(base))
+        assert base.content_md5 == hashlib.md5(LONG[: start + 5]).digest()
+
+
+def test_file_md5_can_be_done_without(memory: MemoryStore) -> None:
+    with machine(memory, block_bytes=BLOCK) as parts:
+        writer = replace(parts, file_md5=False).writer("x")
+        writer.write(0, memoryview(LONG))
+        assert writer.commit(PROPERTIES, IF_ABSENT).content_md5 is None
+
+
+# What another client left unfinished
+
+
+def leave_unfinished(memory: MemoryStore, id_bytes: int) -> None:
+    block_id = base64.b64encode(b"?" * id_bytes).decode()
+    memory.stage_block("x", block_id, b"theirs", digest_of(b"theirs").md5)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("copies_ranges", [True, False])
+@pytest.mark.parametrize("id_bytes", [0, 7, 52])
+def test_unfinished_upload_of_another_client_does_not_stop_an_edit(
+    memory: MemoryStore, id_bytes: int, copies_ranges: bool, inline: bool
+) -> None:
+    memory.copies_ranges = copies_ranges
+    bodies = [LONG[start : start + BLOCK] for start in range(0, len(LONG), BLOCK)]
+    base = put_blocks(memory, "x", bodies, id_bytes) if id_bytes else memory.put("x", LONG)
+    leave_unfinished(memory, 24)
+    with machine(memory, block_bytes=BLOCK, inline=inline) as parts:
+        writer = parts.writer("x", base)
+        writer.write(20, memoryview(b"!"))
+        writer.write(len(LONG), memoryview(LONG))
+        assert memory.head("x") == base
+        info = writer.commit(PROPERTIES, onto(base))
+        assert memory.bodies["x"] == LONG[:20] + b"!" + LONG[21:] + LONG
+        assert {len(raw_id(block)) for block in memory.committed_blocks(info.version)} == {24}
+        assert not memory.staged
+        writer.write(0, memoryview(b"once more"))
+        writer.commit(PROPERTIES, onto(info))
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_unfinished_upload_of_another_client_does_not_stop_a_new_file(
+    memory: MemoryStore, inline: bool
+) -> None:
+    leave_unfinished(memory, 7)
+    body = text(40 * BLOCK)
+    with machine(memory, block_bytes=BLOCK, inline=inline) as parts:
+        assert put_ours(parts, "x", body).content_md5 == hashlib.md5(body).digest()
+    assert memory.bodies == {"x": body}
+
+
+def test_service_that_takes_ids_of_no_length_is_reported(memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    store.fail_method("stage_block", OtherIdLength("no"))
+    with machine(store, block_bytes=BLOCK) as parts, pytest.raises(OtherIdLength):
+        put_ours(parts, "x", LONG)
 
 
 def test_blocks_of_other_tools_keep_their_ids(parts: Machine, memory: MemoryStore) -> None:
