@@ -717,6 +717,8 @@ def test_entra_login_is_accepted_over_tls_with_a_private_authority(
         buffer = memoryview(bytearray(300_001))
         assert store.read_range("x", 0, buffer, if_match=info.etag)[0] == 300_000
         assert store.copy(info, "y", {}, ALWAYS).size_bytes == 300_000
+        can_copy_ranges = isinstance(service, Responder)
+        assert store.stage_range(info.version, 0, 9, "z", copied_block_id("", "", 0, 9)) == can_copy_ranges
         store.close()
 
 

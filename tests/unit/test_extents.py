@@ -82,3 +82,34 @@ def test_extent_says_where_its_bytes_are() -> None:
         "committed": (False, False, True, False),
         "committed, and a copy": (False, False, True, True),
     }
+
+
+def outgrown(lengths: list[int], growth: int, limit: int) -> list[int]:
+    return [extent.length for extent in row(*lengths).outgrown(growth, limit)]
+
+
+def test_extents_at_the_end_are_outgrown_from_half_their_length_on() -> None:
+    assert outgrown([8, 4, 2, 0], 1, limit=100) == [0]
+    assert outgrown([8, 4, 1, 0], 1, limit=100) == [1, 0]
+    assert outgrown([12, 3, 1, 0], 1, limit=100) == [3, 1, 0]
+    assert outgrown([8, 3, 1, 0], 3, limit=100) == [8, 3, 1, 0]
+
+
+def test_extents_are_not_outgrown_beyond_the_limit() -> None:
+    assert outgrown([8, 3, 1, 0], 3, limit=14) == [3, 1, 0]
+    assert outgrown([3], 3, limit=14) == [3]
+
+
+def test_extent_that_is_only_staged_is_not_outgrown() -> None:
+    extents = row(1, 1, 1)
+    middle = extents.at(1)
+    middle.block_id, middle.base_offset = "id", -1
+    assert [extent.start for extent in extents.outgrown(5, 100)] == [2]
+
+
+def test_joined_extents_are_one_with_all_the_bytes() -> None:
+    extents = row(5, 2, 1)
+    extents.join(extents.outgrown(1, 7), BufferPool(1 << 20).take(1))
+    assert spans(extents) == [(0, 5), (5, 8)]
+    assert extents.last is not None
+    assert extents.last.is_dirty

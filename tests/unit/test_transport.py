@@ -508,6 +508,30 @@ def test_copy_returns_when_the_service_has_finished_it(server: ScriptedServer, s
     assert request.headers["If-None-Match"] == "*"
 
 
+def test_range_to_stage_is_named_with_its_version_and_a_credential(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    server.answers(Answer(201))
+    assert store.stage_range(SOURCE.version, 8, 4, "t", "aWQ=")
+    request = server.seen[0]
+    assert request.headers["x-ms-copy-source"].endswith(f"/box/s?{SAS}")
+    assert request.headers["x-ms-source-if-match"] == '"0x2"'
+    assert request.headers["x-ms-source-range"] == "bytes=8-11"
+    assert request.headers["Content-Length"] == "0"
+    assert "x-ms-copy-source-authorization" not in request.headers
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_service_that_cannot_read_its_own_address_is_not_asked_again(
+    server: ScriptedServer, store: AzureStore, status: int
+) -> None:
+    server.answers(error(status, "CannotVerifyCopySource"))
+    assert not store.stage_range(SOURCE.version, 0, 4, "t", "aWQ=")
+    asked = len(server.seen)
+    assert not store.stage_range(SOURCE.version, 4, 4, "t", "aWQ=")
+    assert len(server.seen) == asked
+
+
 def test_copy_whose_reply_was_lost_is_recognised(server: ScriptedServer, store: AzureStore) -> None:
     server.answers(LOST, error(409, "BlobAlreadyExists"), copied("success"))
     assert store.copy(SOURCE, "t", {"k": "v"}, IF_ABSENT).size_bytes == 4
