@@ -155,8 +155,6 @@ class Draft:
             return False
         for extent in run:
             self._copy(extent, extent.start, buffer.view[extent.start - start : extent.end - start])
-        if not run[-1].is_open:  # sealed meanwhile, to have memory for what was read
-            return False
         self.extents.join(run, buffer)
         return True
 

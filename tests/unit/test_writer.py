@@ -438,12 +438,13 @@ def test_file_of_which_bytes_were_not_seen_loses_its_md5(
     assert memory.head("x").content_md5 is None
 
 
-def test_file_md5_goes_on_over_commits(parts: Machine) -> None:
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_file_md5_goes_on_over_commits(parts: Machine, step: int) -> None:
     writer, base = parts.writer("x"), None
-    for start in range(0, len(LONG), 5):
-        writer.write(start, memoryview(LONG)[start : start + 5])
+    for start in range(0, len(LONG), step):
+        writer.write(start, memoryview(LONG)[start : start + step])
         base = writer.commit(PROPERTIES, onto(base))
-        assert base.content_md5 == hashlib.md5(LONG[: start + 5]).digest()
+        assert base.content_md5 == hashlib.md5(LONG[: start + step]).digest()
 
 
 def test_file_md5_can_be_done_without(memory: MemoryStore) -> None:
