@@ -30,7 +30,9 @@ class OwnWrites:
         self.head = store.head
         self.read_range = store.read_range
         self.stage_block = store.stage_block
+        self.stage_range = store.stage_range
         self.committed_blocks = store.committed_blocks
+        self.uncommitted_ids = store.uncommitted_ids
 
     def last_write(self, name: str) -> int:
         """Return a number that is another one after each write of ours to a name, from before it returns."""
