@@ -13,6 +13,10 @@ class Failure(Exception):
 
     errno: ClassVar[int] = errno.EIO
 
+    def __init__(self, message: str, *, is_reported: bool = False) -> None:
+        super().__init__(message)
+        self.is_reported = is_reported  # the log has it already, once for all who meet it
+
 
 class NotFound(Failure):
     """No blob and no virtual directory has this name."""
@@ -144,6 +148,12 @@ class TimedOut(Failure):
     """The service did not answer within the stated time."""
 
     errno = errno.ETIMEDOUT
+
+
+class Abandoned(Failure):
+    """Nobody waits for the answer: the process that asked is being killed."""
+
+    errno = errno.EINTR
 
 
 class Unavailable(Failure):

@@ -13,6 +13,7 @@ from blobfs.azure.assembly import open_store
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.callers import Callers
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
@@ -59,13 +60,14 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     be committed; each such file is in the log.
     """
     library = binding.load(settings.binding)
-    store = _open(settings)
+    callers = Callers(lambda: binding.caller_of(library)[2])
+    store = _open(settings, callers)
     if settings.create_container:
         store.create_container()
     access = store.probe()
     read_only = settings.read_only or access.read_only
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    filesystem = _filesystem(settings, store, transfers, read_only=read_only)
+    filesystem = _filesystem(settings, store, transfers, callers, read_only=read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
@@ -88,6 +90,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
             operations,
             str(settings.mountpoint),
             options,
+            callers,
             timeout_seconds=settings.attr_timeout_seconds,
             kernel_threads=_kernel_threads(settings.memory_bytes),
         )
@@ -97,7 +100,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
         store.close()
 
 
-def _open(settings: MountSettings) -> AzureStore:
+def _open(settings: MountSettings, callers: Callers) -> AzureStore:
     credential, retry = settings.credential, settings.retry
     return open_store(
         settings.account,
@@ -116,18 +119,29 @@ def _open(settings: MountSettings) -> AzureStore:
         longest_wait_seconds=retry.longest_wait_seconds,
         connect_seconds=retry.connect_seconds,
         read_seconds=retry.read_seconds,
+        stall_seconds=retry.stall_seconds,
+        callers=callers,
     )
 
 
 def _filesystem(
-    settings: MountSettings, service: BlobStore, transfers: Transfers, *, read_only: bool
+    settings: MountSettings,
+    service: BlobStore,
+    transfers: Transfers,
+    callers: Callers,
+    *,
+    read_only: bool,
 ) -> Filesystem:
     store = OwnWrites(service)
     names_bytes = settings.memory_bytes // NAMES_SHARE
     libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
     pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
     ranges = RangeCache(
-        store, pool, fragment_bytes=settings.reads.fragment_bytes, capacity_bytes=pool.budget_bytes // 2
+        store,
+        pool,
+        fragment_bytes=settings.reads.fragment_bytes,
+        capacity_bytes=pool.budget_bytes // 2,
+        callers=callers,
     )
     reader = BlobReader(
         ranges,

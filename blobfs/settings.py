@@ -18,7 +18,8 @@ class RetrySettings:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     connect_seconds: float = 5.0
-    read_seconds: float = 30.0  # without one byte arriving
+    read_seconds: float = 30.0  # until a reply begins: the service itself takes as long for a block list
+    stall_seconds: float = 10.0  # a body that brings under 64 KiB in that time is asked for anew
 
 
 @dataclass(frozen=True, slots=True)

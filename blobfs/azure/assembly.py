@@ -7,7 +7,9 @@ from blobfs.azure.client import Client
 from blobfs.azure.retry import RetryPolicy
 from blobfs.azure.sources import UNSAID, CredentialSources, find_login
 from blobfs.azure.store import AzureStore
+from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Transport
+from blobfs.callers import NOBODY, Callers
 
 
 def open_store(
@@ -23,6 +25,8 @@ def open_store(
     longest_wait_seconds: float,
     connect_seconds: float,
     read_seconds: float,
+    stall_seconds: float,
+    callers: Callers = NOBODY,
 ) -> AzureStore:
     """Return the store of one container, having sent nothing yet.
 
@@ -36,11 +40,15 @@ def open_store(
         connections=connections,
         connect_seconds=connect_seconds,
         read_seconds=read_seconds,
+        stall_seconds=stall_seconds,
+        callers=callers,
         ca_file=ca_file,
     )
     retry = RetryPolicy(
         total_seconds=total_seconds,
         first_wait_seconds=first_wait_seconds,
         longest_wait_seconds=longest_wait_seconds,
+        sleep=callers.sleep,
     )
-    return AzureStore(Client(transport, login.credential, container, retry))
+    throttle = Throttle(connections, callers)
+    return AzureStore(Client(transport, login.credential, container, retry, throttle))

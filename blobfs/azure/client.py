@@ -9,14 +9,19 @@ from dataclasses import replace
 
 from blobfs.azure.credentials import Authorization, Credential
 from blobfs.azure.failures import failure_of, is_damage
-from blobfs.azure.messages import Reply, Request
-from blobfs.azure.retry import RetryPolicy, Transient
-from blobfs.azure.transport import Interrupted, Transport
-from blobfs.errors import TimedOut, Unavailable
+from blobfs.azure.messages import Reply, Request, rest_of
+from blobfs.azure.outage import Outage
+from blobfs.azure.retry import Deadline, RetryPolicy, Transient
+from blobfs.azure.throttle import Throttle
+from blobfs.azure.transport import Interrupted, Progress, Transport
+from blobfs.errors import Failure, TimedOut, Unavailable
 
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
 _NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that was carried out
 _TIMEOUTS = frozenset((408, 504))
+_BUSY = frozenset((429, 503))
+_QUIET_ATTEMPTS = 2  # a reset now and then is normal; more without any answer is worth a warning
+_LEAST_SECONDS = 0.05  # a time of 0 would be an error, not a short time
 _CREATE_CONTAINER = "PUT container"
 
 
@@ -24,12 +29,19 @@ class Client:
     """Sends requests to one container. Safe to use from many threads."""
 
     def __init__(
-        self, transport: Transport, credential: Credential, container: str, retry: RetryPolicy
+        self,
+        transport: Transport,
+        credential: Credential,
+        container: str,
+        retry: RetryPolicy,
+        throttle: Throttle,
     ) -> None:
         self._transport = transport
         self._credential = credential
         self._container = container
         self._retry = retry
+        self._throttle = throttle
+        self.outage = Outage()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()  # guards _counts
 
@@ -74,10 +86,16 @@ class Client:
     def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply that trying again would not change, success or refusal.
 
-        Raises TimedOut or Unavailable when there was none in time.
+        Raises TimedOut or Unavailable when there was none in time, or the service is given up.
         """
-        call = _Call(self, request)
-        return self._retry.run(call.attempt, total_seconds=within_seconds)
+        deadline = self._retry.deadline() if within_seconds is None else Deadline(within_seconds)
+        call = _Call(self, request, deadline)
+        try:
+            return self._retry.run(call.attempt, deadline)
+        except (TimedOut, Unavailable) as failure:
+            if call.is_unanswered:
+                self.outage.begin(failure, since=call.began_at)
+            raise
 
     def call(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply of a success; raise the failure that a refusal is."""
@@ -91,18 +109,26 @@ class Client:
             used = self._authorization(request)
             raise failure_of(request, reply, self._container, used, credential_name=self.credential_name)
 
-    def send(self, request: Request) -> Reply:
+    def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""
-        reply = self._send_once(request)
+        reply = self._send_once(request, deadline)
         refused = reply.status in (401, 403)
         if is_damage(request, reply) or (refused and self._credential.renew()):
-            return self._send_once(request)
+            return self._send_once(request, deadline)
         return reply
 
-    def _send_once(self, request: Request) -> Reply:
-        with self._lock:
-            self._counts[request.kind] += 1
-        return self._transport.send(request, self._authorization(request))
+    def _send_once(self, request: Request, deadline: Deadline) -> Reply:
+        authorization = self._authorization(request)
+        with self._throttle.slot(deadline.remaining_seconds) as throttle_round:
+            with self._lock:
+                self._counts[request.kind] += 1
+            within_seconds = max(deadline.remaining_seconds, _LEAST_SECONDS)
+            reply = self._transport.send(request, authorization, within_seconds=within_seconds)
+        if reply.status in _BUSY:
+            self._throttle.note_busy(throttle_round)
+        else:
+            self._throttle.note_served()
+        return reply
 
     def _authorization(self, request: Request) -> Authorization:
         return self._credential.authorization(create_container=request.kind == _CREATE_CONTAINER)
@@ -111,29 +137,60 @@ class Client:
 class _Call:
     """One request over however many attempts it takes."""
 
-    def __init__(self, client: Client, request: Request) -> None:
+    def __init__(self, client: Client, request: Request, deadline: Deadline) -> None:
+        self.began_at = time.monotonic()
+        self.is_unanswered = False  # the last attempt was, and trying again may help
         self._client = client
         self._request = request
+        self._deadline = deadline
+        self._attempts = 0
         self._doubtful = False
+        self._skipped_bytes = 0
 
     def attempt(self) -> Reply:
         """Return the reply. Raises Transient if another attempt may fare better."""
+        self._attempts += 1
+        self.is_unanswered = False
+        with self._client.outage.attempt():
+            reply = self._sent()
+            if reply.status in _TRIED_AGAIN:
+                self._doubtful |= reply.status not in _NEVER_DONE
+                reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
+                gives = TimedOut if reply.status in _TIMEOUTS else Unavailable
+                raise self._transient(reason, gives, wait_seconds=_retry_after_seconds(reply))
+            self._client.outage.note_answer()
+        return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
+
+    def _sent(self) -> Reply:
         try:
-            reply = self._client.send(self._request)
+            return self._client.send(self._request, self._deadline)
         except Interrupted as error:
             self._doubtful |= error.sent
-            raise self._transient(str(error), timed_out=error.timed_out) from error
-        if reply.status in _TRIED_AGAIN:
-            self._doubtful |= reply.status not in _NEVER_DONE
-            reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
-            timed_out = reply.status in _TIMEOUTS
-            raise self._transient(reason, timed_out=timed_out, wait_seconds=_retry_after_seconds(reply))
-        return replace(reply, doubtful=self._doubtful)
+            self._go_on_from(error.progress)
+            raise self._transient(str(error), TimedOut if error.timed_out else Unavailable) from error
+        except TimeoutError:
+            raise self._transient("the service is too busy", Unavailable) from None
 
-    def _transient(self, reason: str, *, timed_out: bool, wait_seconds: float = 0.0) -> Transient:
-        subject = f"{self._request.kind} {self._request.name}".strip()
-        gives = TimedOut if timed_out else Unavailable
-        return Transient(f"{subject}: {reason}", gives, wait_seconds=wait_seconds)
+    def _go_on_from(self, progress: Progress) -> None:
+        """Keep what has arrived. A call that gets on has all its time again, and less to do in it."""
+        if progress.headers:
+            self._client.outage.note_answer()
+        rest = rest_of(self._request, progress.headers, progress.received_bytes)
+        if rest is not self._request:
+            self._skipped_bytes += progress.received_bytes
+            self._request = rest
+            self._deadline.renew()
+
+    def _transient(self, reason: str, gives: type[Failure], *, wait_seconds: float = 0.0) -> Exception:
+        """Return what says that an attempt failed; finally so if the service is given up."""
+        self.is_unanswered = True
+        reason = f"{self._request.kind} {self._request.name}".strip() + f": {reason}"
+        outage = self._client.outage
+        if outage.is_on:
+            return gives(reason, is_reported=True)
+        if self._attempts > _QUIET_ATTEMPTS:
+            outage.suspect(reason, since=self.began_at)
+        return Transient(reason, gives, wait_seconds=wait_seconds)
 
 
 def _retry_after_seconds(reply: Reply) -> float:

@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from xml.etree import ElementTree
 
@@ -51,6 +51,7 @@ class Reply:
     request_id: str
     body: bytes = b""
     received_bytes: int = 0  # into the request's memory
+    skipped_bytes: int = 0  # in front of those: earlier attempts had received them
     doubtful: bool = False  # an earlier attempt went unanswered and may have been carried out
 
     @property
@@ -65,6 +66,19 @@ class Reply:
             return code
         found = re.search(rb"<Code>(\w+)</Code>", self.body)
         return found[1].decode() if found else ""
+
+
+def rest_of(request: Request, reply_headers: Mapping[str, str], received_bytes: int) -> Request:
+    """Return the request for what is missing after a reply broke off.
+
+    That is the same request unless both know which version and which bytes they mean.
+    """
+    first, _, last = request.headers.get("x-ms-range", "").removeprefix("bytes=").partition("-")
+    begins_there = reply_headers.get("Content-Range", "").startswith(f"bytes {first}-")
+    if request.into is None or "If-Match" not in request.headers or not (received_bytes and begins_there):
+        return request
+    span = {"x-ms-range": f"bytes={int(first) + received_bytes}-{last}"}
+    return replace(request, headers={**request.headers, **span}, into=request.into[received_bytes:])
 
 
 def quoted(etag: str) -> str:
@@ -148,7 +162,17 @@ def written_info(name: str, headers: Mapping[str, str], size_bytes: int, propert
 
 def _whole_size_bytes(headers: Mapping[str, str]) -> int:
     content_range = headers.get("Content-Range")
-    return int(content_range.rpartition("/")[2] if content_range else headers["Content-Length"])
+    size = content_range.rpartition("/")[2] if content_range else headers["Content-Length"]
+    if not size.isdecimal():
+        raise ValueError(f"a size of {size!r}")
+    return int(size)
+
+
+def etag_of(name: str, headers: Mapping[str, str]) -> str:
+    """Return the ETag that a write made. Raises Unavailable if the reply has none."""
+    if "ETag" not in headers:
+        raise Unavailable(f"{name}: the service's reply makes no sense: it has no ETag")
+    return headers["ETag"].strip('"')
 
 
 def _metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
@@ -192,5 +216,5 @@ def blocks_of(body: bytes, part: str) -> list[CommittedBlock]:
             CommittedBlock(block.findtext("Name", ""), int(block.findtext("Size", "")))
             for block in ElementTree.fromstring(body).iterfind(f"{part}/Block")
         ]
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unavailable("the service's block list makes no sense") from error

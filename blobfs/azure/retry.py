@@ -1,22 +1,15 @@
 """The one policy by which a request is tried again. Nothing above or below it repeats one."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_before_delay,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from blobfs.errors import Failure
 
 logger = logging.getLogger(__name__)
-
-QUIET_ATTEMPTS = 2  # a reset or a busy server now and then is normal; more is worth a warning
 
 Result = TypeVar("Result")
 
@@ -30,29 +23,58 @@ class Transient(Exception):
         self.wait_seconds = wait_seconds  # at least, as the service asked
 
 
+class Deadline:
+    """When a call that gets nowhere ends."""
+
+    def __init__(self, total_seconds: float) -> None:
+        self._total_seconds = total_seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """Count the time from now: the call got somewhere."""
+        self._ends_at = time.monotonic() + self._total_seconds
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the call may still take; 0 when its time is over."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+
 class RetryPolicy:
     """Exponential waits with full jitter, until a total time would be passed."""
 
     def __init__(
-        self, *, total_seconds: float, first_wait_seconds: float, longest_wait_seconds: float
+        self,
+        *,
+        total_seconds: float,
+        first_wait_seconds: float,
+        longest_wait_seconds: float,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._total_seconds = total_seconds
         self._backoff = wait_random_exponential(multiplier=first_wait_seconds, max=longest_wait_seconds)
         self._retrying = Retrying(
             retry=retry_if_exception_type(Transient),
-            stop=stop_before_delay(total_seconds),
             wait=self._wait_seconds,
             before_sleep=_report,
+            sleep=sleep,
             retry_error_callback=_give_up,
         )
 
-    def run(self, attempt: Callable[[], Result], *, total_seconds: float | None = None) -> Result:
+    def deadline(self) -> Deadline:
+        """Return the deadline of a call that begins now."""
+        return Deadline(self._total_seconds)
+
+    def run(self, attempt: Callable[[], Result], deadline: Deadline) -> Result:
         """Return what `attempt` returns once it does not raise Transient. Blocks and waits in between.
 
-        Raises the failure that the last Transient named when the time is over.
+        Raises the failure that the last Transient named when the next wait would pass the deadline.
         """
-        if total_seconds is None:
-            return self._retrying(attempt)
-        return self._retrying.copy(stop=stop_before_delay(total_seconds))(attempt)
+
+        def is_over(state: RetryCallState) -> bool:
+            return state.upcoming_sleep >= deadline.remaining_seconds
+
+        return self._retrying.copy(stop=is_over)(attempt)
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         return max(self._backoff(state), _cause(state).wait_seconds)
@@ -65,9 +87,8 @@ def _cause(state: RetryCallState) -> Transient:
 
 
 def _report(state: RetryCallState) -> None:
-    level = logging.INFO if state.attempt_number <= QUIET_ATTEMPTS else logging.WARNING
     number, wait_seconds = state.attempt_number, state.upcoming_sleep
-    logger.log(level, "attempt %d failed, next in %.1f s: %s", number, wait_seconds, _cause(state))
+    logger.debug("attempt %d failed, next in %.1f s: %s", number, wait_seconds, _cause(state))
 
 
 def _give_up(state: RetryCallState) -> NoReturn:

@@ -15,8 +15,8 @@ from blobfs.azure.messages import (
     block_list_xml,
     blocks_of,
     condition_headers,
+    etag_of,
     metadata_headers,
-    modified_ns,
     property_headers,
     quoted,
     written_info,
@@ -97,8 +97,8 @@ class AzureStore:
             return 0, self._info_unless(name, conditions)
         self._client.check(request, reply)
         info = blob_info(name, reply.headers)
-        _require_span(reply.headers, start, reply.received_bytes, info)
-        return reply.received_bytes, info
+        _require_span(reply.headers, start + reply.skipped_bytes, reply.received_bytes, info)
+        return reply.skipped_bytes + reply.received_bytes, info
 
     def put_blob(
         self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
@@ -196,7 +196,7 @@ class AzureStore:
         headers = {"If-Match": quoted(version.etag), **metadata_headers(metadata)}
         request = Request("PUT metadata", "PUT", version.name, query={"comp": "metadata"}, headers=headers)
         answer = self._write(request, lambda info: _same_metadata(info.metadata, metadata))
-        return answer["ETag"].strip('"')
+        return etag_of(version.name, answer)
 
     def copy(
         self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
@@ -217,8 +217,8 @@ class AzureStore:
         answer = self._write(request, landed)
         if answer.get("x-ms-copy-status") == "success" and metadata:
             # The service says that it is complete, and of exactly this version: nothing is left to ask.
-            etag, modified = answer["ETag"].strip('"'), modified_ns(answer["Last-Modified"])
-            return replace(source, name=name, etag=etag, modified_ns=modified, metadata=dict(metadata))
+            made = written_info(name, answer, source.size_bytes, Properties(metadata, source.headers))
+            return replace(made, content_md5=source.content_md5, kind=source.kind, tier=source.tier)
         info = self._completed_copy(name, answer.get("x-ms-copy-id", ""))
         if info.size_bytes != source.size_bytes:
             sizes = f"{info.size_bytes} bytes instead of {source.size_bytes}"

@@ -22,7 +22,7 @@ from blobfs.cli.mountpoint import (
 from blobfs.cli.options import PARAMETERS, MountCommand, credential, refuse_contradictions, refuse_inside
 from blobfs.cli.umount import unmount
 from blobfs.errors import AccessDenied, Failure, InvalidArgument, Unavailable
-from blobfs.settings import MountSettings
+from blobfs.settings import MountSettings, RetrySettings
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         memory_bytes=values["memory"],
         block_size_bytes=values["block_size"],
         attr_timeout_seconds=values["attr_timeout"],
+        retry=RetrySettings(total_seconds=values["timeout"]),
         uid=values["uid"],
         gid=values["gid"],
         umask=values["umask"],

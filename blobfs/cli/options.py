@@ -207,6 +207,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Seconds for which attributes may be remembered.",
     ),
     click.Option(
+        ["--timeout"],
+        type=click.FloatRange(min=0.1),
+        default=_DEFAULTS.retry.total_seconds,
+        show_default=True,
+        help="Seconds for which a request is tried before it fails.",
+    ),
+    click.Option(
         ["--uid"], type=click.IntRange(0, MAX_ID), help="Owner where none is recorded.  [default: you]"
     ),
     click.Option(["--gid"], type=click.IntRange(0, MAX_ID), help="Their group.  [default: yours]"),

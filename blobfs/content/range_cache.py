@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import cachetools
 
+from blobfs.callers import NOBODY, Callers
 from blobfs.content.memory import Buffer, BufferPool
-from blobfs.errors import Changed
+from blobfs.errors import Abandoned, Changed
 from blobfs.store import BlobStore, BlobVersion
 
 Key = tuple[BlobVersion, int]
@@ -44,11 +45,18 @@ class RangeCache:
     """The cache that all handles of a mount read through."""
 
     def __init__(
-        self, store: BlobStore, pool: BufferPool, *, fragment_bytes: int, capacity_bytes: int
+        self,
+        store: BlobStore,
+        pool: BufferPool,
+        *,
+        fragment_bytes: int,
+        capacity_bytes: int,
+        callers: Callers = NOBODY,
     ) -> None:
         self.fragment_bytes = fragment_bytes
         self._store = store
         self._pool = pool
+        self._callers = callers
         self._lock = threading.Lock()  # guards the two maps; never held across a request
         self._capacity = capacity_bytes // fragment_bytes
         self._fragments: cachetools.LRUCache[Key, Fragment] = cachetools.LRUCache(self._capacity)
@@ -58,7 +66,7 @@ class RangeCache:
     def fragment(self, version: BlobVersion, size_bytes: int, index: int, run: int) -> Fragment:
         """Return one fragment of a blob of `size_bytes`, fetching up to `run` fragments if it is missing.
 
-        Blocks for at most one request. Raises Changed if the blob was replaced.
+        Blocks for at most one request. Raises Changed if the blob was replaced, Abandoned.
         """
         while True:
             with self._lock:
@@ -68,8 +76,7 @@ class RangeCache:
                 fetch = self._fetches.get((version, index))
             if fetch is None:
                 fetch = self._plan(version, size_bytes, index, run, self._pool.take)
-            if fetch is not None:
-                self._complete(fetch)
+            if fetch is not None and self._complete(fetch):
                 return self._fragment_of(fetch, index)
 
     def prefetch(self, version: BlobVersion, size_bytes: int, index: int, run: int) -> Fetch | None:
@@ -152,14 +159,21 @@ class RangeCache:
             fetch.claimed = True
             return mine
 
-    def _complete(self, fetch: Fetch) -> None:
-        """Have the fetch done: by this thread if nobody began it, so that no reader waits in a queue."""
-        if self._claim(fetch):
+    def _complete(self, fetch: Fetch) -> bool:
+        """Have the fetch done: by this thread if nobody began it, so that no reader waits in a queue.
+
+        Returns False if another thread did that for a process that was killed meanwhile.
+        """
+        mine = self._claim(fetch)
+        if mine:
             self._run(fetch)
         else:
-            fetch.done.wait()
+            self._callers.wait(fetch.done.wait)
+        if isinstance(fetch.failure, Abandoned) and not mine:
+            return False
         if fetch.failure is not None:
             raise fetch.failure
+        return True
 
     def _run(self, fetch: Fetch) -> None:
         try:

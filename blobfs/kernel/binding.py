@@ -16,7 +16,16 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from blobfs.errors import Failure, NoAttribute, NotFound, Unavailable, UnsupportedAttribute, errno_of
+from blobfs.callers import Callers
+from blobfs.errors import (
+    Abandoned,
+    Failure,
+    NoAttribute,
+    NotFound,
+    Unavailable,
+    UnsupportedAttribute,
+    errno_of,
+)
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations, stat_dict
@@ -31,10 +40,11 @@ CAP_READDIRPLUS_AUTO = 1 << 14
 CAP_HANDLE_KILLPRIV = 1 << 20
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
+MAY_BE_ABANDONED = frozenset(("getattr", "open", "opendir", "read", "readdir", "readlink"))  # change nothing
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
 
 # Answers that programs ask for in passing; they say nothing of trouble.
-EVERYDAY = (NotFound, NoAttribute, UnsupportedAttribute)
+EVERYDAY = (Abandoned, NotFound, NoAttribute, UnsupportedAttribute)
 
 Library = tuple[str, ModuleType]
 
@@ -68,6 +78,7 @@ def serve(
     operations: Operations,
     mountpoint: str,
     options: dict[str, str | bool],
+    callers: Callers,
     *,
     timeout_seconds: float,
     kernel_threads: int,
@@ -90,7 +101,7 @@ def serve(
         else {"big_writes": True, "atomic_o_trunc": True}
     )
     try:
-        make(module)(operations, mountpoint, **common, **special, **options)
+        make(module, callers)(operations, mountpoint, **common, **special, **options)
     except RuntimeError as error:
         if error.args == (LOOP_INTERRUPTED,):
             return
@@ -101,14 +112,19 @@ class _Calls:
     """Callbacks written once for both bindings: arguments as C gives them, errnos as it wants them."""
 
     operations: Operations
+    callers: Callers
     encoding: str
 
     def _wrapper(self, function: Callable[..., int | None], *arguments: Any) -> int:
         """Run one callback. An exception that got past here would become garbage in the application."""
         try:
-            return function(*arguments) or 0
+            if function.__name__.removesuffix("_fuse_3") not in MAY_BE_ABANDONED:
+                return function(*arguments) or 0
+            with self.callers.may_leave():
+                return function(*arguments) or 0
         except Failure as failure:
-            level = logging.DEBUG if isinstance(failure, EVERYDAY) else logging.INFO
+            is_news = not (failure.is_reported or isinstance(failure, EVERYDAY))
+            level = logging.INFO if is_news else logging.DEBUG
             logger.log(level, "%s: %s", function.__name__, failure)
             return -failure.errno
         except BaseException as error:
@@ -175,7 +191,7 @@ class _Calls:
         return path.decode(self.encoding, "surrogateescape")
 
 
-def _libfuse3_class(module: ModuleType) -> Any:
+def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
     """Return mfusepy's FUSE class with our callbacks."""
     library = module._libfuse
     set_attributes = module.set_st_attrs
@@ -219,10 +235,11 @@ def _libfuse3_class(module: ModuleType) -> Any:
         def _forget_attributes(self, path: bytes) -> None:
             library.fuse_invalidate_path(ctypes.c_void_p(library.fuse_get_context().contents.fuse), path)
 
+    Libfuse3.callers = callers
     return Libfuse3
 
 
-def _libfuse2_class(module: ModuleType) -> Any:
+def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
     """Return fusepy's FUSE class with our callbacks."""
 
     class Libfuse2(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
@@ -256,6 +273,7 @@ def _libfuse2_class(module: ModuleType) -> Any:
             ctypes.memmove(buffer, cut, len(cut))
             return 0
 
+    Libfuse2.callers = callers
     return Libfuse2
 
 

@@ -89,6 +89,7 @@ def store(proxy: LossyProxy) -> Iterator[AzureStore]:
         longest_wait_seconds=0.1,
         connect_seconds=5.0,
         read_seconds=30.0,
+        stall_seconds=10.0,
     )
     opened.create_container()
     yield opened

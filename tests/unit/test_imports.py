@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
-    settings format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
+    settings callers format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
     format.attributes
-    azure azure.addresses azure.messages azure.credentials azure.retry
+    azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
     azure.listing azure.sources azure.failures
     azure.transport
     azure.client
@@ -54,7 +54,7 @@ RESERVED = {
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
     "requests": {"azure.transport"},
-    "urllib3": {"azure.transport"},
+    "urllib3": {"azure.pace", "azure.transport"},
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.range_cache",
@@ -67,9 +67,9 @@ RESERVED = {
     "tomllib": {"cli.options"},
     "concurrent": {"cli.sync", "transfers"},
     "ctypes": {"kernel.binding"},
-    "http": {"azure.transport"},
+    "http": {"azure.pace", "azure.transport"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.transport"},
+    "socket": {"azure.pace", "azure.transport"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }

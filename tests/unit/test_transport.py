@@ -179,6 +179,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
             longest_wait_seconds=0.01,
             connect_seconds=5.0,
             read_seconds=1.0,
+            stall_seconds=0.5,
         )
         opened.append(store)
         return store

@@ -1,0 +1,78 @@
+"""The process that waits for an answer, and whether it still does.
+
+A process that is killed cannot go before the kernel has the answer of a request that the mount
+has begun. No signal tells us safely: the kernel reports any signal (FUSE_INTERRUPT), and a read
+that failed for a mere SIGALRM would break programs. So slow waits look whether SIGKILL is pending
+in the caller, as it is for every signal that ends a process: the kernel spreads those as SIGKILL
+(complete_signal in kernel/signal.c; SigPnd in proc(5)).
+"""
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blobfs.errors import Abandoned
+
+GLANCE_SECONDS = 0.25  # a killed process waits so long at most
+_SIGKILL_BIT = 1 << 8
+_PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
+
+
+class Callers:
+    """Finds out about the process on whose behalf a thread works, if it does for one that may leave."""
+
+    def __init__(self, thread_id_of_caller: Callable[[], int]) -> None:
+        self._thread_id_of_caller = thread_id_of_caller
+        self._local = threading.local()
+
+    @contextmanager
+    def may_leave(self) -> Iterator[None]:
+        """Let what this thread does be given up when the caller is killed: only what changes nothing."""
+        self._local.may_leave = True
+        try:
+            yield
+        finally:
+            self._local.may_leave = False
+
+    def check(self) -> None:
+        """Raise Abandoned if the caller is being killed. Reads one file of /proc."""
+        if getattr(self._local, "may_leave", False) and _is_dying(self._thread_id_of_caller()):
+            raise Abandoned("the process that asked is being killed")
+
+    def wait(self, until: Callable[[float], bool], seconds: float = math.inf) -> bool:
+        """Call ``until(seconds)``, which waits at most so long, until it returns True or the time is over.
+
+        Returns what it returned last. Raises Abandoned.
+        """
+        ends_at = time.monotonic() + seconds
+        while not until(max(0.0, min(GLANCE_SECONDS, ends_at - time.monotonic()))):
+            self.check()
+            if time.monotonic() >= ends_at:
+                return False
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep. Raises Abandoned."""
+        self.wait(_nap, seconds)
+
+
+def _nap(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _is_dying(thread_id: int) -> bool:
+    """Tell whether a thread has SIGKILL pending; not if it is gone, or in another world of processes."""
+    try:
+        status = Path(f"/proc/{thread_id}/status").read_text(errors="replace") if thread_id else ""
+    except OSError:
+        return False
+    pending = _PENDING.search(status)
+    return pending is not None and bool(int(pending[1], 16) & _SIGKILL_BIT)
+
+
+NOBODY = Callers(lambda: 0)
