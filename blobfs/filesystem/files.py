@@ -13,7 +13,16 @@ from typing import Protocol, TypeVar
 from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.writer import BlobWriter
-from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, TimedOut, Unavailable, Unsupported
+from blobfs.errors import (
+    Abandoned,
+    AlreadyExists,
+    Changed,
+    Failure,
+    NotFound,
+    TimedOut,
+    Unavailable,
+    Unsupported,
+)
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.store import (
     IF_ABSENT,
@@ -70,8 +79,9 @@ class File:
         self.handles = 0
         self.state = FileState.NAMED
         self.failure: Failure | None = None
+        self.trouble: Failure | None = None  # why the last commit failed, if it did
         self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
-        self._doubtful: Mapping[str, str] | None = None  # metadata of a commit whose reply never came
+        self._doubtful: Mapping[str, str] | None = None  # metadata of a write whose reply never came
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -159,13 +169,14 @@ class File:
             if self.state is FileState.UNLINKED:
                 return False
             self._raise_failure()
-            if self._writer is not None and self._writer.is_changed:
-                self._commit_content(self._writer)
-            elif self._attributes_changed:
-                self._store_attributes(self.attributes)
-                self._news = self.base
-            else:
+            if not self.is_uncommitted:
                 return False
+            try:
+                self._commit_changes()
+            except Failure as failure:
+                self.trouble = failure
+                raise
+            self.trouble = None
             return True
 
     def take_news(self) -> BlobInfo | None:
@@ -246,8 +257,15 @@ class File:
         self.attributes = replace(self.attributes, mtime_ns=now, ctime_ns=now)
         self._attributes_changed = True
 
+    def _commit_changes(self) -> None:
+        if self._writer is not None and self._writer.is_changed:
+            self._commit_content(self._writer)
+        else:
+            self._store_attributes(self.attributes)
+            self._news = self.base
+
     def _commit_content(self, writer: BlobWriter) -> None:
-        self._adopt_doubtful_commit(writer)
+        self._adopt_doubtful_write()
         etag = self.base.etag if self.base is not None else self._replaces_etag
         condition = Condition(if_match=etag) if etag else IF_ABSENT
         metadata = metadata_of(self.attributes, self._foreign_metadata())
@@ -257,13 +275,13 @@ class File:
         except (Changed, AlreadyExists) as failure:
             self.state, self.failure = FileState.FAILED, failure
             raise
-        except (TimedOut, Unavailable):
+        except (Abandoned, TimedOut, Unavailable):
             self._doubtful = metadata
             raise
         self._attributes_changed = False
 
-    def _adopt_doubtful_commit(self, writer: BlobWriter) -> None:
-        """If a commit without a reply was carried out after all, it is ours, and no conflict.
+    def _adopt_doubtful_write(self) -> None:
+        """If a commit or a change of metadata without a reply was carried out after all, it is no conflict.
 
         Its metadata shows that: it holds the time of the change in nanoseconds.
         """
@@ -274,15 +292,21 @@ class File:
         except NotFound:
             found = None
         if found is not None and _lowered(found.metadata) == _lowered(self._doubtful):
-            self.base = found
-            writer.rebase(found)
+            self.base = self._news = found
+            if self._writer is not None:
+                self._writer.rebase(found)
         self._doubtful = None
 
     def _store_attributes(self, attributes: Attributes) -> None:
+        self._adopt_doubtful_write()
         assert self.base is not None
         metadata = metadata_of(attributes, self._foreign_metadata())
         check_size(metadata)
-        etag = self._store.set_metadata(self.base.version, metadata)
+        try:
+            etag = self._store.set_metadata(self.base.version, metadata)
+        except (TimedOut, Unavailable):
+            self._doubtful = metadata
+            raise
         self.base = replace(self.base, etag=etag, metadata=metadata)
         if self._writer is not None:
             self._writer.rebase(self.base)

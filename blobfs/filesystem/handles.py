@@ -8,7 +8,19 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blobfs.errors import AlreadyExists, BadHandle, Changed, Failure, IsADirectory, NotFound, Unavailable
+from blobfs.errors import (
+    AccessDenied,
+    AlreadyExists,
+    BadHandle,
+    Busy,
+    Changed,
+    Damaged,
+    Failure,
+    IsADirectory,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
 from blobfs.filesystem.files import File, Handle
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
@@ -18,6 +30,8 @@ from blobfs.tree.cache import Node
 
 logger = logging.getLogger(__name__)
 
+RECOMMIT_SECONDS = (5.0, 60.0)  # first and longest wait before a closed file is committed again
+CURABLE = (AccessDenied, Busy, Damaged, TimedOut, Unavailable)  # by time, or by a new credential
 RENAME_SECONDS = 2.0  # a temporary name that was not renamed by then is committed as it is
 
 
@@ -50,6 +64,7 @@ class Handles:
         self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
+        self._waits_seconds: dict[File, float] = {}  # before closed files are committed again
 
     def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""
@@ -169,7 +184,11 @@ class Handles:
         return [(lost, why) for lost, why in list(self._volume.lost.items()) if f"{lost}/".startswith(prefix)]
 
     def release(self, handle: int) -> None:
-        """Forget a handle. What is uncommitted after the last one is committed now, or lost, and named."""
+        """Forget a handle. What is uncommitted after the last one is committed now.
+
+        If the service is away or refuses the credential, the bytes stay here and are tried again from
+        time to time, and by `sync`. After other failures they are lost, and named.
+        """
         with self._lock:
             opened = self._handles.pop(handle, None)
             if opened is None:
@@ -179,7 +198,7 @@ class Handles:
         if file.handles or not file.is_uncommitted:
             return
         if _awaits_rename(file):
-            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_unrenamed(file))
+            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_later(file))
         else:
             # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
             self._commit_released(file)
@@ -188,7 +207,9 @@ class Handles:
         """Name the files whose bytes the service does not have."""
         for file in self._volume.files:
             if file.is_uncommitted:
-                yield Uncommitted(self._volume.path_of(file.name), str(file.failure or "still open"))
+                yield Uncommitted(
+                    self._volume.path_of(file.name), str(file.failure or file.trouble or "still open")
+                )
         for path, reason in list(self._volume.lost.items()):
             yield Uncommitted(path, reason)
 
@@ -292,17 +313,31 @@ class Handles:
             return failure
         return None
 
-    def _commit_unrenamed(self, file: File) -> None:
-        """Commit a file under its temporary name after all, when nobody renamed it."""
-        if not file.handles and file.is_uncommitted:
+    def _commit_later(self, file: File) -> None:
+        """Commit a closed file that was not renamed, or could not be committed before."""
+        if not file.handles and file.is_uncommitted and self._volume.files.get(file.name) is file:
             self._commit_released(file)
 
     def _commit_released(self, file: File) -> None:
         failure = self._failure_to_commit(file)
+        if isinstance(failure, CURABLE):
+            self._keep(file, failure)
+            return
         if failure is not None:
             self._volume.lost[self._volume.path_of(file.name)] = str(failure)
             logger.error("%s was closed without being committed: %s", file.name, failure)
+        elif self._waits_seconds.pop(file, None):
+            logger.warning("%s is committed after all", file.name)
         self._volume.files.forget_unused(file)
+
+    def _keep(self, file: File, failure: Failure) -> None:
+        """Keep what could not be sent, and try again later."""
+        first_seconds, longest_seconds = RECOMMIT_SECONDS
+        if file not in self._waits_seconds:
+            logger.error("%s was closed and is not committed yet, but kept: %s", file.name, failure)
+        wait_seconds = min(2 * self._waits_seconds.get(file, first_seconds / 2), longest_seconds)
+        self._waits_seconds[file] = wait_seconds
+        self._volume.transfers.after(wait_seconds, lambda: self._commit_later(file))
 
 
 def _awaits_rename(file: File) -> bool:
