@@ -80,6 +80,7 @@ class Mounts:
         self._directory.chmod(0o755)
         self._mounts: list[Mount] = []
         self._expected: list[str] = []
+        self._tolerated: list[str] = []
 
     def __enter__(self) -> "Mounts":
         return self
@@ -128,6 +129,10 @@ class Mounts:
         """Claim log lines: they must come, and are no reason to fail."""
         self._expected.append(pattern)
 
+    def tolerate_log(self, pattern: str) -> None:
+        """Claim log lines that may come."""
+        self._tolerated.append(pattern)
+
     def close(self) -> None:
         """Unmount what is left and judge the logs."""
         try:
@@ -152,7 +157,8 @@ class Mounts:
         trouble = [
             entry
             for entry in entries
-            if TROUBLE.search(entry) and not any(re.search(pattern, entry) for pattern in self._expected)
+            if TROUBLE.search(entry)
+            and not any(re.search(pattern, entry) for pattern in (*self._expected, *self._tolerated))
         ]
         assert not trouble, "".join(trouble)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -93,6 +94,18 @@ class Responder:
         if self._process is not None:
             self._process.communicate(timeout=_STOP_SECONDS)  # closes its input, with which it ends
             self._process = None
+
+    def freeze(self) -> None:
+        """Have it accept connections and answer nothing, until `thaw`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on where it was frozen."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(number)
 
     def client(self) -> BlobServiceClient:
         """Return the SDK's client: another program's view of the same account. Close it."""

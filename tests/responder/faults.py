@@ -18,11 +18,17 @@ class Fault(enum.Enum):
     RESET_BODY = "reset body"  # when that much of the reply's body is sent
     TRUNCATE = "truncate"  # the reply's body ends there, and so does the connection, in good order
     STALL = "stall"  # the reply's body stops there, for `stall_seconds` or until the client hangs up
+    DRIP = "drip"  # from there on the reply's body comes a byte every `stall_seconds`
     FLIP = "flip"  # all bits of the reply's byte there are turned
+    BARE = "bare"  # the reply has no headers but its length
+    GARBAGE = "garbage"  # the reply is no HTTP
+    HUGE_HEADERS = "huge headers"  # the reply has more of them than anybody reads
+    LIE = "lie"  # the reply announces half of its body, and sends all
     DROP_BLOCKS = "drop blocks"  # the blob's uncommitted blocks vanish before the operation is done
 
 
-_IN_REPLY = (Fault.RESET_BODY, Fault.TRUNCATE, Fault.STALL, Fault.FLIP)
+_IN_BODY = (Fault.RESET_BODY, Fault.TRUNCATE, Fault.STALL, Fault.DRIP, Fault.FLIP)
+_IN_HEAD = (Fault.BARE, Fault.GARBAGE, Fault.HUGE_HEADERS, Fault.LIE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,12 @@ class Plan:
     @property
     def disturbs_reply(self) -> bool:
         """Whether something goes wrong in the body of the reply."""
-        return self.fault in _IN_REPLY
+        return self.fault in _IN_BODY
+
+    @property
+    def disturbs_head(self) -> bool:
+        """Whether something is wrong with the head of the reply."""
+        return self.fault in _IN_HEAD
 
 
 UNDISTURBED = Plan()

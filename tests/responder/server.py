@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from responder.access import Gate
 from responder.account import Account
@@ -142,6 +142,9 @@ class _Conversation:
 
     def _send_by(self, plan: Plan, request: Request, reply: Reply) -> bool:
         """Send a reply as a plan orders; return whether the connection stays of use."""
+        if plan.disturbs_head:
+            self._wire.send(_head_by(plan, request, reply), reply.body)
+            return plan.fault is Fault.LIE
         if plan.bytes_per_second or plan.disturbs_reply:
             return self._send_disturbed(plan, request, reply)
         self._send(request, reply)
@@ -159,11 +162,26 @@ class _Conversation:
                 self._wire.reset()
             case Fault.STALL:
                 self._wire.wait_for_hang_up(rule.stall_seconds)
+            case Fault.DRIP:
+                speed = 1 / rule.stall_seconds
             case Fault.FLIP if at_byte < body.size_bytes:
                 self._wire.send_paced(_flipped(body.after(at_byte).before(1)), speed)
                 at_byte += 1
         self._wire.send_paced(body.after(at_byte), speed)
         return True
+
+
+def _head_by(plan: Plan, request: Request, reply: Reply) -> bytes:
+    """Return a reply's head with what a plan orders to be wrong with it."""
+    body_bytes = reply.body.size_bytes if reply.body else 0
+    match plan.fault:
+        case Fault.BARE:
+            return f"HTTP/1.1 {reply.status} OK\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
+        case Fault.GARBAGE:
+            return b"\x00\xff no HTTP at all \r\n" * 3
+        case Fault.HUGE_HEADERS:
+            return b"HTTP/1.1 200 OK\r\nX-Huge: " + b"x" * (1 << 20) + b"\r\n\r\n"
+    return replace(reply, announced_bytes=body_bytes // 2).head(request)
 
 
 def _refuse_by(rule: Rule) -> None:

@@ -15,7 +15,7 @@ _JOINED_BYTES = 64 * KiB  # a reply up to that size leaves in one piece
 _SINK = memoryview(fresh_memory(64 * MiB))  # hardly touched, so no memory: the kernel drops what goes there
 _TLS_SINK = memoryview(bytearray(MiB))
 _PIECE_SECONDS = 0.005  # a paced body moves in pieces of that duration
-_PIECE_BYTES = (4 * KiB, MiB)  # within these sizes
+_PIECE_BYTES = (1, MiB)  # within these sizes
 _HANGS_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 

@@ -1,0 +1,344 @@
+"""What programs see when the service fails: every fault, on a real mount against the responder."""
+
+import errno
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+from mounts import Mount, Mounts, blobfs, on_both_bindings
+from responder.control import Responder
+from responder.faults import Fault, Rule
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Responder]:
+    with Responder(checks_access=True) as service:
+        yield service
+
+
+@pytest.fixture
+def box(service: Responder) -> Iterator[str]:
+    name = uuid.uuid4().hex
+    service.order()
+    service.create_container(name)
+    yield name
+    service.order()
+
+
+@pytest.fixture
+def mounts(service: Responder, box: str, binding: str) -> Iterator[Mounts]:
+    with Mounts(service, box, binding) as mounts:
+        yield mounts
+        service.order()
+
+
+SIZE_BYTES = 200_000
+OLD = bytes(range(256)) * 800
+NEW = os.urandom(SIZE_BYTES)
+
+
+Action = Callable[[], object]
+
+# The matrix. A fault that passes is survived without a word; one that stays is reported, and nothing is lost.
+
+
+def of_replies(**fields: object) -> Rule:
+    """Return a rule for what blobfs asks for once it is mounted."""
+    return Rule(pattern="^(GET|HEAD|PUT|DELETE) /", **fields)  # type: ignore[arg-type]
+
+
+PASSING = {
+    "408": of_replies(status=408, every=2, count=3),
+    "429": of_replies(status=429, every=2, count=3),
+    "500": of_replies(status=500, every=2, count=3),
+    "502": of_replies(status=502, every=2, count=3),
+    "503": of_replies(status=503, every=2, count=3),
+    "504": of_replies(status=504, every=2, count=3),
+    "reset": of_replies(fault=Fault.RESET, every=2, count=3),
+    "lost reply": of_replies(fault=Fault.LOSE_REPLY, every=2, count=3),
+    "reset in an upload": of_replies(fault=Fault.RESET_UPLOAD, at_byte=50, every=2, count=3),
+    "reset in a reply": of_replies(fault=Fault.RESET_BODY, at_byte=50, every=2, count=3),
+    "truncated": of_replies(fault=Fault.TRUNCATE, at_byte=50, every=2, count=3),
+    "no http": of_replies(fault=Fault.GARBAGE, every=2, count=3),
+    "huge headers": of_replies(fault=Fault.HUGE_HEADERS, every=2, count=3),
+}
+STAYING = {
+    "401": (of_replies(status=401), {errno.EACCES}),
+    "403": (of_replies(status=403), {errno.EACCES}),
+    "418": (of_replies(status=418), {errno.EIO}),
+    "501": (of_replies(status=501, error_code="NotImplemented"), {errno.EIO}),
+    "redirected": (of_replies(status=302), {errno.EIO}),
+    "success that is none": (of_replies(status=200), {errno.EIO}),
+    "no http": (of_replies(fault=Fault.GARBAGE), {errno.EIO}),
+    "busy": (of_replies(status=503), {errno.EIO}),
+    "reset": (of_replies(fault=Fault.RESET), {errno.EIO}),
+}
+
+
+def write(directory: Path) -> Action:
+    descriptor = os.open(directory / "new", os.O_CREAT | os.O_WRONLY)
+    return lambda: closing(descriptor, lambda: os.write(descriptor, NEW))
+
+
+def overwrite(directory: Path) -> Action:
+    descriptor = os.open(directory / "old", os.O_WRONLY)
+    return lambda: closing(descriptor, lambda: os.pwrite(descriptor, b"x" * 1000, 100_000))
+
+
+def closing(descriptor: int, action: Action) -> None:
+    """Act, and have close(2) say what it says also when that has failed."""
+    try:
+        action()
+    finally:
+        os.close(descriptor)
+
+
+def read(directory: Path) -> Action:
+    def action() -> None:
+        assert (directory / "old").read_bytes() == OLD
+
+    return action
+
+
+def rename(directory: Path) -> Action:
+    return lambda: (directory / "moved").rename(directory / "target")
+
+
+def remove(directory: Path) -> Action:
+    return (directory / "gone").unlink
+
+
+def change_mode(directory: Path) -> Action:
+    return lambda: (directory / "mode").chmod(0o640)
+
+
+def listing(directory: Path) -> Action:
+    return lambda: os.listdir(directory)
+
+
+def make_directory(directory: Path) -> Action:
+    return (directory / "made").mkdir
+
+
+OPERATIONS = (read, write, overwrite, rename, remove, change_mode, listing, make_directory)
+BEFORE = {"old": OLD, "moved": b"moved", "gone": b"gone", "mode": b"mode"}
+OVERWRITTEN = OLD[:100_000] + b"x" * 1000 + OLD[101_000:]
+AFTER = {"old": OVERWRITTEN, "new": NEW, "target": b"moved", "mode": b"mode", "made": b""}
+KEPT = {**BEFORE, "new": NEW}  # what was written while nothing worked, sent later
+
+
+def fill(service: Responder, box: str, directory: str) -> None:
+    """Make the files that operations meet, behind the mount's back."""
+    with service.client() as client:
+        for name, body in BEFORE.items():
+            client.get_blob_client(box, f"{directory}/{name}").upload_blob(body)
+
+
+def blobs(service: Responder, box: str, directory: str) -> dict[str, bytes]:
+    """Return the files of a directory as another client sees them."""
+    with service.client() as client, client.get_container_client(box) as container:
+        names = list(container.list_blob_names(name_starts_with=f"{directory}/"))
+        return {name.rpartition("/")[2]: container.download_blob(name).readall() for name in names}
+
+
+def failing(action: Action) -> tuple[int, float]:
+    """Return the errno that an action ends with, and the seconds that it took."""
+    began_at = time.monotonic()
+    with pytest.raises(OSError) as raised:  # noqa: PT011 (its errno is the result)
+        action()
+    return raised.value.errno or 0, time.monotonic() - began_at
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds. Fails the test if that takes too long."""
+    ends_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends_at
+        select.select([], [], [], 0.02)
+
+
+def answers(mount: Mount) -> bool:
+    """Tell whether the mount has found out that the service is back."""
+    try:
+        return bool(os.listdir(mount.path))
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_fault_that_passes_is_not_noticed(service: Responder, box: str, mounts: Mounts, fault: str) -> None:
+    mount = mounts("--attr-timeout", "0")
+    fill(service, box, "d")
+    mounts.tolerate_log("the service (is busy|does not answer|answers again)")
+    hits = 0
+    for operation in OPERATIONS:
+        action = operation(mount.path / "d")
+        service.order(PASSING[fault])
+        action()
+        hits += service.hits[0]
+    service.order()
+    assert blobs(service, box, "d") == AFTER
+    assert (mount.path / "d/mode").stat().st_mode & 0o777 == 0o640
+    assert hits >= len(OPERATIONS) // 2
+
+
+@pytest.mark.parametrize("fault", STAYING)
+def test_fault_that_stays_is_reported_and_nothing_is_lost(
+    service: Responder, box: str, mounts: Mounts, fault: str
+) -> None:
+    mount = mounts("--attr-timeout", "0", "--timeout", "0.5")
+    fill(service, box, "d")
+    rule, errnos = STAYING[fault]
+    mounts.tolerate_log("the service (is busy|does not answer|answers again)|until the service answers again")
+    mounts.tolerate_log("closed and is not committed yet|is committed after all")
+    actions = {operation.__name__: operation(mount.path / "d") for operation in OPERATIONS}
+    service.order(rule)
+    outcomes = {name: failing(action)[0] for name, action in actions.items()}
+    assert set(outcomes.values()) <= errnos, outcomes
+    service.order()
+    wait_until(lambda: answers(mount))
+    mounts.unmount(mount)
+    assert blobs(service, box, "d") == KEPT
+
+
+# The service away altogether
+
+
+def refusal_to_unmount(mount: Mount) -> str:
+    ended = blobfs("umount", mount.path)
+    assert ended.returncode == 1
+    return ended.stderr
+
+
+@pytest.mark.parametrize("away", ["silent", "reset"])
+def test_outage_costs_its_time_once_and_loses_nothing(
+    service: Responder, box: str, mounts: Mounts, away: str
+) -> None:
+    mount = mounts("--attr-timeout", "0", "--timeout", "2")
+    fill(service, box, "d")
+    write_new = write(mount.path / "d")
+    if away == "silent":
+        service.freeze()
+    else:
+        service.order(of_replies(fault=Fault.RESET))
+    try:
+        first = failing(lambda: (mount.path / "d/old").stat())
+        others = [failing(rename(mount.path / "d")) for _ in range(20)]
+        written = failing(write_new)
+        refused = refusal_to_unmount(mount)
+    finally:
+        service.thaw()
+        service.order()
+    expected = errno.ETIMEDOUT if away == "silent" else errno.EIO
+    assert {first[0], written[0], *(number for number, _ in others)} == {expected}
+    # A probe may take a whole time-out; all others cost nothing.
+    assert sum(seconds for _, seconds in others) < 20 * first[1] / 2
+    assert "/new: " in refused
+    wait_until(lambda: answers(mount))
+    mounts.unmount(mount)
+    assert blobs(service, box, "d")["new"] == NEW
+    log = mount.log.read_text()
+    assert log.count("until the service answers again") == 1
+    assert log.count(": the service answers again") == 1
+    mounts.tolerate_log("the service (does not answer|answers)|not committed yet|committed after all")
+
+
+# Processes that are killed
+
+
+STUCK = {
+    "old": ("cat", of_replies(fault=Fault.STALL, at_byte=100)),
+    "mode": ("cat", of_replies(latency_seconds=60)),
+    "moved": ("stat", of_replies(latency_seconds=60)),
+    "gone": ("cat", of_replies(status=503, retry_after_seconds=50)),
+    "": ("ls", of_replies(latency_seconds=60)),
+}
+
+
+@on_both_bindings
+def test_killed_process_goes_though_the_service_does_not_answer(
+    service: Responder, box: str, mounts: Mounts
+) -> None:
+    mount = mounts("--attr-timeout", "0")
+    mounts.tolerate_log("the service (is busy|does not answer|answers again)")
+    fill(service, box, "d")
+    for name, (program, rule) in STUCK.items():
+        service.order(rule)
+        process = subprocess.Popen([program, mount.path / "d" / name], stdout=subprocess.DEVNULL)
+        wait_until(lambda: service.hits[0] > 0)
+        process.send_signal(signal.SIGTERM if program == "stat" else signal.SIGKILL)
+        assert process.wait(timeout=20) < 0  # they would wait for 50 seconds and more
+        service.order()
+        assert (mount.path / "d/old").read_bytes() == OLD
+
+
+def test_reader_that_gets_a_mere_signal_goes_on(service: Responder, box: str, mounts: Mounts) -> None:
+    mount = mounts("--attr-timeout", "0")
+    fill(service, box, "d")
+    service.order(of_replies(latency_seconds=1, count=1))
+    script = (
+        "import signal, sys, os; signal.signal(signal.SIGALRM, lambda *_: print('alarm')); "
+        "signal.siginterrupt(signal.SIGALRM, True); signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05); "
+        "file = os.open(sys.argv[1], os.O_RDONLY); print(len(os.read(file, 1 << 20)))"
+    )
+    command = [sys.executable, "-c", script, str(mount.path / "d/old")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "alarm" in ended.stdout
+    assert str(len(OLD)) in ended.stdout
+
+
+# Credentials that end
+
+
+def sas(box: str, key: str, hours: int) -> str:
+    return generate_container_sas(
+        Responder.account,
+        box,
+        account_key=key,
+        permission=ContainerSasPermissions.from_string("racwdl"),
+        expiry=datetime.now(timezone.utc) + timedelta(hours=hours),
+    )
+
+
+BAD_SAS = {
+    "expired": (Responder.key, -1, "expired on"),
+    "of a rotated key": ("bm8gbG9uZ2Vy", 1, "does not accept the SAS from"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SAS)
+def test_renewed_sas_file_heals_the_mount(
+    service: Responder, box: str, mounts: Mounts, tmp_path: Path, case: str
+) -> None:
+    file = tmp_path / "sas"
+    file.touch(mode=0o600)
+    file.write_text(sas(box, Responder.key, 1))
+    mount = mounts("--sas-file", file, "--attr-timeout", "0")
+    fill(service, box, "d")
+    key, hours, reason = BAD_SAS[case]
+    with (mount.path / "open").open("wb", buffering=0) as opened:
+        opened.write(NEW)
+        write_new = write(mount.path)
+        file.write_text(sas(box, key, hours))
+        assert failing(lambda: os.fsync(opened.fileno()))[0] == errno.EACCES
+        assert failing(read(mount.path / "d"))[0] == errno.EACCES
+        assert failing(write_new)[0] == errno.EACCES
+        file.write_text(sas(box, Responder.key, 1))
+        os.fsync(opened.fileno())
+    read(mount.path / "d")()
+    mounts.expect_log(reason)
+    # The kernel tells of a close(2) a moment later: by then the file may have been renewed, or not.
+    mounts.tolerate_log("new was closed and is not committed yet, but kept|is committed after all")
+    mounts.unmount(mount)
+    with service.client() as client:
+        assert client.get_blob_client(box, "new").download_blob().readall() == NEW
+        assert client.get_blob_client(box, "open").download_blob().readall() == NEW
