@@ -21,7 +21,6 @@ _NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that wa
 _TIMEOUTS = frozenset((408, 504))
 _BUSY = frozenset((429, 503))
 _QUIET_ATTEMPTS = 2  # a reset now and then is normal; more without any answer is worth a warning
-_LEAST_SECONDS = 0.05  # a time of 0 would be an error, not a short time
 _CREATE_CONTAINER = "PUT container"
 
 
@@ -122,7 +121,7 @@ class Client:
         with self._throttle.slot(deadline.remaining_seconds) as throttle_round:
             with self._lock:
                 self._counts[request.kind] += 1
-            within_seconds = max(deadline.remaining_seconds, _LEAST_SECONDS)
+            within_seconds = max(deadline.remaining_seconds, deadline.least_seconds)
             reply = self._transport.send(request, authorization, within_seconds=within_seconds)
         if reply.status in _BUSY:
             self._throttle.note_busy(throttle_round)
@@ -145,6 +144,7 @@ class _Call:
         self._deadline = deadline
         self._attempts = 0
         self._doubtful = False
+        self._cause: Exception | None = None  # of the attempt before
         self._skipped_bytes = 0
 
     def attempt(self) -> Reply:
@@ -167,6 +167,9 @@ class _Call:
         except Interrupted as error:
             self._doubtful |= error.sent
             self._go_on_from(error.progress)
+            if error.timed_out and self._cause and not self._deadline.remaining_seconds:
+                self.is_unanswered = True
+                raise self._cause from error  # only the call's end made this attempt too slow
             raise self._transient(str(error), TimedOut if error.timed_out else Unavailable) from error
         except TimeoutError:
             raise self._transient("the service is too busy", Unavailable) from None
@@ -190,7 +193,8 @@ class _Call:
             return gives(reason, is_reported=True)
         if self._attempts > _QUIET_ATTEMPTS:
             outage.suspect(reason, since=self.began_at)
-        return Transient(reason, gives, wait_seconds=wait_seconds)
+        self._cause = Transient(reason, gives, wait_seconds=wait_seconds)
+        return self._cause
 
 
 def _retry_after_seconds(reply: Reply) -> float:

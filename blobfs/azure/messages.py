@@ -212,9 +212,12 @@ def blocks_of(body: bytes, part: str) -> list[CommittedBlock]:
     Raises Unavailable if it is not a block list.
     """
     try:
+        root = ElementTree.fromstring(body)
+        if root.tag != "BlockList":
+            raise ValueError(f"it begins with <{root.tag}>")
         return [
             CommittedBlock(block.findtext("Name", ""), int(block.findtext("Size", "")))
-            for block in ElementTree.fromstring(body).iterfind(f"{part}/Block")
+            for block in root.iterfind(f"{part}/Block")
         ]
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unavailable("the service's block list makes no sense") from error

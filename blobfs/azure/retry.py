@@ -23,10 +23,14 @@ class Transient(Exception):
         self.wait_seconds = wait_seconds  # at least, as the service asked
 
 
+LEAST_SHARE = 0.1  # of the total time: with less left, a try would only replace the cause by a timeout
+
+
 class Deadline:
     """When a call that gets nowhere ends."""
 
     def __init__(self, total_seconds: float) -> None:
+        self.least_seconds = LEAST_SHARE * total_seconds  # that a try is worth beginning with
         self._total_seconds = total_seconds
         self.renew()
 
@@ -72,7 +76,7 @@ class RetryPolicy:
         """
 
         def is_over(state: RetryCallState) -> bool:
-            return state.upcoming_sleep >= deadline.remaining_seconds
+            return state.upcoming_sleep + deadline.least_seconds >= deadline.remaining_seconds
 
         return self._retrying.copy(stop=is_over)(attempt)
 

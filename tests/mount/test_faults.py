@@ -309,6 +309,14 @@ def sas(box: str, key: str, hours: int) -> str:
     )
 
 
+def put(file: Path, text: str) -> None:
+    """Replace a secret at once, as a careful program does."""
+    new = file.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.rename(file)
+
+
 BAD_SAS = {
     "expired": (Responder.key, -1, "expired on"),
     "of a rotated key": ("bm8gbG9uZ2Vy", 1, "does not accept the SAS from"),
@@ -320,19 +328,18 @@ def test_renewed_sas_file_heals_the_mount(
     service: Responder, box: str, mounts: Mounts, tmp_path: Path, case: str
 ) -> None:
     file = tmp_path / "sas"
-    file.touch(mode=0o600)
-    file.write_text(sas(box, Responder.key, 1))
+    put(file, sas(box, Responder.key, 1))
     mount = mounts("--sas-file", file, "--attr-timeout", "0")
     fill(service, box, "d")
     key, hours, reason = BAD_SAS[case]
     with (mount.path / "open").open("wb", buffering=0) as opened:
         opened.write(NEW)
         write_new = write(mount.path)
-        file.write_text(sas(box, key, hours))
+        put(file, sas(box, key, hours))
         assert failing(lambda: os.fsync(opened.fileno()))[0] == errno.EACCES
         assert failing(read(mount.path / "d"))[0] == errno.EACCES
         assert failing(write_new)[0] == errno.EACCES
-        file.write_text(sas(box, Responder.key, 1))
+        put(file, sas(box, Responder.key, 1))
         os.fsync(opened.fileno())
     read(mount.path / "d")()
     mounts.expect_log(reason)
