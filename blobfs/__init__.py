@@ -15,6 +15,7 @@ The house, from the street down; imports only ever point downwards:
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads
+``callers``          the process that waits, and whether it was killed meanwhile
 ``azure``            the only package that knows HTTP and the Blob service
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno

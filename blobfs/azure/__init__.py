@@ -6,7 +6,10 @@ From the top down:
     store        AzureStore: one method of the port each, and recognising writes whose reply was lost
     client       a request until it has an answer: credential, retries, counting
     retry        which waits, how long, and when to give up
+    outage       a service that answers nobody: one attempt at a time finds out
+    throttle     how many requests are in flight, fewer when the service is busy
     transport    one request, one attempt, over kept connections
+    pace         replies that are too slow end
     failures     what a refusal by the service means
     listing      a page of a listing, from XML
     messages     requests, replies, headers and block lists as values
