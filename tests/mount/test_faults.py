@@ -57,19 +57,14 @@ def of_replies(**fields: object) -> Rule:
 
 
 PASSING = {
-    "408": of_replies(status=408, every=2, count=3),
-    "429": of_replies(status=429, every=2, count=3),
     "500": of_replies(status=500, every=2, count=3),
-    "502": of_replies(status=502, every=2, count=3),
     "503": of_replies(status=503, every=2, count=3),
-    "504": of_replies(status=504, every=2, count=3),
     "reset": of_replies(fault=Fault.RESET, every=2, count=3),
     "lost reply": of_replies(fault=Fault.LOSE_REPLY, every=2, count=3),
     "reset in an upload": of_replies(fault=Fault.RESET_UPLOAD, at_byte=50, every=2, count=3),
     "reset in a reply": of_replies(fault=Fault.RESET_BODY, at_byte=50, every=2, count=3),
     "truncated": of_replies(fault=Fault.TRUNCATE, at_byte=50, every=2, count=3),
     "no http": of_replies(fault=Fault.GARBAGE, every=2, count=3),
-    "huge headers": of_replies(fault=Fault.HUGE_HEADERS, every=2, count=3),
 }
 STAYING = {
     "401": (of_replies(status=401), {errno.EACCES}),

@@ -8,7 +8,7 @@ from fakes import FailingStore, MemoryStore
 from blobfs.blocks import KiB
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
-from blobfs.errors import Changed, Unavailable
+from blobfs.errors import Abandoned, Changed, Unavailable
 from blobfs.store import BlobInfo
 
 BODY = bytes(range(22))  # five fragments of four bytes and one of two
@@ -116,6 +116,27 @@ def test_reader_takes_over_a_fetch_that_waits_in_a_queue(
     assert fragment(cache, info, 3) == BODY[12:16]
     cache.perform(queued)
     assert memory.requests == {"GET blob": 1}
+
+
+def test_reader_fetches_anew_what_a_killed_process_was_fetching(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, threads: ThreadPoolExecutor
+) -> None:
+    begun, seen = threading.Event(), threading.Event()
+
+    def abandon_the_first(_method: str) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert seen.wait(30)
+            raise Abandoned("killed")
+
+    store.on_call = abandon_the_first
+    killed = threads.submit(fragment, cache, info, 0)
+    assert begun.wait(10)
+    reader = threads.submit(fragment, cache, info, 0)
+    seen.set()
+    assert reader.result(10) == BODY[:4]
+    with pytest.raises(Abandoned):
+        killed.result(10)
 
 
 def test_reader_waits_for_a_fetch_that_is_under_way(
