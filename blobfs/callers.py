@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blobfs.errors import Abandoned
 
-GLANCE_SECONDS = 0.25  # a killed process waits so long at most
+GLANCE_SECONDS = 0.25  # not while a connection is being made, or a lock waited for
 _SIGKILL_BIT = 1 << 8
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 
