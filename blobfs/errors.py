@@ -162,6 +162,12 @@ class Unavailable(Failure):
     errno = errno.EIO
 
 
+class Ended(Failure):
+    """A signal ended the mounting process before the mount answered."""
+
+    errno = errno.EINTR
+
+
 class Damaged(Failure):
     """Bytes arrived that do not match their checksum, more than once."""
 

@@ -8,13 +8,9 @@ from typing import NoReturn
 
 import click
 
-from blobfs.errors import Unavailable
+from blobfs.errors import Ended
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Ended(Unavailable):
-    """A signal ended the mounting process before the mount answered."""
 
 
 def detach(*, keep: int | None = None) -> Callable[[str], None]:
