@@ -12,6 +12,8 @@ from typing import Any
 from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.content.checksums import Checksums
+from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
@@ -53,7 +55,9 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     access = store.probe()
     read_only = settings.read_only or access.read_only
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    filesystem = _filesystem(settings, store, transfers, read_only=read_only)
+    attempts = settings.reads.damage_attempts
+    fetcher = Fetcher(store, range_md5=settings.verify == "all", attempts=attempts)
+    filesystem = _filesystem(settings, store, fetcher, transfers, read_only=read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
@@ -65,7 +69,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
 
     operations = Operations(
         filesystem,
-        status=lambda: _status(settings, filesystem, store, library[0], read_only),
+        status=lambda: _status(settings, filesystem, store, fetcher, library[0], read_only),
         caller=lambda: binding.caller_of(library),
         on_ready=on_init,
     )
@@ -106,18 +110,27 @@ def _open(settings: MountSettings) -> AzureStore:
 
 
 def _filesystem(
-    settings: MountSettings, store: AzureStore, transfers: Transfers, *, read_only: bool
+    settings: MountSettings, store: AzureStore, fetcher: Fetcher, transfers: Transfers, *, read_only: bool
 ) -> Filesystem:
     names_bytes = settings.memory_bytes // NAMES_SHARE
     libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
     pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
-    ranges = RangeCache(
-        store, pool, fragment_bytes=settings.reads.fragment_bytes, capacity_bytes=pool.budget_bytes // 2
+    largest_read_bytes = _power_of_two(pool.budget_bytes // 4)
+    read_bytes = min(settings.reads.block_bytes, largest_read_bytes)
+    checksums = Checksums(
+        store, enabled=settings.verify != "off", unit_bytes=read_bytes, largest_bytes=largest_read_bytes
     )
     reader = BlobReader(
-        ranges,
+        RangeCache(
+            fetcher,
+            pool,
+            fragment_bytes=settings.reads.fragment_bytes,
+            capacity_bytes=pool.budget_bytes // 2,
+        ),
+        checksums,
+        fetcher,
         transfers,
-        block_bytes=min(settings.reads.block_bytes, _power_of_two(pool.budget_bytes // 4)),
+        block_bytes=read_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,
@@ -154,7 +167,6 @@ def _filesystem(
     volume = Volume(
         store=store,
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
-        ranges=ranges,
         reader=reader,
         transfers=transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
@@ -217,7 +229,12 @@ def _raise_read_ahead(device: int) -> None:
 
 
 def _status(
-    settings: MountSettings, filesystem: Filesystem, store: AzureStore, binding_name: str, read_only: bool
+    settings: MountSettings,
+    filesystem: Filesystem,
+    store: AzureStore,
+    fetcher: Fetcher,
+    binding_name: str,
+    read_only: bool,
 ) -> Mapping[str, Any]:
     uncommitted = filesystem.handles.uncommitted()
     return {
@@ -228,6 +245,7 @@ def _status(
         "read_only": read_only,
         "binding": binding_name,
         "requests": dict(store.requests),
+        "damaged_replies": fetcher.damaged_replies,
         "uncommitted": [{"path": file.path, "reason": file.reason} for file in uncommitted],
     }
 

@@ -39,6 +39,7 @@ class ReadSettings:
     sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
+    damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 
 
@@ -67,6 +68,7 @@ class MountSettings:
     memory_bytes: int = 512 * MiB
     block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
     attr_timeout_seconds: float = 1.0
+    verify: str = "blocks"  # off, blocks or all: which of the bytes read are compared with checksums
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None
     umask: int = 0o022

@@ -121,8 +121,7 @@ def blob_info(name: str, headers: Mapping[str, str]) -> BlobInfo:
             modified_ns=modified_ns(headers["Last-Modified"]),
             metadata=_metadata_of(headers),
             headers=ContentHeaders(**{a: headers.get(a.replace("_", "-"), "") for a in _CONTENT_HEADERS}),
-            # In reply to a range, Content-MD5 would be of the range.
-            content_md5=md5_of(headers.get("x-ms-blob-content-md5") or headers.get("Content-MD5")),
+            content_md5=md5_of(headers.get(_whole_md5_header(headers))),
             kind=BlobKind(headers.get("x-ms-blob-type", BlobKind.BLOCK.value)),
             tier=headers.get("x-ms-access-tier", ""),
         )
@@ -149,6 +148,11 @@ def written_info(name: str, headers: Mapping[str, str], size_bytes: int, propert
 def _whole_size_bytes(headers: Mapping[str, str]) -> int:
     content_range = headers.get("Content-Range")
     return int(content_range.rpartition("/")[2] if content_range else headers["Content-Length"])
+
+
+def _whole_md5_header(headers: Mapping[str, str]) -> str:
+    """In reply to a range, Content-MD5 is that of the range."""
+    return "x-ms-blob-content-md5" if "Content-Range" in headers else "Content-MD5"
 
 
 def _metadata_of(headers: Mapping[str, str]) -> dict[str, str]:

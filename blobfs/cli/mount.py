@@ -53,6 +53,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         memory_bytes=values["memory"],
         block_size_bytes=values["block_size"],
         attr_timeout_seconds=values["attr_timeout"],
+        verify=values["verify"],
         uid=values["uid"],
         gid=values["gid"],
         umask=values["umask"],

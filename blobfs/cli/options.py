@@ -147,6 +147,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="Seconds for which attributes may be remembered.",
     ),
+    click.Option(
+        ["--verify"],
+        type=click.Choice(["off", "blocks", "all"]),
+        default=_DEFAULTS.verify,
+        show_default=True,
+        help="Compare what is read with checksums: nothing, whole blocks and files, or every reply.",
+    ),
     click.Option(["--uid"], type=click.IntRange(min=0), help="Owner where none is recorded.  [default: you]"),
     click.Option(["--gid"], type=click.IntRange(min=0), help="Their group.  [default: yours]"),
     click.Option(

@@ -318,7 +318,7 @@ class BlobWriter:
         elif extent.is_committed:
             assert self._base is not None
             offset = extent.base_offset + start - extent.start
-            self._reader.read_into(self._base.version, self._base.size_bytes, offset, target, stream)
+            self._reader.read_into(self._base, offset, target, stream)
         elif extent.is_hole:
             target[:] = bytes(len(target))
         else:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
-    settings format.dialects format.names format.xattrs content.memory tree.inodes
+    settings format.dialects format.names format.xattrs content.layout content.memory tree.inodes
     format.attributes
     azure azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
@@ -21,7 +21,9 @@ LAYERS = """
     azure.store
     azure.assembly
     tree.cache transfers
-    content.extents content.range_cache tree.namespace
+    content.checksums content.extents content.fetcher tree.namespace
+    content.range_cache
+    content.whole_check
     content.reader
     content.writer
     filesystem.files
@@ -53,7 +55,7 @@ RESERVED = {
     "requests": {"azure.transport"},
     "urllib3": {"azure.transport"},
     "tenacity": {"azure.retry"},
-    "cachetools": {"tree.inodes", "tree.namespace", "content.range_cache", "tree.cache", "filesystem.volume"},
+    "cachetools": {"tree.inodes", "tree.namespace", "content.checksums", "tree.cache", "filesystem.volume"},
     "xxhash": {"blocks", "tree.inodes"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},

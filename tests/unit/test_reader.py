@@ -37,7 +37,7 @@ def info(memory: MemoryStore) -> BlobInfo:
 
 def read(parts: Machine, info: BlobInfo, offset: int, length: int, stream: Stream) -> bytes:
     target = memoryview(bytearray(length))
-    count = parts.reader.read_into(info.version, info.size_bytes, offset, target, stream)
+    count = parts.reader.read_into(info, offset, target, stream)
     assert not any(target[count:])
     return bytes(target[:count])
 
@@ -61,7 +61,7 @@ def test_random_reader_fetches_only_the_fragments_it_asks_for(
     for offset in (100, 20, 61):
         assert read(parts, info, offset, 5, stream) == BODY[offset : offset + 5]
     assert memory.requests == {"GET blob": 3}
-    held = [index for index in range(38) if parts.cache.holds(info.version, index)]
+    held = [index for index in range(38) if parts.cache.holds(info.version, 4 * index)]
     assert held == [5, 6, 15, 16, 25, 26]
 
 
