@@ -20,7 +20,7 @@ from blobfs.transfers import Transfers
 class Stream:
     """How one handle has been reading. Races on it cost at most a fetch too many."""
 
-    next_offset: int = 0
+    next_offset: int = 0  # behind the furthest read of those in order
     in_order_bytes: int = 0
     starts_at_zero: bool = True  # what was read in order began with the first byte
     ahead_offset: int = 0  # everything before it has been asked for
@@ -28,14 +28,16 @@ class Stream:
 
     def note(self, offset: int, length: int, tolerance_bytes: int) -> None:
         """Record one read. The kernel sends its read-ahead slightly out of order."""
-        if abs(offset - self.next_offset) <= tolerance_bytes:
+        end = offset + length
+        if offset - tolerance_bytes <= self.next_offset <= end + tolerance_bytes:
             self.in_order_bytes += length
-        else:
-            self.in_order_bytes = length
-            self.starts_at_zero = offset == 0
-            self.ahead_offset = 0
-            self.whole_check = None
-        self.next_offset = offset + length
+            self.next_offset = max(end, self.next_offset)
+            return
+        self.in_order_bytes = length
+        self.next_offset = end
+        self.starts_at_zero = offset == 0
+        self.ahead_offset = 0
+        self.whole_check = None
 
 
 class BlobReader:
