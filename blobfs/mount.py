@@ -13,6 +13,7 @@ from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
 from blobfs.content.checksums import Checksums
+from blobfs.content.disk_cache import DiskCache
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
@@ -56,7 +57,8 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     read_only = settings.read_only or access.read_only
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
     attempts = settings.reads.damage_attempts
-    fetcher = Fetcher(store, range_md5=settings.verify == "all", attempts=attempts)
+    disk = _disk_cache(settings, transfers)
+    fetcher = Fetcher(store, disk, range_md5=settings.verify == "all", attempts=attempts)
     filesystem = _filesystem(settings, store, fetcher, transfers, read_only=read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
@@ -106,6 +108,19 @@ def _open(settings: MountSettings) -> AzureStore:
         longest_wait_seconds=retry.longest_wait_seconds,
         connect_seconds=retry.connect_seconds,
         read_seconds=retry.read_seconds,
+    )
+
+
+def _disk_cache(settings: MountSettings, transfers: Transfers) -> DiskCache | None:
+    if settings.cache_dir is None:
+        return None
+    return DiskCache(
+        settings.cache_dir,
+        # Bytes that one mount did not verify must not be believed by another that would have.
+        f"{settings.endpoint}/{settings.account}/{settings.container} {settings.verify}",
+        transfers,
+        capacity_bytes=settings.cache_bytes,
+        waiting_pieces=settings.reads.waiting_pieces,
     )
 
 

@@ -39,6 +39,7 @@ class ReadSettings:
     sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
+    waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 
@@ -76,6 +77,8 @@ class MountSettings:
     allow_other: bool = False
     kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
     ca_file: Path | None = None
+    cache_dir: Path | None = None  # None: nothing is kept on disk
+    cache_bytes: int = 10 * 1024 * MiB
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

@@ -457,7 +457,7 @@ def machine(
     """Put the parts of one mount together, with small numbers, and stop its threads at the end."""
     transfers = ManualTransfers(reads=reads, writes=writes, inline=inline)
     pool = BufferPool(budget_bytes)
-    fetcher = Fetcher(store, range_md5=verify == "all", attempts=3)
+    fetcher = Fetcher(store, None, range_md5=verify == "all", attempts=3)
     cache = RangeCache(fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=budget_bytes // 2)
     unit_bytes = max(block_bytes, fragment_bytes)
     checksums = Checksums(store, enabled=verify != "off", unit_bytes=unit_bytes, largest_bytes=1 << 20)

@@ -61,6 +61,8 @@ def settings_of(ctx: click.Context) -> MountSettings:
         allow_other=values["allow_other"],
         kernel_options=values["kernel_options"],
         ca_file=values["ca_file"],
+        cache_dir=values["cache_dir"],
+        cache_bytes=values["cache_size"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],

@@ -1,4 +1,4 @@
-"""Getting the bytes of one run: from the service, verified, and again if they arrived damaged."""
+"""Getting the bytes of one run: from disk or the service, verified, and again if they arrived damaged."""
 
 import logging
 import threading
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
+from blobfs.content.disk_cache import DiskCache
 from blobfs.content.layout import Check
+from blobfs.content.memory import Buffer
 from blobfs.errors import Changed, Damaged
 from blobfs.store import BlobInfo, BlobStore, BlobVersion
 
@@ -18,19 +20,21 @@ class Wanted:
     """A run of bytes of one version, what is known of them, and where they go."""
 
     version: BlobVersion
-    start: int
-    view: memoryview
-    checks: Sequence[Check] = ()
+    span: range  # offsets in the blob
+    buffer: Buffer
+    unit_start: int  # of the unit that the run is in
+    checks: Sequence[Check]
 
     @property
-    def end(self) -> int:
-        """The offset behind the last byte."""
-        return self.start + len(self.view)
+    def view(self) -> memoryview:
+        """Where exactly the bytes go."""
+        return self.buffer.view[: len(self.span)]
 
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
+        start = self.span.start
         for check in self.checks:
-            check.verify(self.version.name, self.view[check.start - self.start : check.end - self.start])
+            check.verify(self.version.name, self.view[check.start - start : check.end - start])
 
 
 class Fetcher:
@@ -39,8 +43,9 @@ class Fetcher:
     With `range_md5`, the service sends the MD5 of whatever no other checksum covers.
     """
 
-    def __init__(self, store: BlobStore, *, range_md5: bool, attempts: int) -> None:
+    def __init__(self, store: BlobStore, disk: DiskCache | None, *, range_md5: bool, attempts: int) -> None:
         self._store = store
+        self._disk = disk
         self._range_md5 = range_md5
         self._attempts = attempts
         self._lock = threading.Lock()  # guards the count
@@ -56,6 +61,30 @@ class Fetcher:
 
         Blocks for requests. Raises Damaged if the bytes stay damaged, Changed if the blob was replaced.
         """
+        if held_bytes < len(wanted.span) and self._read_from_disk(wanted):
+            return
+        self._download(wanted, held_bytes)
+        self.keep(wanted)
+
+    def keep(self, wanted: Wanted) -> None:
+        """Have the bytes put on disk in the background."""
+        if self._disk is not None:
+            self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+
+    def has_on_disk(self, version: BlobVersion) -> bool:
+        """Tell whether the first bytes of a blob need not be fetched."""
+        return self._disk is not None and self._disk.holds(version, 0)
+
+    def _read_from_disk(self, wanted: Wanted) -> bool:
+        disk, start = self._disk, wanted.span.start
+        if disk is None or not disk.read(wanted.version, wanted.unit_start, start, wanted.view):
+            return False
+        if self.is_sound(wanted):
+            return True
+        disk.discard(wanted.version, start)
+        return False
+
+    def _download(self, wanted: Wanted, held_bytes: int) -> None:
         damage = self._attempt(wanted, held_bytes)
         for _ in range(1, self._attempts):
             if damage is None:
@@ -107,7 +136,7 @@ class Fetcher:
         step = MAX_RANGE_WITH_MD5_BYTES if with_md5 else len(wanted.view)
         for position in range(held_bytes, len(wanted.view), step):
             piece = wanted.view[position : position + step]
-            self._receive_piece(wanted.version, wanted.start + position, piece, with_md5=with_md5)
+            self._receive_piece(wanted.version, wanted.span.start + position, piece, with_md5=with_md5)
 
     def _receive_piece(self, version: BlobVersion, start: int, piece: memoryview, *, with_md5: bool) -> None:
         received, _ = self._store.read_range(

@@ -47,6 +47,7 @@ class Fetch:
 
     run: Run
     version: BlobVersion
+    unit_start: int
     checks: Sequence[Check]
     claimed: bool = False
     failure: BaseException | None = None
@@ -228,7 +229,7 @@ class RangeCache:
             if self._missing(shelf, row, offset, end, verified=verified) != span:
                 return None
             run = Run(shelf, span, buffer, is_verified=verified)
-            fetch = Fetch(run, version, layout.checks(span))
+            fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span))
             shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
         return fetch
 
@@ -250,7 +251,7 @@ class RangeCache:
     def _run(self, fetch: Fetch) -> None:
         run, shelf = fetch.run, fetch.run.shelf
         try:
-            wanted = Wanted(fetch.version, run.span.start, run.buffer.view[: len(run.span)], fetch.checks)
+            wanted = Wanted(fetch.version, run.span, run.buffer, fetch.unit_start, fetch.checks)
             self._fetcher.fill(wanted, self._copy_held(run))
         except BaseException as failure:  # not swallowed: every reader that waits for it raises it
             fetch.failure = failure

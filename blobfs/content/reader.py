@@ -93,16 +93,18 @@ class BlobReader:
 
         Blocks for a request. Raises NotFound.
         """
-        known_etag = blob.etag if self._cache.holds(blob.version) else ""
+        is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
         buffer = self._cache.buffer_for(min(blob.size_bytes, first_bytes))
         view = buffer.view[: min(blob.size_bytes, first_bytes)]
-        received, info = self._fetcher.first_bytes(blob.name, view, known_etag)
+        received, info = self._fetcher.first_bytes(blob.name, view, blob.etag if is_here else "")
         if info is None:
             return blob
         if received < info.size_bytes:
             received -= received % self._cache.fragment_bytes
         checks = self._checksums.layout(info).checks(range(received))
-        if received and self._fetcher.is_sound(Wanted(info.version, 0, view[:received], checks)):
+        wanted = Wanted(info.version, range(received), buffer, 0, checks)
+        if received and self._fetcher.is_sound(wanted):
+            self._fetcher.keep(wanted)
             self._cache.add(info.version, buffer, received, is_verified=bool(checks))
         return info
 

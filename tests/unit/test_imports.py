@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
-    settings format.dialects format.names format.xattrs content.layout content.memory tree.inodes
+    settings format.dialects format.names format.xattrs tree.inodes
+    content.layout content.memory content.piece_file
     format.attributes
     azure azure.messages azure.credentials azure.retry
     azure.listing azure.sources azure.failures
@@ -21,7 +22,8 @@ LAYERS = """
     azure.store
     azure.assembly
     tree.cache transfers
-    content.checksums content.extents content.fetcher tree.namespace
+    content.checksums content.disk_cache content.extents tree.namespace
+    content.fetcher
     content.range_cache
     content.whole_check
     content.reader

@@ -65,7 +65,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 def cache_of(
     store: BlobStore, pool: BufferPool, step: int = STEP, capacity_bytes: int = 100 * STEP
 ) -> RangeCache:
-    fetcher = Fetcher(store, range_md5=False, attempts=3)
+    fetcher = Fetcher(store, None, range_md5=False, attempts=3)
     return RangeCache(fetcher, pool, fragment_bytes=step, capacity_bytes=capacity_bytes)
 
 
