@@ -148,6 +148,7 @@ def _filesystem(
         block_bytes=read_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
+        most_tolerance_bytes=settings.reads.most_tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,
     )
 

@@ -38,6 +38,7 @@ class ReadSettings:
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
     sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
+    most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO

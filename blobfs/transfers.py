@@ -72,12 +72,12 @@ class Transfers:
             self._changed.notify()
 
     def close(self) -> None:
-        """Wait for what is under way and end the threads."""
+        """Wait for what is under way, and for the local disk, and end the threads."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
+        for name, pool in self._pools.items():
+            pool.shutdown(wait=True, cancel_futures=name != "disk")
 
     def _run_due(self) -> None:
         """Hand each task that is due to the pool for names."""

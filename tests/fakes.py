@@ -469,6 +469,7 @@ def machine(
         block_bytes=unit_bytes,
         sequential_bytes=sequential_bytes,
         tolerance_bytes=fragment_bytes,
+        most_tolerance_bytes=fragment_bytes,
         ahead_blocks=2,
     )
     transfers.start()

@@ -26,8 +26,12 @@ class Stream:
     ahead_offset: int = 0  # everything before it has been asked for
     whole_check: WholeCheck | None = None
 
-    def note(self, offset: int, length: int, tolerance_bytes: int) -> None:
-        """Record one read. The kernel sends its read-ahead slightly out of order."""
+    def note(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> None:
+        """Record one read. It is in order if it is near the furthest one before it.
+
+        The kernel's read-ahead arrives out of order, so who has read much is given more room.
+        """
+        tolerance_bytes = min(max(least_bytes, self.in_order_bytes), most_bytes)
         end = offset + length
         if offset - tolerance_bytes <= self.next_offset <= end + tolerance_bytes:
             self.in_order_bytes += length
@@ -53,6 +57,7 @@ class BlobReader:
         block_bytes: int,
         sequential_bytes: int,
         tolerance_bytes: int,
+        most_tolerance_bytes: int,
         ahead_blocks: int,
     ) -> None:
         self._cache = cache
@@ -62,6 +67,7 @@ class BlobReader:
         self._block_bytes = block_bytes
         self._sequential_bytes = sequential_bytes
         self._tolerance_bytes = tolerance_bytes
+        self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
 
     def read_into(self, blob: BlobInfo, offset: int, target: memoryview, stream: Stream) -> int:
@@ -73,7 +79,7 @@ class BlobReader:
         end = min(offset + len(target), blob.size_bytes)
         if offset >= end:
             return 0
-        stream.note(offset, end - offset, self._tolerance_bytes)
+        stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
         sequential = stream.in_order_bytes >= self._sequential_bytes
         layout = self._checksums.full_layout(blob) if sequential else self._checksums.layout(blob)
         if sequential:

@@ -98,6 +98,16 @@ def test_many_sequential_readers_of_one_blob_fetch_it_about_once(
     assert memory.requests["GET blob"] <= fragments
 
 
+def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_begins() -> None:
+    stream = Stream()
+    for offset in [*range(0, 100, 10), 140, 100, 110, 130, 120, 150]:
+        stream.note(offset, 10, least_bytes=10, most_bytes=40)
+    assert stream.in_order_bytes == 160
+    stream.note(250, 10, least_bytes=10, most_bytes=40)
+    stream.note(280, 10, least_bytes=10, most_bytes=40)
+    assert stream.in_order_bytes == 10
+
+
 def test_failed_read_ahead_does_not_fail_the_reader_for_good(
     parts: Machine, info: BlobInfo, store: FailingStore
 ) -> None:
