@@ -39,6 +39,8 @@ class Layout:
         self.size_bytes = size_bytes
         self._starts = starts
         self._checks = checks
+        self._check_starts = [check.start for check in checks]
+        self._check_ends = [check.end for check in checks]
         checked_bytes = sum(check.end - check.start for check in checks)
         self.is_complete = checked_bytes == size_bytes
 
@@ -53,8 +55,8 @@ class Layout:
 
     def checks(self, span: range) -> Sequence[Check]:
         """Return the checksums of the stretches that lie wholly inside `span`."""
-        first = bisect_left(self._checks, span.start, key=lambda check: check.start)
-        last = bisect_right(self._checks, span.stop, key=lambda check: check.end)
+        first = bisect_left(self._check_starts, span.start)
+        last = bisect_right(self._check_ends, span.stop)
         return self._checks[first:last]
 
 
