@@ -11,7 +11,9 @@ The house, from the street down; imports only ever point downwards:
                      ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
-                     by version; ``memory``: the bounded pool
+                     by version; ``memory``: the bounded pool; ``fetcher``: from ``disk_cache`` or service,
+                     verified by the ``checksums`` of a ``layout``; ``whole_check``: by those of a whole
+                     file; ``piece_file``: on disk
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads
@@ -24,8 +26,8 @@ The house, from the street down; imports only ever point downwards:
 ===================  =================================================================================
 
 A read goes kernel, ``binding``, ``operations``, ``filesystem`` (handle to file), ``files``, ``reader``
-(which fragments), ``range_cache`` (there, or fetched once for all who wait), ``store.read_range``, pinned to
-the ETag; and back the same way, with one copy into the kernel's buffer.
+(which unit or fragments), ``range_cache`` (there, or fetched once for all who wait), ``fetcher`` (on disk?
+damaged?), ``store.read_range``, pinned to the ETag; and back, with one copy into the kernel's buffer.
 
 A write goes the same way down to ``files``, ``writer`` and ``draft``, which fills a buffer; a full one is
 hashed and staged in the background. ``flush`` and ``fsync`` wait for all blocks and commit them with

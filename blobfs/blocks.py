@@ -25,6 +25,7 @@ MiB = 1024 * KiB
 
 MAX_BLOCKS_PER_BLOB = 50_000
 MAX_BLOCK_BYTES = 4000 * MiB
+MAX_RANGE_WITH_MD5_BYTES = 4 * MiB  # for which a read may ask for a checksum
 MAX_BLOB_NAME_CHARACTERS = 1024
 MAX_METADATA_BYTES = 8 * KiB
 MAX_LIST_RESULTS = 5000
@@ -57,7 +58,27 @@ class BlockDigest:
 
 def digest_of(block: memoryview | bytes) -> BlockDigest:
     """Hash one block. Releases the interpreter lock while it does."""
-    return BlockDigest(hashlib.md5(block, usedforsecurity=False).digest(), xxhash.xxh3_64_digest(block))
+    return BlockDigest(md5_digest(block), xxh3_digest(block))
+
+
+def xxh3_digest(data: memoryview | bytes) -> bytes:
+    """Return the XXH3-64 of bytes as block ids carry it. Releases the interpreter lock meanwhile."""
+    return xxhash.xxh3_64_digest(data)
+
+
+def md5_digest(data: memoryview | bytes) -> bytes:
+    """Return the MD5 of bytes. Releases the interpreter lock meanwhile."""
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def xxh3_in_id(block_id: str) -> bytes | None:
+    """Return the XXH3-64 that a base64 block id of ours carries; None for any other id."""
+    try:
+        raw = base64.b64decode(block_id, validate=True)
+        is_ours = len(raw) == ID_BYTES and raw.startswith(ID_PREFIX)
+        return bytes.fromhex(raw[-16:].decode("ascii")) if is_ours else None
+    except ValueError:
+        return None
 
 
 def copied_block_id(name: str, etag: str, start: int, length: int, id_bytes: int = ID_BYTES) -> str:

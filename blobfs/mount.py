@@ -14,6 +14,9 @@ from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
 from blobfs.callers import Callers
+from blobfs.content.checksums import Checksums
+from blobfs.content.disk_cache import DiskCache
+from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
@@ -67,7 +70,10 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     access = store.probe()
     read_only = settings.read_only or access.read_only
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    filesystem = _filesystem(settings, store, transfers, callers, read_only=read_only)
+    attempts = settings.reads.damage_attempts
+    disk = _disk_cache(settings, transfers)
+    fetcher = Fetcher(store, disk, range_md5=settings.verify == "all", attempts=attempts)
+    filesystem = _filesystem(settings, store, fetcher, transfers, callers, read_only=read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
@@ -79,7 +85,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
 
     operations = Operations(
         filesystem,
-        status=lambda: _status(settings, filesystem, store, library[0], read_only),
+        status=lambda: _status(settings, filesystem, store, fetcher, library[0], read_only),
         caller=lambda: binding.caller_of(library),
         on_ready=on_init,
     )
@@ -124,9 +130,23 @@ def _open(settings: MountSettings, callers: Callers) -> AzureStore:
     )
 
 
+def _disk_cache(settings: MountSettings, transfers: Transfers) -> DiskCache | None:
+    if settings.cache_dir is None:
+        return None
+    return DiskCache(
+        settings.cache_dir,
+        # Bytes that one mount did not verify must not be believed by another that would have.
+        f"{settings.endpoint}/{settings.account}/{settings.container} {settings.verify}",
+        transfers,
+        capacity_bytes=settings.cache_bytes,
+        waiting_pieces=settings.reads.waiting_pieces,
+    )
+
+
 def _filesystem(
     settings: MountSettings,
     service: BlobStore,
+    fetcher: Fetcher,
     transfers: Transfers,
     callers: Callers,
     *,
@@ -136,19 +156,26 @@ def _filesystem(
     names_bytes = settings.memory_bytes // NAMES_SHARE
     libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
     pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
-    ranges = RangeCache(
-        store,
-        pool,
-        fragment_bytes=settings.reads.fragment_bytes,
-        capacity_bytes=pool.budget_bytes // 2,
-        callers=callers,
+    largest_read_bytes = _power_of_two(pool.budget_bytes // 4)
+    read_bytes = min(settings.reads.block_bytes, largest_read_bytes)
+    checksums = Checksums(
+        store, enabled=settings.verify != "off", unit_bytes=read_bytes, largest_bytes=largest_read_bytes
     )
     reader = BlobReader(
-        ranges,
+        RangeCache(
+            fetcher,
+            pool,
+            fragment_bytes=settings.reads.fragment_bytes,
+            capacity_bytes=pool.budget_bytes // 2,
+            callers=callers,
+        ),
+        checksums,
+        fetcher,
         transfers,
-        block_bytes=min(settings.reads.block_bytes, _power_of_two(pool.budget_bytes // 4)),
+        block_bytes=read_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
+        most_tolerance_bytes=settings.reads.most_tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,
     )
 
@@ -185,7 +212,6 @@ def _filesystem(
         store=store,
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
-        ranges=ranges,
         reader=reader,
         transfers=transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
@@ -248,7 +274,12 @@ def _raise_read_ahead(device: int) -> None:
 
 
 def _status(
-    settings: MountSettings, filesystem: Filesystem, store: AzureStore, binding_name: str, read_only: bool
+    settings: MountSettings,
+    filesystem: Filesystem,
+    store: AzureStore,
+    fetcher: Fetcher,
+    binding_name: str,
+    read_only: bool,
 ) -> Mapping[str, Any]:
     uncommitted = filesystem.handles.uncommitted()
     return {
@@ -259,6 +290,7 @@ def _status(
         "read_only": read_only,
         "binding": binding_name,
         "requests": dict(store.requests),
+        "damaged_replies": fetcher.damaged_replies,
         "uncommitted": [{"path": file.path, "reason": file.reason} for file in uncommitted],
     }
 

@@ -39,7 +39,10 @@ class ReadSettings:
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
     sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
+    most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
+    waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
+    damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 
 
@@ -69,6 +72,7 @@ class MountSettings:
     block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
     file_md5: bool = True  # costs as much processor time again as the checksums of the blocks
     attr_timeout_seconds: float = 1.0
+    verify: str = "blocks"  # off, blocks or all: which of the bytes read are compared with checksums
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None
     umask: int = 0o022
@@ -76,6 +80,8 @@ class MountSettings:
     allow_other: bool = False
     kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
     ca_file: Path | None = None
+    cache_dir: Path | None = None  # None: nothing is kept on disk
+    cache_bytes: int = 10 * 1024 * MiB
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

@@ -114,13 +114,21 @@ class BlobStore(Protocol):
         ...
 
     def read_range(
-        self, name: str, start: int, into: memoryview, *, if_match: str = "", if_none_match: str = ""
+        self,
+        name: str,
+        start: int,
+        into: memoryview,
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        with_md5: bool = False,
     ) -> tuple[int, BlobInfo | None]:
         """Fill `into` with the blob's bytes from `start` on; return how many there were, and the blob.
 
         Fewer than ``len(into)`` only at the blob's end. With `if_none_match` equal to the
         blob's ETag the answer is ``(0, None)`` and nothing is transferred.
         Raises Changed if the blob no longer has the ETag `if_match`, NotFound, Archived.
+        With `with_md5`, for 4 MiB at most, Damaged if the bytes differ from those the service hashed.
         """
         ...
 

@@ -19,10 +19,10 @@ Transfer: TypeAlias = Future[Any]
 
 
 class Transfers:
-    """Named thread pools: one for reads, one for writes, one for copies and deletes of names."""
+    """Named thread pools: for reads, for writes, for copies and deletes of names, and for the local disk."""
 
     def __init__(self, *, reads: int, writes: int) -> None:
-        self._sizes = {"read": reads, "write": writes, "name": writes}
+        self._sizes = {"read": reads, "write": writes, "name": writes, "disk": 1}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._changed = threading.Condition()  # guards the two fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
@@ -48,6 +48,12 @@ class Transfers:
         """Run an upload in the background."""
         return self._pools["write"].submit(task, *args, **kwargs)
 
+    def submit_disk(
+        self, task: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> "Future[Result]":
+        """Run something on the local disk in the background, after all that was submitted before."""
+        return self._pools["disk"].submit(task, *args, **kwargs)
+
     def for_each(self, task: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Run `task` on all items side by side and return the results in order.
 
@@ -66,12 +72,12 @@ class Transfers:
             self._changed.notify()
 
     def close(self) -> None:
-        """Wait for what is under way and end the threads."""
+        """Wait for what is under way, and for the local disk, and end the threads."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
+        for name, pool in self._pools.items():
+            pool.shutdown(wait=True, cancel_futures=name != "disk")
         if self._timer.is_alive():
             self._timer.join()
 

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blobfs.blocks import MAX_METADATA_BYTES, KiB, id_length
+from blobfs.blocks import MAX_METADATA_BYTES, MAX_RANGE_WITH_MD5_BYTES, KiB, id_length
+from blobfs.content.checksums import Checksums
+from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
@@ -127,9 +129,17 @@ class MemoryStore:
             return self._blob(name).info
 
     def read_range(
-        self, name: str, start: int, into: memoryview, *, if_match: str = "", if_none_match: str = ""
+        self,
+        name: str,
+        start: int,
+        into: memoryview,
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        with_md5: bool = False,
     ) -> tuple[int, BlobInfo | None]:
-        """See `BlobStore.read_range`."""
+        """See `BlobStore.read_range`. Memory does not damage bytes."""
+        assert not with_md5 or len(into) <= MAX_RANGE_WITH_MD5_BYTES
         with self._lock:
             self.requests["GET blob"] += 1
             blob = self._blob(name)
@@ -422,6 +432,7 @@ class Machine:
     transfers: ManualTransfers
     pool: BufferPool
     cache: RangeCache
+    fetcher: Fetcher
     reader: BlobReader
     block_bytes: int
     largest_block_bytes: int
@@ -467,22 +478,30 @@ def machine(
     reads: int = 4,
     writes: int = 4,
     inline: bool = False,
+    verify: str = "blocks",
 ) -> Iterator[Machine]:
     """Put the parts of one mount together, with small numbers, and stop its threads at the end."""
     transfers = ManualTransfers(reads=reads, writes=writes, inline=inline)
     pool = BufferPool(budget_bytes)
-    cache = RangeCache(store, pool, fragment_bytes=fragment_bytes, capacity_bytes=budget_bytes // 2)
+    fetcher = Fetcher(store, None, range_md5=verify == "all", attempts=3)
+    cache = RangeCache(fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=budget_bytes // 2)
+    unit_bytes = max(block_bytes, fragment_bytes)
+    checksums = Checksums(store, enabled=verify != "off", unit_bytes=unit_bytes, largest_bytes=1 << 20)
     reader = BlobReader(
         cache,
+        checksums,
+        fetcher,
         transfers,
-        block_bytes=max(block_bytes, fragment_bytes),
+        block_bytes=unit_bytes,
         sequential_bytes=sequential_bytes,
         tolerance_bytes=fragment_bytes,
+        most_tolerance_bytes=fragment_bytes,
         ahead_blocks=2,
     )
     transfers.start()
     try:
-        yield Machine(OwnWrites(store), transfers, pool, cache, reader, block_bytes, largest_block_bytes)
+        own = OwnWrites(store)
+        yield Machine(own, transfers, pool, cache, fetcher, reader, block_bytes, largest_block_bytes)
     finally:
         transfers.close()
 
@@ -496,7 +515,6 @@ def filesystem_of(
         store=parts.store,
         namespace=Namespace(parts.store, cache, NameMap(prefix, 1024)),
         creators=Creators(within_seconds=1.0, now=clock),
-        ranges=parts.cache,
         reader=parts.reader,
         transfers=parts.transfers,
         defaults=DEFAULTS,

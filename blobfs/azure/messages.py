@@ -71,8 +71,11 @@ class Reply:
 def rest_of(request: Request, reply_headers: Mapping[str, str], received_bytes: int) -> Request:
     """Return the request for what is missing after a reply broke off.
 
-    That is the same request unless both know which version and which bytes they mean.
+    That is the same request unless both know which version and which bytes they mean, and if
+    no MD5 was asked for, which is of all of it.
     """
+    if "x-ms-range-get-content-md5" in request.headers:
+        return request
     first, _, last = request.headers.get("x-ms-range", "").removeprefix("bytes=").partition("-")
     begins_there = reply_headers.get("Content-Range", "").startswith(f"bytes {first}-")
     if request.into is None or "If-Match" not in request.headers or not (received_bytes and begins_there):
@@ -135,8 +138,7 @@ def blob_info(name: str, headers: Mapping[str, str]) -> BlobInfo:
             modified_ns=modified_ns(headers["Last-Modified"]),
             metadata=_metadata_of(headers),
             headers=ContentHeaders(**{a: headers.get(a.replace("_", "-"), "") for a in _CONTENT_HEADERS}),
-            # In reply to a range, Content-MD5 would be of the range.
-            content_md5=md5_of(headers.get("x-ms-blob-content-md5") or headers.get("Content-MD5")),
+            content_md5=md5_of(headers.get(_whole_md5_header(headers))),
             kind=BlobKind(headers.get("x-ms-blob-type", BlobKind.BLOCK.value)),
             tier=headers.get("x-ms-access-tier", ""),
         )
@@ -173,6 +175,11 @@ def etag_of(name: str, headers: Mapping[str, str]) -> str:
     if "ETag" not in headers:
         raise Unavailable(f"{name}: the service's reply makes no sense: it has no ETag")
     return headers["ETag"].strip('"')
+
+
+def _whole_md5_header(headers: Mapping[str, str]) -> str:
+    """In reply to a range, Content-MD5 is that of the range."""
+    return "x-ms-blob-content-md5" if "Content-Range" in headers else "Content-MD5"
 
 
 def _metadata_of(headers: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,8 @@ from blobfs.azure.messages import (
     quoted,
     written_info,
 )
-from blobfs.errors import Changed, Unavailable
+from blobfs.blocks import md5_digest
+from blobfs.errors import Changed, Damaged, Unavailable
 from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties
 
 PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
@@ -82,13 +83,22 @@ class AzureStore:
         return blob_info(name, self._client.call(Request("HEAD blob", "HEAD", name)).headers)
 
     def read_range(
-        self, name: str, start: int, into: memoryview, *, if_match: str = "", if_none_match: str = ""
+        self,
+        name: str,
+        start: int,
+        into: memoryview,
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        with_md5: bool = False,
     ) -> tuple[int, BlobInfo | None]:
         """See `BlobStore.read_range`. The service does not tell the tier here."""
         conditions = _read_conditions(if_match, if_none_match)
         if not into:
             return 0, self._info_unless(name, conditions)
         span = {"x-ms-range": f"bytes={start}-{start + len(into) - 1}"}
+        if with_md5:
+            span["x-ms-range-get-content-md5"] = "true"
         request = Request("GET blob", "GET", name, headers={**span, **conditions}, into=into)
         reply = self._client.ask(request)
         if reply.status == 304:
@@ -97,7 +107,10 @@ class AzureStore:
             return 0, self._info_unless(name, conditions)
         self._client.check(request, reply)
         info = blob_info(name, reply.headers)
-        _require_span(reply.headers, start + reply.skipped_bytes, reply.received_bytes, info)
+        position = start + reply.skipped_bytes
+        _require_span(reply.headers, position, reply.received_bytes, info)
+        if with_md5:
+            _require_md5(reply.headers, start, into[: reply.received_bytes], name)
         return reply.skipped_bytes + reply.received_bytes, info
 
     def put_blob(
@@ -308,6 +321,14 @@ def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, i
     expected = f"bytes {start}-{start + received_bytes - 1}/{info.size_bytes}"
     if headers.get("Content-Range", whole) != expected:
         raise Unavailable(f"{info.name}: asked for {expected}, and the service sent something else")
+
+
+def _require_md5(headers: Mapping[str, str], start: int, data: memoryview, name: str) -> None:
+    """Raise Damaged if the bytes received are not those that the service hashed."""
+    expected, found = headers.get("Content-MD5", ""), base64_text(md5_digest(data))
+    if found != expected:
+        what = f"{name}: range at {start}, {len(data)} bytes"
+        raise Damaged(f"{what}: expected MD5 {expected or 'in the reply'}, found {found}")
 
 
 def _is_written(info: BlobInfo, size_bytes: int, metadata: Mapping[str, str]) -> bool:

@@ -188,6 +188,19 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="All the memory that data and metadata may take.",
     ),
     click.Option(
+        ["--cache-dir"],
+        type=absolute_path,
+        metavar="DIR",
+        help="Keep what is read in this directory, for other mounts and later ones.  [default: nowhere]",
+    ),
+    click.Option(
+        ["--cache-size"],
+        type=size_between(64 * MiB, 1024**5),
+        default=spell_size(_DEFAULTS.cache_bytes),
+        show_default=True,
+        help="How much --cache-dir may hold.",
+    ),
+    click.Option(
         ["--block-size"],
         type=size_between(64 * KiB, MAX_BLOCK_BYTES),
         default=spell_size(_DEFAULTS.block_size_bytes),
@@ -212,6 +225,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=_DEFAULTS.retry.total_seconds,
         show_default=True,
         help="Seconds for which a request is tried before it fails.",
+    ),
+    click.Option(
+        ["--verify"],
+        type=click.Choice(["off", "blocks", "all"]),
+        default=_DEFAULTS.verify,
+        show_default=True,
+        help="Compare what is read with checksums: nothing, whole blocks and files, or every reply.",
     ),
     click.Option(
         ["--uid"], type=click.IntRange(0, MAX_ID), help="Owner where none is recorded.  [default: you]"

@@ -252,7 +252,7 @@ class Draft:
         elif extent.is_committed:
             assert self.base is not None
             offset = extent.base_offset + start - extent.start
-            self._reader.read_into(self.base.version, self.base.size_bytes, offset, target, stream)
+            self._reader.read_into(self.base, offset, target, stream)
         elif extent.is_hole:
             target[:] = bytes(len(target))
         else:

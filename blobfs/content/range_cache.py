@@ -1,44 +1,64 @@
-"""Bytes of blobs by (version, fragment), bounded, fetched once however many ask.
+"""Bytes of blobs by version, bounded, fetched once however many ask.
 
-A fragment is a small aligned piece; one request fetches a run of neighbouring fragments.
-The key holds the ETag, so a replaced blob is another key and stale bytes cannot be met.
+A fragment is a small aligned piece; a run is a row of fragments that one request brought. What
+is here of one version stands on one shelf, so that a replaced blob's bytes cannot be met.
 """
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import cachetools
-
 from blobfs.callers import NOBODY, Callers
+from blobfs.content.fetcher import Fetcher, Wanted
+from blobfs.content.layout import Check, Layout
 from blobfs.content.memory import Buffer, BufferPool
-from blobfs.errors import Abandoned, Changed
-from blobfs.store import BlobStore, BlobVersion
-
-Key = tuple[BlobVersion, int]
+from blobfs.errors import Abandoned
+from blobfs.store import BlobVersion
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """A view into the buffer of the run it was fetched with, which it keeps alive."""
-
-    view: memoryview
-    buffer: Buffer
-    run: range  # the fragments in the same buffer
-
-
-@dataclass(slots=True)
-class Fetch:
-    """One request for a run of fragments, not yet answered."""
+@dataclass(eq=False, slots=True)
+class Shelf:
+    """What is here, or on its way, of one version, by the offsets of fragments."""
 
     version: BlobVersion
-    first: int
-    count: int
-    size_bytes: int
+    runs: "dict[int, Run]" = field(default_factory=dict)
+    fetches: "dict[int, Fetch]" = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """Bytes in a row. Whoever holds it keeps its buffer."""
+
+    shelf: Shelf
+    span: range  # offsets in the blob
     buffer: Buffer
+    is_verified: bool = False  # a whole unit that matched its checksums
+
+    def copy(self, offset: int, target: memoryview) -> int:
+        """Copy bytes from `offset` on; return how many there were."""
+        start = offset - self.span.start
+        count = min(len(self.span) - start, len(target))
+        target[:count] = self.buffer.view[start : start + count]
+        return count
+
+
+@dataclass(eq=False, slots=True)
+class Fetch:
+    """One request for a run, not yet answered."""
+
+    run: Run
+    version: BlobVersion
+    unit_start: int
+    checks: Sequence[Check]
     claimed: bool = False
     failure: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_verifying(self) -> bool:
+        """Whether the run will be a whole unit that matched its checksums."""
+        return self.run.is_verified
 
 
 class RangeCache:
@@ -46,7 +66,7 @@ class RangeCache:
 
     def __init__(
         self,
-        store: BlobStore,
+        fetcher: Fetcher,
         pool: BufferPool,
         *,
         fragment_bytes: int,
@@ -54,40 +74,53 @@ class RangeCache:
         callers: Callers = NOBODY,
     ) -> None:
         self.fragment_bytes = fragment_bytes
-        self._store = store
+        self._fetcher = fetcher
         self._pool = pool
         self._callers = callers
-        self._lock = threading.Lock()  # guards the two maps; never held across a request
-        self._capacity = capacity_bytes // fragment_bytes
-        self._fragments: cachetools.LRUCache[Key, Fragment] = cachetools.LRUCache(self._capacity)
-        self._fetches: dict[Key, Fetch] = {}
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()  # guards the fields below; never held across a request
+        self._held_bytes = 0
+        self._runs: OrderedDict[Run, None] = OrderedDict()  # least recently read first
+        self._shelves: dict[BlobVersion, Shelf] = {}
         pool.add_reclaimer(self._evict)
 
-    def fragment(self, version: BlobVersion, size_bytes: int, index: int, run: int) -> Fragment:
-        """Return one fragment of a blob of `size_bytes`, fetching up to `run` fragments if it is missing.
+    def run(self, version: BlobVersion, layout: Layout, offset: int, end: int, *, whole: bool) -> Run:
+        """Return a run that holds the byte at `offset`, fetching what is missing of it up to `end`.
 
-        Blocks for at most one request. Raises Changed if the blob was replaced, Abandoned.
+        With `whole`, the fetch goes to the end of the unit, and if it has checksums all of it is
+        fetched and verified. Blocks for at most one fetch. Raises Changed if the blob was
+        replaced, Damaged if its bytes do not match their checksums, Abandoned.
         """
+        row = layout.unit(offset)
+        verified = whole and bool(layout.checks(row))
+        if not whole and len(row) % self.fragment_bytes == 0:
+            row = range(row.start, layout.size_bytes)
+        end = row.stop if whole else min(end, row.stop)
         while True:
             with self._lock:
-                found = self._fragments.get((version, index))
-                if found is not None:
+                found = self._find(self._shelf(version), row, offset, verified=verified)
+                if isinstance(found, Run):
+                    self._runs.move_to_end(found)
                     return found
-                fetch = self._fetches.get((version, index))
-            if fetch is None:
-                fetch = self._plan(version, size_bytes, index, run, self._pool.take)
+            fetch = found or self._plan(version, layout, row, offset, end, self._pool.take, verified=verified)
             if fetch is not None and self._complete(fetch):
-                return self._fragment_of(fetch, index)
+                return fetch.run
 
-    def prefetch(self, version: BlobVersion, size_bytes: int, index: int, run: int) -> Fetch | None:
-        """Plan a fetch of what is missing in a run; the caller has `perform` run in the background.
+    def prefetch(self, version: BlobVersion, layout: Layout, offset: int) -> Fetch | None:
+        """Plan a fetch of what is missing of a unit; the caller has `perform` run in the background.
 
         Returns None if nothing is missing or there is no memory to spare.
         """
+        unit = layout.unit(offset)
+        verified = bool(layout.checks(unit))
         with self._lock:
-            while run and self._is_known((version, index)):
-                index, run = index + 1, run - 1
-        return self._plan(version, size_bytes, index, run, self._pool.take_if_free)
+            shelf = self._shelf(version)
+            missing = (key for key in self._keys(unit) if not self._find(shelf, unit, key, verified=verified))
+            start = next(missing, None)
+        if start is None:
+            return None
+        take = self._pool.take_if_free
+        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified)
 
     def perform(self, fetch: Fetch) -> None:
         """Carry out a planned fetch unless a reader already took it over. Its failure is kept for readers."""
@@ -98,60 +131,115 @@ class RangeCache:
         """Return memory for bytes that are to be added. Waits until there is room."""
         return self._pool.take(size_bytes)
 
-    def add(self, version: BlobVersion, index: int, buffer: Buffer, size_bytes: int) -> None:
-        """Take over bytes that somebody already fetched: one run starting at fragment `index`."""
+    def add(self, version: BlobVersion, buffer: Buffer, size_bytes: int, *, is_verified: bool) -> None:
+        """Take over the first bytes of a blob, which somebody already fetched."""
         with self._lock:
-            self._insert(version, index, buffer, size_bytes)
+            self._insert(Run(self._shelf(version), range(size_bytes), buffer, is_verified))
 
-    def holds(self, version: BlobVersion, index: int) -> bool:
-        """Tell whether a fragment is here now."""
+    def holds(self, version: BlobVersion, offset: int = 0) -> bool:
+        """Tell whether the fragment that starts at `offset` is here now."""
         with self._lock:
-            return (version, index) in self._fragments
+            return version in self._shelves and offset in self._shelves[version].runs
 
-    def rename(self, old: BlobVersion, new: BlobVersion, size_bytes: int) -> None:
+    def rename(self, old: BlobVersion, new: BlobVersion) -> None:
         """Keep the bytes when only the name or the metadata of a blob changed."""
-        count = -(-size_bytes // self.fragment_bytes)
         with self._lock:
-            for index in range(min(count, self._capacity)):
-                fragment = self._fragments.pop((old, index), None)
-                if fragment is not None:
-                    self._fragments[new, index] = fragment
+            shelf = self._shelves.pop(old, None)
+            if shelf is not None:
+                shelf.version = new
+                self._shelves[new] = shelf
+
+    def drop(self, version: BlobVersion) -> None:
+        """Forget what is here of a version."""
+        with self._lock:
+            for run in set(self._shelf(version).runs.values()):
+                self._drop(run)
+
+    # Under the lock
+
+    def _shelf(self, version: BlobVersion) -> Shelf:
+        shelf = self._shelves.get(version)
+        if shelf is None:
+            shelf = self._shelves[version] = Shelf(version)
+        return shelf
+
+    def _find(self, shelf: Shelf, row: range, offset: int, *, verified: bool) -> Run | Fetch | None:
+        key = offset - (offset - row.start) % self.fragment_bytes
+        run = shelf.runs.get(key)
+        if run is not None and offset in run.span and (run.is_verified or not verified):
+            return run
+        fetch = shelf.fetches.get(key)
+        if fetch is not None and offset in fetch.run.span and (fetch.is_verifying or not verified):
+            return fetch
+        return None
+
+    def _missing(self, shelf: Shelf, row: range, offset: int, end: int, *, verified: bool) -> range:
+        """Return what a fetch for the byte at `offset` is to bring; nothing if it is known already."""
+        if verified:
+            return range(0) if self._find(shelf, row, offset, verified=True) else row
+        start = stop = offset - (offset - row.start) % self.fragment_bytes
+        while stop < end and not self._find(shelf, row, max(stop, offset), verified=False):
+            stop += self.fragment_bytes
+        return range(start, min(stop, row.stop))
+
+    def _keys(self, span: range) -> range:
+        return range(span.start, span.stop, self.fragment_bytes)
+
+    def _insert(self, run: Run) -> None:
+        runs = run.shelf.runs
+        for key in self._keys(run.span):
+            earlier = runs.get(key)
+            if earlier is not None and earlier.span.start in run.span and earlier.span.stop <= run.span.stop:
+                self._drop(earlier)
+            runs[key] = run
+        self._runs[run] = None
+        self._held_bytes += len(run.span)
+        while self._held_bytes > self._capacity_bytes:
+            self._drop(next(iter(self._runs)))
+
+    def _drop(self, run: Run) -> None:
+        del self._runs[run]
+        self._held_bytes -= len(run.span)
+        for key in self._keys(run.span):
+            if run.shelf.runs.get(key) is run:
+                del run.shelf.runs[key]
+        self._tidy(run.shelf)
+
+    def _tidy(self, shelf: Shelf) -> None:
+        if not shelf.runs and not shelf.fetches and self._shelves.get(shelf.version) is shelf:
+            del self._shelves[shelf.version]
+
+    # Fetching…
 
     def _plan(
         self,
         version: BlobVersion,
-        size_bytes: int,
-        first: int,
-        run: int,
+        layout: Layout,
+        row: range,
+        offset: int,
+        end: int,
         take: Callable[[int], Buffer | None],
+        *,
+        verified: bool,
     ) -> Fetch | None:
-        """Plan a fetch of what is missing from `first` on; None if `first` is not, or without memory."""
+        """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory.
+
+        A row is where fragments are counted from its start, and may share a request.
+        """
         with self._lock:
-            count = self._count_missing(version, size_bytes, first, run)
-        if count == 0:
-            return None
-        start = first * self.fragment_bytes
-        length = min(count * self.fragment_bytes, size_bytes - start)
-        buffer = take(length)
+            span = self._missing(self._shelf(version), row, offset, end, verified=verified)
+        buffer = take(len(span)) if span else None
         if buffer is None:
             return None
-        fetch = Fetch(version, first, count, length, buffer)
         with self._lock:
+            shelf = self._shelf(version)
             # Another caller may have planned the same while this one waited for memory.
-            if self._count_missing(version, size_bytes, first, count) != count:
+            if self._missing(shelf, row, offset, end, verified=verified) != span:
                 return None
-            for fragment in range(first, first + count):
-                self._fetches[version, fragment] = fetch
+            run = Run(shelf, span, buffer, is_verified=verified)
+            fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span))
+            shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
         return fetch
-
-    def _count_missing(self, version: BlobVersion, size_bytes: int, first: int, run: int) -> int:
-        index, end = first, min(first + run, -(-size_bytes // self.fragment_bytes))
-        while index < end and not self._is_known((version, index)):
-            index += 1
-        return index - first
-
-    def _is_known(self, key: Key) -> bool:
-        return key in self._fragments or key in self._fetches
 
     def _claim(self, fetch: Fetch) -> bool:
         with self._lock:
@@ -176,42 +264,36 @@ class RangeCache:
         return True
 
     def _run(self, fetch: Fetch) -> None:
+        run, shelf = fetch.run, fetch.run.shelf
         try:
-            self._receive(fetch)
+            wanted = Wanted(fetch.version, run.span, run.buffer, fetch.unit_start, fetch.checks)
+            self._fetcher.fill(wanted, self._copy_held(run))
         except BaseException as failure:  # not swallowed: every reader that waits for it raises it
             fetch.failure = failure
         with self._lock:
-            for index in range(fetch.first, fetch.first + fetch.count):
-                del self._fetches[fetch.version, index]
+            for key in self._keys(run.span):
+                if shelf.fetches.get(key) is fetch:
+                    del shelf.fetches[key]
             if fetch.failure is None:
-                self._insert(fetch.version, fetch.first, fetch.buffer, fetch.size_bytes)
+                self._insert(run)
+            self._tidy(shelf)
         fetch.done.set()
 
-    def _receive(self, fetch: Fetch) -> None:
-        view = fetch.buffer.view[: fetch.size_bytes]
-        start = fetch.first * self.fragment_bytes
-        received, _ = self._store.read_range(fetch.version.name, start, view, if_match=fetch.version.etag)
-        if received != fetch.size_bytes:
-            raise Changed(f"{fetch.version.name}: {received} bytes at {start}, expected {fetch.size_bytes}")
-
-    def _insert(self, version: BlobVersion, first: int, buffer: Buffer, size_bytes: int) -> None:
-        run = range(first, first + -(-size_bytes // self.fragment_bytes))
-        for index in run:
-            self._fragments[version, index] = self._piece(buffer, size_bytes, run, index)
-
-    def _fragment_of(self, fetch: Fetch, index: int) -> Fragment:
-        run = range(fetch.first, fetch.first + fetch.count)
-        return self._piece(fetch.buffer, fetch.size_bytes, run, index)
-
-    def _piece(self, buffer: Buffer, size_bytes: int, run: range, index: int) -> Fragment:
-        start = (index - run.start) * self.fragment_bytes
-        return Fragment(buffer.view[start : min(start + self.fragment_bytes, size_bytes)], buffer, run)
+    def _copy_held(self, run: Run) -> int:
+        """Copy the bytes that are here, in a row from the run's start; return how many there are."""
+        position, span = run.span.start, run.span
+        while position < span.stop:
+            with self._lock:
+                held = run.shelf.runs.get(position)
+            if held is None or position not in held.span:
+                break
+            position += held.copy(position, run.buffer.view[position - span.start : len(span)])
+        return position - span.start
 
     def _evict(self, size_bytes: int) -> None:
-        """Drop the runs read least recently: a buffer is free only when all its fragments are gone."""
+        """Drop the runs read least recently, whose buffers may thus become free."""
         with self._lock:
-            while self._fragments and size_bytes > 0:
-                (version, _), fragment = self._fragments.popitem()
-                for index in fragment.run:
-                    self._fragments.pop((version, index), None)
-                size_bytes -= fragment.buffer.size_bytes
+            while self._runs and size_bytes > 0:
+                run = next(iter(self._runs))
+                self._drop(run)
+                size_bytes -= run.buffer.size_bytes

@@ -1,13 +1,18 @@
 """Reading a committed blob: which ranges to fetch, and how far ahead.
 
 A stream is what one handle does. While it hops about, only the fragments it asks for are
-fetched; once it has read in order for a while, whole blocks are, and the next ones ahead.
+fetched; once it has read in order for a while, whole units are, verified, and the next ones ahead.
 """
 
 from dataclasses import dataclass
 
+from blobfs.content.checksums import Checksums
+from blobfs.content.fetcher import Fetcher, Wanted
+from blobfs.content.layout import Layout
 from blobfs.content.range_cache import RangeCache
-from blobfs.store import BlobVersion
+from blobfs.content.whole_check import WholeCheck
+from blobfs.errors import Damaged
+from blobfs.store import BlobInfo
 from blobfs.transfers import Transfers
 
 
@@ -15,18 +20,28 @@ from blobfs.transfers import Transfers
 class Stream:
     """How one handle has been reading. Races on it cost at most a fetch too many."""
 
-    next_offset: int = 0
+    next_offset: int = 0  # behind the furthest read of those in order
     in_order_bytes: int = 0
+    starts_at_zero: bool = True  # what was read in order began with the first byte
     ahead_offset: int = 0  # everything before it has been asked for
+    whole_check: WholeCheck | None = None
 
-    def note(self, offset: int, length: int, tolerance_bytes: int) -> None:
-        """Record one read. The kernel sends its read-ahead slightly out of order."""
-        if abs(offset - self.next_offset) <= tolerance_bytes:
+    def note(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> None:
+        """Record one read. It is in order if it is near the furthest one before it.
+
+        The kernel's read-ahead arrives out of order, so who has read much is given more room.
+        """
+        tolerance_bytes = min(max(least_bytes, self.in_order_bytes), most_bytes)
+        end = offset + length
+        if offset - tolerance_bytes <= self.next_offset <= end + tolerance_bytes:
             self.in_order_bytes += length
-        else:
-            self.in_order_bytes = length
-            self.ahead_offset = 0
-        self.next_offset = offset + length
+            self.next_offset = max(end, self.next_offset)
+            return
+        self.in_order_bytes = length
+        self.next_offset = end
+        self.starts_at_zero = offset == 0
+        self.ahead_offset = 0
+        self.whole_check = None
 
 
 class BlobReader:
@@ -35,67 +50,105 @@ class BlobReader:
     def __init__(
         self,
         cache: RangeCache,
+        checksums: Checksums,
+        fetcher: Fetcher,
         transfers: Transfers,
         *,
         block_bytes: int,
         sequential_bytes: int,
         tolerance_bytes: int,
+        most_tolerance_bytes: int,
         ahead_blocks: int,
     ) -> None:
         self._cache = cache
+        self._checksums = checksums
+        self._fetcher = fetcher
         self._transfers = transfers
         self._block_bytes = block_bytes
         self._sequential_bytes = sequential_bytes
         self._tolerance_bytes = tolerance_bytes
+        self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
 
-    def read_into(
-        self, version: BlobVersion, size_bytes: int, offset: int, target: memoryview, stream: Stream | None
-    ) -> int:
+    def read_into(self, blob: BlobInfo, offset: int, target: memoryview, stream: Stream | None) -> int:
         """Copy bytes of the blob to `target`; return how many there were before its end.
 
-        Without a stream nothing else is fetched along with them. Blocks while they are
-        fetched. Raises Changed if the blob was replaced.
+        Without a stream nothing else is fetched along with them, but whole blocks are verified.
+        Blocks while they are fetched. Raises Changed if the blob was replaced, Damaged if its
+        bytes do not match their checksums.
         """
-        end = min(offset + len(target), size_bytes)
+        end = min(offset + len(target), blob.size_bytes)
         if offset >= end:
             return 0
-        fetch_end = end
-        if stream is not None:
-            stream.note(offset, end - offset, self._tolerance_bytes)
-            if stream.in_order_bytes >= self._sequential_bytes:
-                self._read_ahead(version, size_bytes, end, stream)
-                fetch_end = self._block_end(offset, end)
-        self._copy(version, size_bytes, offset, end, fetch_end, target)
-        return end - offset
-
-    def _copy(
-        self, version: BlobVersion, size_bytes: int, offset: int, end: int, fetch_end: int, target: memoryview
-    ) -> None:
-        step = self._cache.fragment_bytes
+        sequential = self._is_sequential(offset, end, stream)
+        knows_all = sequential or stream is None
+        layout = self._checksums.full_layout(blob) if knows_all else self._checksums.layout(blob)
+        if stream is not None and sequential:
+            self._read_ahead(blob, layout, end, stream)
+        # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
+        whole = sequential or blob.size_bytes <= self._sequential_bytes
         position = offset
         while position < end:
-            index = position // step
-            run = -(-fetch_end // step) - index
-            fragment = self._cache.fragment(version, size_bytes, index, max(1, run))
-            start = position - index * step
-            length = min(end - position, len(fragment.view) - start)
-            target[position - offset : position - offset + length] = fragment.view[start : start + length]
-            position += length
+            unit = layout.unit(position)
+            covers = offset <= unit.start and unit.stop <= end
+            run = self._cache.run(blob.version, layout, position, end, whole=whole or covers)
+            position += run.copy(position, target[position - offset : end - offset])
+        if stream is not None and sequential and stream.starts_at_zero:
+            self._check_whole(blob, layout, end, stream)
+        return end - offset
 
-    def _block_end(self, offset: int, end: int) -> int:
-        """Return the end of the block that holds `offset`, or `end` if that is further."""
-        return max(end, (offset // self._block_bytes + 1) * self._block_bytes)
+    def _is_sequential(self, offset: int, end: int, stream: Stream | None) -> bool:
+        if stream is None:
+            return False
+        stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
+        return stream.in_order_bytes >= self._sequential_bytes
 
-    def _read_ahead(self, version: BlobVersion, size_bytes: int, position: int, stream: Stream) -> None:
-        """Have the next blocks fetched in the background, as many as the reader has earned."""
+    def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
+        """Return what the service says of the blob now; its first bytes come along unless they are here.
+
+        Blocks for a request. Raises NotFound.
+        """
+        is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
+        buffer = self._cache.buffer_for(min(blob.size_bytes, first_bytes))
+        view = buffer.view[: min(blob.size_bytes, first_bytes)]
+        received, info = self._fetcher.first_bytes(blob.name, view, blob.etag if is_here else "")
+        if info is None:
+            return blob
+        if received < info.size_bytes:
+            received -= received % self._cache.fragment_bytes
+        checks = self._checksums.layout(info).checks(range(received))
+        wanted = Wanted(info.version, range(received), buffer, 0, checks)
+        if received and self._fetcher.is_sound(wanted):
+            self._fetcher.keep(wanted)
+            self._cache.add(info.version, buffer, received, is_verified=bool(checks))
+        return info
+
+    def rename(self, old: BlobInfo, new: BlobInfo) -> None:
+        """Keep what is here and known when only the name or the metadata of a blob changed."""
+        self._cache.rename(old.version, new.version)
+        self._checksums.rename(old.version, new.version)
+
+    def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream) -> None:
+        """Keep up the checksum of the whole, where nothing better vouches for all of it."""
+        check = stream.whole_check
+        if check is None:
+            if not (self._checksums.enabled and blob.content_md5) or layout.is_complete:
+                return
+            check = stream.whole_check = WholeCheck(self._cache, blob, blob.content_md5)
+        try:
+            check.advance(layout, end)
+        except Damaged as damage:
+            self._fetcher.note_damage(damage)
+            self._cache.drop(blob.version)
+            raise
+
+    def _read_ahead(self, blob: BlobInfo, layout: Layout, position: int, stream: Stream) -> None:
+        """Have the next units fetched in the background, as far as the reader has earned."""
         earned = min(self._ahead_blocks, 1 + stream.in_order_bytes // self._block_bytes)
-        block = -(-position // self._block_bytes)
-        step = self._block_bytes // self._cache.fragment_bytes
-        for index in range(max(block, stream.ahead_offset // self._block_bytes), block + earned):
-            if index * self._block_bytes >= size_bytes:
-                break
-            fetch = self._cache.prefetch(version, size_bytes, index * step, step)
+        limit = min(blob.size_bytes, position + earned * self._block_bytes)
+        position = max(layout.unit(position - 1).stop, stream.ahead_offset)
+        while position < limit:
+            fetch = self._cache.prefetch(blob.version, layout, position)
             if fetch is not None:
                 self._transfers.submit_read(self._cache.perform, fetch)
-            stream.ahead_offset = (index + 1) * self._block_bytes
+            position = stream.ahead_offset = layout.unit(position).stop

@@ -116,7 +116,7 @@ class File:
         if writer is None:
             base = self.base
             assert base is not None
-            return self._reader.read_into(base.version, base.size_bytes, offset, target, stream)
+            return self._reader.read_into(base, offset, target, stream)
         with self.lock:
             return self._with_bytes(lambda: writer.read_into(offset, target, stream))
 

@@ -73,7 +73,7 @@ class Filesystem:
         if blob is None:
             raise NotFound(f"{path}: not a symbolic link")
         target = memoryview(bytearray(min(blob.size_bytes, MAX_SYMLINK_BYTES)))
-        count = self.volume.reader.read_into(blob.version, blob.size_bytes, 0, target, Stream())
+        count = self.volume.reader.read_into(blob, 0, target, Stream())
         return bytes(target[:count]).decode("utf-8", "surrogateescape")
 
     def unlink(self, path: str) -> None:

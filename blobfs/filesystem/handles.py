@@ -115,7 +115,11 @@ class Handles:
     def read_into(self, handle: int, offset: int, target: memoryview) -> int:
         """Fill `target` from `offset` on; return how many bytes there were before the end."""
         opened = self._handle(handle)
-        return opened.file.read_into(offset, target, opened.stream)
+        try:
+            return opened.file.read_into(offset, target, opened.stream)
+        except Damaged:
+            self._volume.distrust_pages(opened.file.name)
+            raise
 
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it."""
@@ -259,25 +263,10 @@ class Handles:
             ):
                 info = volume.store.head(name)
             else:
-                info = self._first_bytes(blob)
+                info = volume.reader.refresh(blob, self._open_bytes)
         except NotFound:
             volume.namespace.forget(path)
             raise
-        return info
-
-    def _first_bytes(self, blob: BlobInfo) -> BlobInfo:
-        volume = self._volume
-        cached_etag = blob.etag if volume.ranges.holds(blob.version, 0) else ""
-        length = min(blob.size_bytes, self._open_bytes)
-        buffer = volume.ranges.buffer_for(length)
-        received, info = volume.store.read_range(
-            blob.name, 0, buffer.view[:length], if_none_match=cached_etag
-        )
-        if info is None:
-            return blob
-        step = volume.ranges.fragment_bytes
-        whole_bytes = received if received == info.size_bytes else received // step * step
-        volume.ranges.add(info.version, 0, buffer, whole_bytes)
         return info
 
     def _new_handle(self, file: File, flags: int) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import cachetools
 
-from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
@@ -59,7 +58,6 @@ class Volume:
         store: OwnWrites,
         namespace: Namespace,
         creators: Creators,
-        ranges: RangeCache,
         reader: BlobReader,
         transfers: Transfers,
         defaults: Defaults,
@@ -70,7 +68,6 @@ class Volume:
         self.namespace = namespace
         self.creators = creators
         self.names = namespace.names
-        self.ranges = ranges
         self.reader = reader
         self.transfers = transfers
         self.defaults = defaults
@@ -270,7 +267,7 @@ class Volume:
 
     def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is cached of a blob, here and in the kernel, under its new version."""
-        self.ranges.rename(old.version, new.version, old.size_bytes)
+        self.reader.rename(old, new)
         with self._lock:
             if self._kernel_etags.get(old.name) == old.etag:
                 del self._kernel_etags[old.name]
@@ -284,6 +281,11 @@ class Volume:
             valid = self._kernel_etags.get(name) == etag
             self._kernel_etags[name] = etag
             return valid
+
+    def distrust_pages(self, name: str) -> None:
+        """Have the next `open` drop the kernel's pages of a name: some of them may be damaged."""
+        with self._lock:
+            self._kernel_etags.pop(name, None)
 
     def _last_known_node(self, path: str) -> Node:
         parent, entry = split_path(path)

@@ -64,6 +64,7 @@ NUMBERS = {
     "longest_wait_seconds": 0.1,
     "connect_seconds": 5.0,
     "read_seconds": 30.0,
+    "stall_seconds": 10.0,
 }
 AWKWARD_NAMES = [
     "with space",

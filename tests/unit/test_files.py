@@ -71,7 +71,7 @@ def test_open_file_that_nobody_changes_is_read_without_a_writer(parts: Machine, 
     assert not file.is_uncommitted
     assert content(file) == BODY
     assert not file.commit()
-    assert set(memory.requests) == {"GET blob"}
+    assert set(memory.requests) == {"GET blob", "GET block list"}
 
 
 def test_write_sets_the_times_and_they_travel_with_the_commit(parts: Machine, memory: MemoryStore) -> None:

@@ -195,12 +195,12 @@ def test_second_look_costs_nothing_while_names_are_believed(
 
 
 def test_small_file_is_opened_and_read_by_one_request(fs: Filesystem, memory: MemoryStore) -> None:
-    memory.put("x", BODY)
+    memory.put("x", BODY[:BLOCK])
     fs.stat("/x")
     memory.requests.clear()
-    assert read(fs, "/x") == BODY
+    assert read(fs, "/x") == BODY[:BLOCK]
     assert memory.requests == {"GET blob": 1}
-    assert read(fs, "/x") == BODY
+    assert read(fs, "/x") == BODY[:BLOCK]
     assert memory.requests == {"GET blob": 2}  # asks whether it changed, and transfers nothing
 
 

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content tree filesystem kernel
-    settings callers format.dialects format.names format.xattrs content.memory tree.inodes tree.creators
+    settings callers format.dialects format.names format.xattrs tree.inodes tree.creators
+    content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
     azure.listing azure.sources azure.failures
@@ -21,7 +22,10 @@ LAYERS = """
     azure.store
     azure.assembly
     tree.cache transfers
-    content.extents content.range_cache content.whole_md5 tree.namespace
+    content.checksums content.disk_cache content.extents content.whole_md5 tree.namespace
+    content.fetcher
+    content.range_cache
+    content.whole_check
     content.reader content.staging
     content.draft
     content.writer
@@ -57,7 +61,7 @@ RESERVED = {
     "urllib3": {"azure.pace", "azure.transport"},
     "tenacity": {"azure.retry"},
     "cachetools": {
-        "content.range_cache",
+        "content.checksums",
         *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace"),
     },

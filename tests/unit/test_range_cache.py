@@ -1,15 +1,18 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from fakes import FailingStore, MemoryStore
 
 from blobfs.blocks import KiB
+from blobfs.content.fetcher import Fetcher
+from blobfs.content.layout import Layout, uniform_layout
 from blobfs.content.memory import BufferPool
-from blobfs.content.range_cache import RangeCache
+from blobfs.content.range_cache import Fetch, RangeCache, Run
 from blobfs.errors import Abandoned, Changed, Unavailable
-from blobfs.store import BlobInfo
+from blobfs.store import BlobInfo, BlobStore
 
 BODY = bytes(range(22))  # five fragments of four bytes and one of two
 STEP = 4
@@ -50,7 +53,7 @@ def pool() -> BufferPool:
 
 @pytest.fixture
 def cache(store: FailingStore, pool: BufferPool) -> RangeCache:
-    return RangeCache(store, pool, fragment_bytes=STEP, capacity_bytes=100 * STEP)
+    return cache_of(store, pool)
 
 
 @pytest.fixture
@@ -59,8 +62,34 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
+def cache_of(
+    store: BlobStore, pool: BufferPool, step: int = STEP, capacity_bytes: int = 100 * STEP
+) -> RangeCache:
+    fetcher = Fetcher(store, None, range_md5=False, attempts=3)
+    return RangeCache(fetcher, pool, fragment_bytes=step, capacity_bytes=capacity_bytes)
+
+
+def unchecked(info: BlobInfo) -> Layout:
+    return uniform_layout(info.size_bytes, 1 << 20)
+
+
+def run_of(cache: RangeCache, info: BlobInfo, index: int, run: int = 1) -> Run:
+    step = cache.fragment_bytes
+    return cache.run(info.version, unchecked(info), index * step, (index + run) * step, whole=False)
+
+
 def fragment(cache: RangeCache, info: BlobInfo, index: int, run: int = 1) -> bytes:
-    return bytes(cache.fragment(info.version, info.size_bytes, index, run).view)
+    step = cache.fragment_bytes
+    target = bytearray(step)
+    return bytes(target[: run_of(cache, info, index, run).copy(index * step, memoryview(target))])
+
+
+def prefetch(cache: RangeCache, info: BlobInfo) -> Fetch | None:
+    return cache.prefetch(info.version, unchecked(info), 0)
+
+
+def held(cache: RangeCache, info: BlobInfo, indexes: Iterable[int]) -> list[bool]:
+    return [cache.holds(info.version, index * cache.fragment_bytes) for index in indexes]
 
 
 def test_fragment_is_fetched_once(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
@@ -77,10 +106,10 @@ def test_one_request_fetches_a_run(cache: RangeCache, info: BlobInfo, memory: Me
 
 def test_run_ends_before_what_is_here_already(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
     fragment(cache, info, 2)
-    kept = cache.fragment(info.version, info.size_bytes, 2, 1)
+    kept = run_of(cache, info, 2)
     fragment(cache, info, 0, run=6)
-    assert cache.fragment(info.version, info.size_bytes, 2, 1) is kept
-    assert [cache.holds(info.version, index) for index in range(6)] == [True, True, True, False, False, False]
+    assert run_of(cache, info, 2) is kept
+    assert held(cache, info, range(6)) == [True, True, True, False, False, False]
     assert memory.requests == {"GET blob": 2}
 
 
@@ -103,7 +132,7 @@ def test_threads_that_race_for_runs_of_different_lengths_all_get_their_fragment(
     memory: MemoryStore, pool: BufferPool, info: BlobInfo, threads: ThreadPoolExecutor
 ) -> None:
     for _ in range(500):
-        cache = RangeCache(memory, pool, fragment_bytes=STEP, capacity_bytes=100 * STEP)
+        cache = cache_of(memory, pool)
         racers = [threads.submit(fragment, cache, info, 0, run) for run in (1, 6, 2, 6)]
         assert {racer.result(10) for racer in racers} == {BODY[:4]}
 
@@ -111,7 +140,7 @@ def test_threads_that_race_for_runs_of_different_lengths_all_get_their_fragment(
 def test_reader_takes_over_a_fetch_that_waits_in_a_queue(
     cache: RangeCache, info: BlobInfo, memory: MemoryStore
 ) -> None:
-    queued = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    queued = prefetch(cache, info)
     assert queued is not None
     assert fragment(cache, info, 3) == BODY[12:16]
     cache.perform(queued)
@@ -143,7 +172,7 @@ def test_reader_waits_for_a_fetch_that_is_under_way(
     cache: RangeCache, info: BlobInfo, store: FailingStore, memory: MemoryStore, threads: ThreadPoolExecutor
 ) -> None:
     gate = Gate(store)
-    fetch = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    fetch = prefetch(cache, info)
     assert fetch is not None
     background = threads.submit(cache.perform, fetch)
     assert gate.reached.acquire(timeout=10)
@@ -155,16 +184,17 @@ def test_reader_waits_for_a_fetch_that_is_under_way(
 
 
 def test_nothing_is_prefetched_twice_or_beyond_the_end(cache: RangeCache, info: BlobInfo) -> None:
-    assert cache.prefetch(info.version, info.size_bytes, 0, 99) is not None
-    assert cache.prefetch(info.version, info.size_bytes, 0, 6) is None
-    assert cache.prefetch(info.version, info.size_bytes, 6, 6) is None
+    fetch = prefetch(cache, info)
+    assert fetch is not None
+    assert fetch.run.span == range(len(BODY))
+    assert prefetch(cache, info) is None
 
 
 def test_nothing_is_prefetched_without_memory_to_spare(
     cache: RangeCache, info: BlobInfo, pool: BufferPool
 ) -> None:
     held = pool.take(pool.budget_bytes)
-    assert cache.prefetch(info.version, info.size_bytes, 0, 6) is None
+    assert prefetch(cache, info) is None
     assert held.size_bytes == pool.in_use_bytes
 
 
@@ -188,7 +218,7 @@ def test_failure_of_a_prefetch_is_raised_by_the_reader_that_waited_for_it(
 ) -> None:
     gate = Gate(store)
     store.fail_call(0, Unavailable("no service"))
-    fetch = cache.prefetch(info.version, info.size_bytes, 0, 6)
+    fetch = prefetch(cache, info)
     assert fetch is not None
     background = threads.submit(cache.perform, fetch)
     assert gate.reached.acquire(timeout=10)
@@ -210,14 +240,14 @@ def test_replaced_blob_is_reported_and_its_old_bytes_stay_apart(
 
 def test_blob_shorter_than_told_is_reported_as_changed(cache: RangeCache, info: BlobInfo) -> None:
     with pytest.raises(Changed, match="expected"):
-        cache.fragment(info.version, info.size_bytes + 10, 5, 9)
-    assert not cache.holds(info.version, 5)
+        run_of(cache, replace(info, size_bytes=info.size_bytes + 10), 5, 9)
+    assert not cache.holds(info.version, 20)
 
 
 def test_bytes_added_are_not_fetched(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
     buffer = cache.buffer_for(len(BODY))
     buffer.view[: len(BODY)] = BODY
-    cache.add(info.version, 0, buffer, len(BODY))
+    cache.add(info.version, buffer, len(BODY), is_verified=False)
     assert [fragment(cache, info, index) for index in (0, 5)] == [BODY[:4], BODY[20:]]
     assert memory.requests == {}
 
@@ -225,46 +255,46 @@ def test_bytes_added_are_not_fetched(cache: RangeCache, info: BlobInfo, memory: 
 def test_bytes_follow_a_blob_to_its_new_name(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
     fragment(cache, info, 1, run=5)
     renamed = memory.put("y", BODY)
-    cache.rename(info.version, renamed.version, len(BODY))
+    cache.rename(info.version, renamed.version)
     assert fragment(cache, renamed, 1) == BODY[4:8]
-    assert not cache.holds(info.version, 1)
+    assert not cache.holds(info.version, STEP)
     assert memory.requests == {"GET blob": 1}
 
 
 def test_least_recently_read_fragments_go_first(
     store: FailingStore, pool: BufferPool, info: BlobInfo
 ) -> None:
-    cache = RangeCache(store, pool, fragment_bytes=STEP, capacity_bytes=2 * STEP)
+    cache = cache_of(store, pool, capacity_bytes=2 * STEP)
     for index in (0, 1, 0, 2):
         fragment(cache, info, index)
-    assert [cache.holds(info.version, index) for index in range(3)] == [True, False, True]
+    assert held(cache, info, range(3)) == [True, False, True]
 
 
 def test_cache_gives_memory_up_to_who_needs_it(store: FailingStore, memory: MemoryStore) -> None:
     pool = BufferPool(256 * KiB)
-    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=256 * KiB)
+    cache = cache_of(store, pool, 64 * KiB, 256 * KiB)
     info = memory.put("big", bytes(256 * KiB))
     for index in range(4):
         fragment(cache, info, index)
     assert pool.in_use_bytes == pool.budget_bytes
     assert pool.take(128 * KiB).size_bytes == 128 * KiB
-    assert [cache.holds(info.version, index) for index in range(4)] == [False, False, True, True]
+    assert held(cache, info, range(4)) == [False, False, True, True]
 
 
 def test_fragment_in_use_outlives_its_eviction(store: FailingStore, memory: MemoryStore) -> None:
     pool = BufferPool(128 * KiB)
-    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=128 * KiB)
+    cache = cache_of(store, pool, 64 * KiB, 128 * KiB)
     info = memory.put("big", b"a" * (64 * KiB) + b"b" * (64 * KiB))
-    used = cache.fragment(info.version, info.size_bytes, 0, 1)
+    used = run_of(cache, info, 0)
     fragment(cache, info, 1)
     pool.take(64 * KiB)
-    assert not cache.holds(info.version, 0)
-    assert bytes(used.view) == b"a" * (64 * KiB)
+    assert not cache.holds(info.version)
+    assert bytes(used.buffer.view) == b"a" * (64 * KiB)
 
 
 def test_memory_of_a_long_run_is_given_up_at_once(store: FailingStore, memory: MemoryStore) -> None:
     pool = BufferPool(512 * KiB)
-    cache = RangeCache(store, pool, fragment_bytes=64 * KiB, capacity_bytes=512 * KiB)
+    cache = cache_of(store, pool, 64 * KiB, 512 * KiB)
     info = memory.put("big", bytes(512 * KiB))
     for index in (0, 4):
         fragment(cache, info, index, run=4)
@@ -272,4 +302,4 @@ def test_memory_of_a_long_run_is_given_up_at_once(store: FailingStore, memory: M
     pool.add_reclaimer(rounds.append)
     pool.take(64 * KiB)
     assert rounds == [64 * KiB]
-    assert [cache.holds(info.version, index) for index in (0, 3, 4, 7)] == [False, False, True, True]
+    assert held(cache, info, (0, 3, 4, 7)) == [False, False, True, True]

@@ -37,7 +37,7 @@ def info(memory: MemoryStore) -> BlobInfo:
 
 def read(parts: Machine, info: BlobInfo, offset: int, length: int, stream: Stream) -> bytes:
     target = memoryview(bytearray(length))
-    count = parts.reader.read_into(info.version, info.size_bytes, offset, target, stream)
+    count = parts.reader.read_into(info, offset, target, stream)
     assert not any(target[count:])
     return bytes(target[:count])
 
@@ -61,7 +61,7 @@ def test_random_reader_fetches_only_the_fragments_it_asks_for(
     for offset in (100, 20, 61):
         assert read(parts, info, offset, 5, stream) == BODY[offset : offset + 5]
     assert memory.requests == {"GET blob": 3}
-    held = [index for index in range(38) if parts.cache.holds(info.version, index)]
+    held = [index for index in range(38) if parts.cache.holds(info.version, 4 * index)]
     assert held == [5, 6, 15, 16, 25, 26]
 
 
@@ -96,6 +96,16 @@ def test_many_sequential_readers_of_one_blob_fetch_it_about_once(
         assert set(threads.map(read_all, range(16))) == {BODY}
     fragments = -(-len(BODY) // 4)
     assert memory.requests["GET blob"] <= fragments
+
+
+def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_begins() -> None:
+    stream = Stream()
+    for offset in [*range(0, 100, 10), 140, 100, 110, 130, 120, 150]:
+        stream.note(offset, 10, least_bytes=10, most_bytes=40)
+    assert stream.in_order_bytes == 160
+    stream.note(250, 10, least_bytes=10, most_bytes=40)
+    stream.note(280, 10, least_bytes=10, most_bytes=40)
+    assert stream.in_order_bytes == 10
 
 
 def test_failed_read_ahead_does_not_fail_the_reader_for_good(

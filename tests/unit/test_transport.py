@@ -18,6 +18,7 @@ import pytest
 from certificates import make_certificate
 
 from blobfs.azure.assembly import open_store
+from blobfs.azure.messages import Request, rest_of
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.errors import (
@@ -652,3 +653,15 @@ def test_https_goes_through_the_proxy_and_the_loopback_does_not(
     server.answers(head_of(b"1"))
     assert open_at(f"http://127.0.0.1:{server.server_port}").head("x").size_bytes == 1
     caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("headers", "resumes"), [({}, True), ({"x-ms-range-get-content-md5": "true"}, False)]
+)
+def test_broken_off_reply_is_resumed_unless_its_md5_is_of_all_of_it(
+    headers: dict[str, str], resumes: bool
+) -> None:
+    headers = {"x-ms-range": "bytes=10-19", "If-Match": '"1"', **headers}
+    request = Request("GET blob", "GET", "x", headers=headers, into=memoryview(bytearray(10)))
+    rest = rest_of(request, {"Content-Range": "bytes 10-19/30"}, 4)
+    assert rest.headers["x-ms-range"] == ("bytes=14-19" if resumes else "bytes=10-19")

@@ -1,0 +1,189 @@
+"""Bytes of blobs on local disk, shared by mounts and remounts. Losing them costs only time.
+
+A piece is what one fetch brought, in a file of its own. It is written under another name and
+then renamed, so processes that share a directory never see half of one and need no lock. The
+time of a file is that of its last use; a clean-up removes the oldest, whoever wrote them.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blobfs.blocks import md5_digest
+from blobfs.content.memory import Buffer
+from blobfs.content.piece_file import TornPiece, read_piece, write_piece
+from blobfs.errors import AccessDenied, NotADirectory
+from blobfs.store import BlobVersion
+from blobfs.transfers import Transfers
+
+logger = logging.getLogger(__name__)
+
+SUBDIRECTORY = "blobfs-pieces"  # nothing else in the user's directory is ever touched
+SWEEP_SHARE = 1 / 16  # so much is written between two clean-ups, and freed by one
+FULL_SHARE = 1 / 4  # so much of what is there goes when the disk is full
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """A file of the cache."""
+
+    used_ns: int
+    size_bytes: int
+    path: str
+
+
+class DiskCache:
+    """Pieces of one container's blobs in a directory that may hold `capacity_bytes`.
+
+    `owner` names the container among all others. Raises AccessDenied or NotADirectory if the
+    directory is not a private place.
+    """
+
+    def __init__(
+        self, directory: Path, owner: str, transfers: Transfers, *, capacity_bytes: int, waiting_pieces: int
+    ) -> None:
+        require_private(directory)
+        self._directory = directory / SUBDIRECTORY
+        require_private(self._directory)
+        self._owner = owner
+        self._transfers = transfers
+        self._capacity_bytes = capacity_bytes
+        self._room = threading.Semaphore(waiting_pieces)
+        self._unswept_bytes = capacity_bytes  # written since the last clean-up; the first is due at once
+        self._has_warned = False
+
+    def holds(self, version: BlobVersion, start: int) -> bool:
+        """Tell whether there is a piece that starts there. It may prove torn."""
+        return os.path.exists(self._path(self._key(version), start))
+
+    def read(self, version: BlobVersion, unit_start: int, start: int, into: memoryview) -> bool:
+        """Fill `into` from a piece that starts at `unit_start` or at `start`; tell whether there is one.
+
+        Never fails: whatever is wrong with a piece, it is removed, and as if there was none.
+        """
+        key = self._key(version)
+        return any(self._read_piece(key, at, start, into) for at in {unit_start, start})
+
+    def keep(self, version: BlobVersion, start: int, buffer: Buffer, size_bytes: int) -> None:
+        """Have a piece written in the background, or not at all if the disk is behind. Does not wait."""
+        if self._room.acquire(blocking=False):
+            self._transfers.submit_disk(self._write, version, start, buffer, size_bytes)
+
+    def discard(self, version: BlobVersion, start: int) -> None:
+        """Remove a piece that proved wrong."""
+        _remove(self._path(self._key(version), start))
+
+    def _key(self, version: BlobVersion) -> bytes:
+        return md5_digest(f"{self._owner}\n{version.etag}\n{version.name}".encode("utf-8", "surrogateescape"))
+
+    def _path(self, key: bytes, start: int) -> str:
+        digits = key.hex()
+        return f"{self._directory}/{digits[:2]}/{digits[2:]}-{start:x}"
+
+    def _read_piece(self, key: bytes, piece_start: int, start: int, into: memoryview) -> bool:
+        path = self._path(key, piece_start)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # nearly always: there is none
+            return False
+        try:
+            found = read_piece(file, key, piece_start, start, into)
+            os.utime(file)
+        except (TornPiece, OSError) as error:
+            logger.warning("removing a cache file that is of no use, %s: %s", path, error)
+            _remove(path)
+            return False
+        finally:
+            os.close(file)
+        return found
+
+    # In the background, one at a time
+
+    def _write(self, version: BlobVersion, start: int, buffer: Buffer, size_bytes: int) -> None:
+        key = self._key(version)
+        try:
+            self._make_room(size_bytes)
+            self._write_piece(key, start, buffer.view[:size_bytes])
+        except FileNotFoundError:
+            logger.info("somebody is emptying the cache in %s", self._directory)
+        except OSError as error:
+            self._shrink(error)
+        finally:
+            self._room.release()
+
+    def _write_piece(self, key: bytes, start: int, data: memoryview) -> None:
+        path = self._path(key, start)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=self._directory)
+        try:
+            with open(handle, "wb") as file:
+                write_piece(file, key, start, data)
+            os.rename(unfinished, path)
+        except OSError:
+            _remove(unfinished)
+            raise
+
+    def _make_room(self, size_bytes: int) -> None:
+        self._unswept_bytes += size_bytes
+        if self._unswept_bytes >= self._capacity_bytes * SWEEP_SHARE:
+            self._sweep(int(self._capacity_bytes * (1 - SWEEP_SHARE)))
+            self._unswept_bytes = size_bytes
+
+    def _shrink(self, error: OSError) -> None:
+        """Give up room when the disk has none, or something else is wrong with it; say so once."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("the cache in %s is made smaller: %s", self._directory, error.strerror)
+        used_bytes = sum(entry.size_bytes for entry in self._entries())
+        self._sweep(int(used_bytes * (1 - FULL_SHARE)))
+
+    def _sweep(self, allowed_bytes: int) -> None:
+        """Remove the files used least recently, until the rest fits."""
+        entries = sorted(self._entries())
+        excess_bytes = sum(entry.size_bytes for entry in entries) - allowed_bytes
+        for entry in entries:
+            if excess_bytes <= 0:
+                break
+            _remove(entry.path)
+            excess_bytes -= entry.size_bytes
+
+    def _entries(self) -> Iterator[Entry]:
+        for folder, _, names in os.walk(self._directory):
+            for name in names:
+                path = f"{folder}/{name}"
+                with contextlib.suppress(OSError):  # another mount has removed it
+                    found = os.stat(path)
+                    yield Entry(found.st_mtime_ns, found.st_size, path)
+
+
+def require_private(directory: Path) -> None:
+    """Make a directory that only its owner can change, or check that it is one.
+
+    Raises AccessDenied or NotADirectory, naming the cure.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except FileExistsError as error:
+        raise NotADirectory(f"the cache cannot be in {directory}: it is not a directory.") from error
+    except OSError as error:
+        raise AccessDenied(f"the cache cannot be in {directory}: {error.strerror}.") from error
+    if found.st_uid != os.geteuid():
+        raise AccessDenied(
+            f"the cache cannot be in {directory}: it belongs to user {found.st_uid}. "
+            "Name a directory of your own with --cache-dir."
+        )
+    if found.st_mode & 0o022:
+        raise AccessDenied(
+            f"the cache cannot be in {directory}: others may write there. Run chmod go-w {directory}."
+        )
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):  # gone is gone, and what cannot go is met again
+        os.unlink(path)

@@ -1,0 +1,146 @@
+"""Getting the bytes of one run: from disk or the service, verified, and again if they arrived damaged."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
+from blobfs.content.disk_cache import DiskCache
+from blobfs.content.layout import Check
+from blobfs.content.memory import Buffer
+from blobfs.errors import Changed, Damaged
+from blobfs.store import BlobInfo, BlobStore, BlobVersion
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run of bytes of one version, what is known of them, and where they go."""
+
+    version: BlobVersion
+    span: range  # offsets in the blob
+    buffer: Buffer
+    unit_start: int  # of the unit that the run is in
+    checks: Sequence[Check]
+
+    @property
+    def view(self) -> memoryview:
+        """Where exactly the bytes go."""
+        return self.buffer.view[: len(self.span)]
+
+    def verify(self) -> None:
+        """Raise Damaged unless the bytes in place match every checksum."""
+        start = self.span.start
+        for check in self.checks:
+            check.verify(self.version.name, self.view[check.start - start : check.end - start])
+
+
+class Fetcher:
+    """Fills memory with bytes that are as they were written, as far as checksums tell.
+
+    With `range_md5`, the service sends the MD5 of whatever no other checksum covers.
+    """
+
+    def __init__(self, store: BlobStore, disk: DiskCache | None, *, range_md5: bool, attempts: int) -> None:
+        self._store = store
+        self._disk = disk
+        self._range_md5 = range_md5
+        self._attempts = attempts
+        self._lock = threading.Lock()  # guards the count
+        self._damaged = 0
+
+    @property
+    def damaged_replies(self) -> int:
+        """How many times bytes did not match their checksum."""
+        return self._damaged
+
+    def fill(self, wanted: Wanted, held_bytes: int = 0) -> None:
+        """Fill `wanted.view`, of which the first `held_bytes` are in place already, unverified.
+
+        Blocks for requests. Raises Damaged if the bytes stay damaged, Changed if the blob was replaced.
+        """
+        if held_bytes < len(wanted.span) and self._read_from_disk(wanted):
+            return
+        self._download(wanted, held_bytes)
+        self.keep(wanted)
+
+    def keep(self, wanted: Wanted) -> None:
+        """Have the bytes put on disk in the background."""
+        if self._disk is not None:
+            self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+
+    def has_on_disk(self, version: BlobVersion) -> bool:
+        """Tell whether the first bytes of a blob need not be fetched."""
+        return self._disk is not None and self._disk.holds(version, 0)
+
+    def _read_from_disk(self, wanted: Wanted) -> bool:
+        disk, start = self._disk, wanted.span.start
+        if disk is None or not disk.read(wanted.version, wanted.unit_start, start, wanted.view):
+            return False
+        if self.is_sound(wanted):
+            return True
+        disk.discard(wanted.version, start)
+        return False
+
+    def _download(self, wanted: Wanted, held_bytes: int) -> None:
+        damage = self._attempt(wanted, held_bytes)
+        for _ in range(1, self._attempts):
+            if damage is None:
+                return
+            damage = self._attempt(wanted, held_bytes=0)
+        if damage is not None:
+            raise damage
+
+    def first_bytes(self, name: str, view: memoryview, known_etag: str) -> tuple[int, BlobInfo | None]:
+        """Return what the blob is now, and how many of its first bytes are in `view`.
+
+        None if it still has the ETag that is known. Blocks for a request. Raises NotFound.
+        """
+        try:
+            with_md5 = self._range_md5
+            return self._store.read_range(name, 0, view, if_none_match=known_etag, with_md5=with_md5)
+        except Damaged as damage:
+            self.note_damage(damage)
+            return 0, self._store.head(name)
+
+    def is_sound(self, wanted: Wanted) -> bool:
+        """Tell whether bytes that are in place match their checksums; damage is counted."""
+        try:
+            wanted.verify()
+        except Damaged as damage:
+            self.note_damage(damage)
+            return False
+        return True
+
+    def note_damage(self, damage: Damaged) -> None:
+        """Count and log bytes that did not match their checksum, and that nobody gets to see."""
+        with self._lock:
+            self._damaged += 1
+        logger.warning("damaged bytes arrived: %s", damage)
+
+    def _attempt(self, wanted: Wanted, held_bytes: int) -> Damaged | None:
+        """Get the bytes once; return what is wrong with them."""
+        try:
+            self._receive(wanted, held_bytes)
+            wanted.verify()
+        except Damaged as damage:
+            self.note_damage(damage)
+            return damage
+        return None
+
+    def _receive(self, wanted: Wanted, held_bytes: int) -> None:
+        covered_bytes = sum(check.end - check.start for check in wanted.checks)
+        with_md5 = self._range_md5 and covered_bytes < len(wanted.view)
+        step = MAX_RANGE_WITH_MD5_BYTES if with_md5 else len(wanted.view)
+        for position in range(held_bytes, len(wanted.view), step):
+            piece = wanted.view[position : position + step]
+            self._receive_piece(wanted.version, wanted.span.start + position, piece, with_md5=with_md5)
+
+    def _receive_piece(self, version: BlobVersion, start: int, piece: memoryview, *, with_md5: bool) -> None:
+        received, _ = self._store.read_range(
+            version.name, start, piece, if_match=version.etag, with_md5=with_md5
+        )
+        if received != len(piece):
+            raise Changed(f"{version.name}: {received} bytes at {start}, expected {len(piece)}")
