@@ -14,7 +14,7 @@ from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.staging import Staging
 from blobfs.content.whole_md5 import WholeMd5
-from blobfs.errors import Changed, TooLarge
+from blobfs.errors import AlreadyExists, Changed, NotFound, TooLarge
 from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties
 from blobfs.transfers import Transfers
 
@@ -114,9 +114,14 @@ class BlobWriter:
         still here and commit may be called again.
         """
         whole = self._draft.whole_buffer() if self._goes_whole() else None
-        if whole is not None:
-            info = self._put_whole(whole, properties, condition)
-        else:
+        try:
+            if whole is None:
+                info = self._commit_blocks(properties, condition)
+            else:
+                info = self._put_whole(whole, properties, condition)
+        except AlreadyExists:
+            if whole is None or self._is_taken():
+                raise
             info = self._commit_blocks(properties, condition)
         self._draft.base = info
         self._blocks_known = True
@@ -158,6 +163,14 @@ class BlobWriter:
         """One request is better than several, unless it sends again what the service has."""
         is_small = self.size_bytes <= self._block_bytes // WHOLE_SHARE
         return is_small or (len(self._draft.extents) == 1 and self.size_bytes <= self._block_bytes)
+
+    def _is_taken(self) -> bool:
+        """Tell whether there is a blob. Azurite's Put Blob takes mere uncommitted blocks for one."""
+        try:
+            self._store.head(self.name)
+        except NotFound:
+            return False
+        return True
 
     def _put_whole(self, buffer: Buffer, properties: Properties, condition: Condition) -> BlobInfo:
         size_bytes = self.size_bytes

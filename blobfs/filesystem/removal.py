@@ -32,8 +32,9 @@ class Removal:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._settled = threading.Condition()  # guards the map; never held across a request
+        self._settled = threading.Condition()  # guards the two fields below; never held across a request
         self._pending: dict[str, str] = {}  # paths whose blob is to go, with its ETag
+        self._going: set[str] = set()  # paths whose blob is being deleted at this moment
 
     def unlink(self, path: str) -> None:
         """Remove a file's name; handles that have it open keep it."""
@@ -114,29 +115,42 @@ class Removal:
 
     def is_pending(self, path: str) -> bool:
         """The path is gone for this mount, or about to be replaced, though its blob is still there."""
-        return path in self._pending
+        return path in self._pending or path in self._going
 
     def wait(self, path: str) -> None:
         """Block until it is settled whether a path is gone or replaced: the grace and a request at most."""
-        if path in self._pending:
+        if self.is_pending(path):
             with self._settled:
-                self._settled.wait_for(lambda: path not in self._pending)
+                self._settled.wait_for(lambda: not self.is_pending(path))
 
-    def take_over(self, path: str) -> str:
-        """Stop a blob from being deleted, because a rename replaces it; return its ETag or nothing."""
+    def take_over(self, path: str, *, is_going: bool = False) -> str:
+        """Take charge of a blob that was to be deleted: a rename replaces it. Return its ETag or nothing.
+
+        With `is_going` everybody else waits: who looked for the blob now would still find it.
+        """
+        if not self.is_pending(path):
+            return ""
         with self._settled:
+            self._settled.wait_for(lambda: path not in self._going)
+            etag = self._pending.pop(path, "")
+            if etag and is_going:
+                self._going.add(path)
             self._settled.notify_all()
-            return self._pending.pop(path, "")
+            return etag
 
     def settle(self, path: str) -> None:
         """Delete the blob of a path now, if that is still to be done."""
-        if not self.is_pending(path):
+        etag = self.take_over(path, is_going=True)
+        if not etag:
             return
-        self._volume.namespace.record(path, None)
-        etag = self.take_over(path)
-        if etag:
+        try:
             self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
+            self._volume.namespace.record(path, None)
             self._volume.keep_directory(path)
+        finally:
+            with self._settled:
+                self._going.discard(path)
+                self._settled.notify_all()
 
     def settle_below(self, path: str) -> None:
         """Do all deletions that are still to be done in and below a directory."""

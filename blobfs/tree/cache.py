@@ -125,19 +125,22 @@ class TreeCache:
                 return None
             return sum(1 for node, _ in directory.nodes.values() if node is not None and node.is_directory)
 
-    def record_listing(self, prefix: str, nodes: Mapping[str, Node], asked_at: float) -> None:
+    def record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> dict[str, Node]:
         """Believe a complete listing that was asked for at `asked_at` (by this cache's clock).
 
         It is believed from its end on: one that takes longer than that would never be of use.
+        Changes made here meanwhile stand; returned is what is believed.
         """
         with self._lock:
             expires_at = self._now() + self._ttl_seconds
             old = self._directories.pop(prefix, None)
             directory = Directory({entry: (node, expires_at) for entry, node in nodes.items()}, expires_at)
             directory.was_listed = True
-            if old is not None:
-                self._keep_newer(directory, old, asked_at + self._ttl_seconds)
+            newer = self._newer(old, asked_at + self._ttl_seconds) if old is not None else {}
+            directory.nodes.update(newer)
             self._store(prefix, directory)
+        changed = {**nodes, **{entry: node for entry, (node, _) in newer.items()}} if newer else nodes
+        return {entry: node for entry, node in changed.items() if node is not None}
 
     def mark_large(self, prefix: str) -> None:
         """Remember that listing this directory takes more than one page."""
@@ -145,6 +148,16 @@ class TreeCache:
             directory = self._directories.pop(prefix, None) or Directory()
             directory.is_large = True
             self._store(prefix, directory)
+
+    def record_answer(self, prefix: str, entry: str, node: Node | None, asked_at: float) -> Node | None:
+        """Believe what the service said, if nothing newer is known by now; return what is believed."""
+        with self._lock:
+            directory = self._directories.get(prefix)
+            newest, expires_at = directory.nodes.get(entry, (None, 0.0)) if directory else (None, 0.0)
+            if expires_at > asked_at + self._ttl_seconds:
+                return newest
+        self.record(prefix, entry, node)
+        return node
 
     def record(self, prefix: str, entry: str, node: Node | None) -> None:
         """Believe one name from now on; None if there is nothing under it."""
@@ -180,11 +193,8 @@ class TreeCache:
         return self._now()
 
     @staticmethod
-    def _keep_newer(directory: Directory, old: Directory, older_until: float) -> None:
-        """A change made here while the listing was under way is not undone by it."""
-        for entry, (node, believed_until) in old.nodes.items():
-            if believed_until > older_until:
-                directory.nodes[entry] = (node, believed_until)
+    def _newer(directory: Directory, older_until: float) -> dict[str, tuple[Node | None, float]]:
+        return {entry: known for entry, known in directory.nodes.items() if known[1] > older_until}
 
     def _store(self, prefix: str, directory: Directory) -> None:
         if directory.weight_bytes <= self._capacity_bytes:

@@ -81,8 +81,7 @@ class Namespace:
             self._collect(page, prefix, nodes, hidden)
         if not nodes and not self.node(path).is_directory:
             raise NotADirectory(f"{path}: not a directory")
-        self._record_listing(prefix, nodes, hidden, asked_at)
-        return nodes
+        return self._record_listing(prefix, nodes, hidden, asked_at)
 
     def has_entries(self, path: str) -> bool:
         """Ask the service whether anything is below a directory, whatever the cache says."""
@@ -115,13 +114,13 @@ class Namespace:
             self.cache.forget(self.names.directory_prefix(parent), entry)
 
     def _recheck_file(self, prefix: str, entry: str) -> Node | None:
+        asked_at = self.cache.now()
         try:
             info = self._store.head(prefix + entry)
         except NotFound:
             return self._ask(prefix, entry)
         node = Node(info, is_directory=is_directory_marker(info))
-        self.cache.record(prefix, entry, node)
-        return node
+        return self.cache.record_answer(prefix, entry, node, asked_at)
 
     def _list_small(self, prefix: str) -> dict[str, Node] | None:
         """List a directory if it is small; remember that it is not otherwise."""
@@ -133,19 +132,19 @@ class Namespace:
         if page.next_marker:
             self.cache.mark_large(prefix)
             return None
-        self._record_listing(prefix, nodes, hidden, asked_at)
-        return nodes
+        return self._record_listing(prefix, nodes, hidden, asked_at)
 
     def _record_listing(
         self, prefix: str, nodes: dict[str, Node], hidden: dict[str, str], asked_at: float
-    ) -> None:
+    ) -> dict[str, Node]:
         with self._lock:
             self._hidden[prefix] = hidden
-        self.cache.record_listing(prefix, nodes, asked_at)
+        return self.cache.record_listing(prefix, nodes, asked_at)
 
     def _ask(self, prefix: str, entry: str) -> Node | None:
         """Ask the service for one name as a blob and as a directory; one request nearly always."""
         name = prefix + entry
+        asked_at = self.cache.now()
         page = self._store.list_page(name, delimiter="/", max_results=NEIGHBOURS)
         blob = next((blob for blob in page.blobs if blob.name == name), None)
         is_directory = name + "/" in page.prefixes or (blob is not None and is_directory_marker(blob))
@@ -153,11 +152,9 @@ class Namespace:
             below = self._store.list_page(name + "/", max_results=1)
             is_directory = bool(below.blobs)
         if blob is None and not is_directory:
-            self.cache.record(prefix, entry, None)
-            return None
+            return self.cache.record_answer(prefix, entry, None, asked_at)
         node = self._merged(blob, is_directory, name, {})
-        self.cache.record(prefix, entry, node)
-        return node
+        return self.cache.record_answer(prefix, entry, node, asked_at)
 
     def _pages(
         self, prefix: str, *, delimiter: str = "/", limit: int = MAX_LIST_RESULTS

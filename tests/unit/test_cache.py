@@ -63,6 +63,17 @@ def test_name_missing_from_a_listing_was_absent_then(cache: TreeCache, clock: Ma
     assert cache.lookup("d/", "y") == UNKNOWN
 
 
+def test_answer_older_than_a_change_made_here_is_not_believed(cache: TreeCache, clock: ManualClock) -> None:
+    asked_at = cache.now()
+    clock.advance(0.1)
+    cache.record("d/", "removed", None)
+    cache.record("d/", "made", file())
+    assert cache.record_answer("d/", "removed", file(), asked_at) is None
+    assert cache.record_answer("d/", "made", None, asked_at) == file()
+    clock.advance(0.1)
+    assert cache.record_answer("d/", "removed", file(), cache.now()) == file()
+
+
 def test_new_directory_is_known_to_be_empty(cache: TreeCache) -> None:
     cache.record_empty("d/")
     assert cache.listing("d/") == {}

@@ -420,6 +420,30 @@ def test_file_never_committed_and_unlinked_while_open_sends_nothing(
     assert memory.requests == {}
 
 
+def test_name_being_deleted_is_absent_to_whoever_looks_meanwhile(mount: Mount, memory: MemoryStore) -> None:
+    memory.put("x", b"1")
+    store = FailingStore(memory)
+    fs = mount(store)
+    deleting, looked = threading.Event(), threading.Event()
+
+    def on_call(method: str) -> None:
+        if method == "delete":
+            deleting.set()
+            looked.wait(0.2)
+
+    store.on_call = on_call
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
+    fs.rename("/x", HIDDEN)
+    with ThreadPoolExecutor(1) as threads:
+        gone = threads.submit(later, fs)
+        assert deleting.wait(10)
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+        looked.set()
+        gone.result()
+    fs.handles.release(handle)
+
+
 def test_name_of_a_hidden_file_is_refused_to_a_program(fs: Filesystem, memory: MemoryStore) -> None:
     memory.put("x", b"precious")
     with pytest.raises(InvalidName):

@@ -213,6 +213,31 @@ TestAnyChanges.settings = settings(max_examples=150, stateful_step_count=30, dea
 # What is sent
 
 
+class AzuriteLike(MemoryStore):
+    """Takes uncommitted blocks for a blob when it is to put a new one."""
+
+    def put_blob(
+        self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
+    ) -> BlobInfo:
+        if condition.if_absent and self.staged.get(name):
+            raise AlreadyExists(name)
+        return super().put_blob(name, body, properties, condition)
+
+
+def test_small_file_is_committed_as_a_block_where_leftovers_keep_it_from_going_whole() -> None:
+    store = AzuriteLike()
+    store.stage_block("x", digest_of(b"theirs").block_id(), b"theirs", hashlib.md5(b"theirs").digest())
+    with machine(store, block_bytes=BLOCK) as parts:
+        writer = parts.writer("x")
+        writer.write(0, memoryview(b"ours"))
+        writer.commit(PROPERTIES, IF_ABSENT)
+        assert store.bodies == {"x": b"ours"}
+        late = parts.writer("x")
+        late.write(0, memoryview(b"late"))
+        with pytest.raises(AlreadyExists):
+            late.commit(PROPERTIES, IF_ABSENT)
+
+
 def test_small_file_is_one_request(parts: Machine, memory: MemoryStore) -> None:
     info = put_ours(parts, "x", text(BLOCK))
     assert memory.requests == {"PUT blob": 1}
