@@ -1,0 +1,52 @@
+"""Which systems there are, each with the options that served it best."""
+
+from functools import cache
+
+import click
+
+from bench.copying import AzCopy, CopySystem, Curl, RcloneCopy
+from bench.mounting import Blobfs, Blobfuse2, MountSystem, Rclone, Zeros
+from blobfs.cli.options import PARAMETERS
+
+System = MountSystem | CopySystem
+
+_RCLONE_UPLOADS = ("--azureblob-chunk-size", "8M", "--azureblob-upload-concurrency", "16")
+_RCLONE_READS = ("--vfs-read-chunk-streams", "8", "--vfs-read-chunk-size", "8M")
+
+
+def systems(large_bytes: int) -> list[System]:
+    """Return those that are installed; the mount of zeros has one file of this size."""
+    return [system for system in _all(large_bytes) if system.version]
+
+
+def _all(large_bytes: int) -> list[System]:
+    return [
+        *_blobfs(),
+        Rclone("rclone", (*_RCLONE_READS, *_RCLONE_UPLOADS)),
+        Rclone(
+            "rclone-cached",
+            ("--vfs-cache-mode", "full", "--vfs-write-back", "0s", *_RCLONE_READS, *_RCLONE_UPLOADS),
+        ),
+        Blobfuse2("blobfuse2", ("--block-cache",)),
+        Blobfuse2("blobfuse2-file-cache", ()),
+        Zeros("zeros", ("libfuse3", f"large={large_bytes}")),
+        RcloneCopy("rclone-copy", ("--transfers", "16", "--multi-thread-streams", "8", *_RCLONE_UPLOADS)),
+        AzCopy("azcopy", ("--check-length=false",)),
+        Curl("curl"),
+    ]
+
+
+def _blobfs() -> list[System]:
+    found: list[System] = [
+        Blobfs("blobfs", ("--binding", "libfuse3")),
+        Blobfs("blobfs-libfuse2", ("--binding", "libfuse2")),
+    ]
+    if "--no-verify" in _mount_options():
+        found.append(Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--no-verify")))
+    return found
+
+
+@cache
+def _mount_options() -> frozenset[str]:
+    options = (param for param in PARAMETERS if isinstance(param, click.Option))
+    return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))

@@ -1,0 +1,188 @@
+"""Takes turns among the systems, and measures every run."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.catalogue import System
+from bench.cells import Measurement, Place, Workload
+from bench.copying import CopySystem
+from bench.mounting import Failed, MountSystem, Zeros
+from bench.services import Model, Service, running
+
+RUN_SECONDS = 300.0  # a run that takes longer is given up, and said so
+MEMORY_FILESYSTEM = Path("/dev/shm")
+PEAK_RESET = "5"  # proc(5), clear_refs
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the process that did the work says of itself and its children."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    error: str = ""
+
+
+def measure(
+    models: Sequence[Model], workloads: Sequence[Workload], systems: Sequence[System], repeats: int
+) -> Iterator[Measurement]:
+    """Yield every run as it ends. The systems take turns at each workload, `repeats` times."""
+    place = str(MEMORY_FILESYSTEM) if MEMORY_FILESYSTEM.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
+        source = Path(folder) / "source"
+        source.mkdir()
+        for workload in workloads:
+            if workload.prepare:
+                workload.prepare(source)
+        for model in models:
+            with running(model) as service:
+                for repeat in range(repeats):
+                    for workload in workloads:
+                        for system in systems:
+                            if _suits(system, workload):
+                                yield from _turn(service, workload, system, repeat, Path(folder))
+
+
+def _suits(system: System, workload: Workload) -> bool:
+    if isinstance(system, CopySystem):
+        return system.can_do(workload)
+    return workload.suits_zeros or not isinstance(system, Zeros)
+
+
+def _turn(
+    service: Service, workload: Workload, system: System, repeat: int, folder: Path
+) -> Iterator[Measurement]:
+    """Do one workload on one system: cold, and warm where that means something."""
+    blank = Measurement(service.model.name, workload.name, system.name, repeat, is_warm=False)
+    mountpoint, scratch = Path(tempfile.mkdtemp(prefix="bench-mount-")), folder / "scratch"
+    place = Place(mountpoint, folder / "source", scratch)
+    try:
+        uploads = [place.source / name for name in workload.uploads]
+        with service.container(workload.recipes, uploads) as container:
+            if isinstance(system, CopySystem):
+                _empty(scratch)
+                job = system.job(service, container, workload, place)
+                yield _run(blank, service, job, None)
+            else:
+                yield from _mounted_runs(blank, service, workload, system, container, place)
+    except (Failed, OSError) as error:
+        yield replace(blank, error=str(error))
+    finally:
+        mountpoint.rmdir()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _mounted_runs(
+    blank: Measurement,
+    service: Service,
+    workload: Workload,
+    system: MountSystem,
+    container: str,
+    place: Place,
+) -> Iterator[Measurement]:
+    if workload.is_rehearsed:
+        with system.mounted(service, container, place.mount) as (_, state):
+            workload.run(place)
+            system.settle(state)
+    # A new mount has no pages in the kernel and nothing in its own caches.
+    with system.mounted(service, container, place.mount) as (pid, state):
+
+        def job() -> None:
+            workload.run(place)
+            system.settle(state)
+
+        for is_warm in (False, True)[: 1 + workload.is_repeated]:
+            _empty(place.scratch)
+            yield _run(replace(blank, is_warm=is_warm), service, job, pid)
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+
+
+def _run(blank: Measurement, service: Service, job: Callable[[], None], daemon: int | None) -> Measurement:
+    """Time one run. What the service counts meanwhile is the run's."""
+    if daemon:
+        Path(f"/proc/{daemon}/clear_refs").write_text(PEAK_RESET)
+    before = _cpu_seconds(daemon) if daemon else 0.0
+    service.reset_counters()
+    outcome = _in_child(job)
+    counted = service.reset_counters()
+    return replace(
+        blank,
+        seconds=outcome.seconds,
+        client_cpu_seconds=outcome.cpu_seconds,
+        daemon_cpu_seconds=_cpu_seconds(daemon) - before if daemon else 0.0,
+        peak_memory_bytes=_peak_bytes(daemon) if daemon else outcome.peak_memory_bytes,
+        requests=counted.requests if counted else {},
+        received_bytes=counted.bytes_in if counted else 0,
+        sent_bytes=counted.bytes_out if counted else 0,
+        error=outcome.error,
+    )
+
+
+def _in_child(job: Callable[[], None]) -> Outcome:
+    """Run a job in a process of its own, so that what it used can be told apart."""
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_report, args=(job, sender))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(RUN_SECONDS):
+            return Outcome(error=f"not done within {RUN_SECONDS:.0f} s")
+        outcome: Outcome = receiver.recv()
+        return outcome
+    except EOFError:
+        return Outcome(error="the process that did the work died")
+    finally:
+        assert child.pid
+        _end_group(child.pid)
+        child.join()
+        receiver.close()
+
+
+def _report(job: Callable[[], None], sender: Connection) -> None:
+    os.setsid()
+    started_at, error = time.monotonic(), ""
+    try:
+        job()
+    except subprocess.CalledProcessError as failure:
+        error = (failure.stderr or b"").decode(errors="replace")[-500:] or str(failure)
+    except (Failed, OSError, EOFError) as failure:
+        error = str(failure)
+    seconds = time.monotonic() - started_at
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    sender.send(Outcome(seconds, cpu_seconds, children.ru_maxrss * 1024, error))
+
+
+def _end_group(leader: int) -> None:
+    """End the child and all it started, if they are still there."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return what a process and its ended children have used: proc(5), stat, utime to cstime."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the most memory that was resident since the peak was reset."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
