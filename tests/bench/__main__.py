@@ -1,5 +1,6 @@
 """The command line of the benchmark."""
 
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def main(
     if is_list:
         _list(works, programs, models)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # mounts are taken down
     console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
     found = []
     for each in measure(models, works, programs, repeats or (1 if quick else 3)):
