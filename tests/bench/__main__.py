@@ -75,10 +75,14 @@ def main(
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # mounts are taken down
     console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    times = repeats or (1 if quick else 3)
     found = []
-    for each in measure(models, works, programs, repeats or (1 if quick else 3)):
-        console.print(_line(each), markup=False, highlight=False)
-        found.append(each)
+    try:
+        for each in measure(models, works, programs, times):
+            console.print(_line(each), markup=False, highlight=False)
+            found.append(each)
+    except (KeyboardInterrupt, SystemExit):
+        console.print("ended early; here is what there is")
     cells = rows(found, works)
     for one in models:
         print_tables(one, cells, console)
@@ -91,7 +95,7 @@ def main(
         pictures = {one.name: output / f"benchmark-{one.name}.png" for one in models}
         for one in models:
             plot(one, cells, pictures[one.name])
-    notes = [f"Medians of {repeats or (1 if quick else 3)}, with the range; size {size}."]
+    notes = [f"Medians of {times}, with the range; size {size}."]
     write_document(output / "benchmark.md", models, cells, programs, notes, pictures)
     console.print(f"written to {output}", markup=False, highlight=False)
 
