@@ -1,5 +1,6 @@
 """Which systems there are, each with the options that served it best."""
 
+import shutil
 from functools import cache
 
 import click
@@ -16,7 +17,7 @@ _RCLONE_READS = ("--vfs-read-chunk-streams", "8", "--vfs-read-chunk-size", "8M")
 
 def systems(large_bytes: int) -> list[System]:
     """Return those that are installed; the mount of zeros has one file of this size."""
-    return [system for system in _all(large_bytes) if system.version]
+    return [system for system in _all(large_bytes) if shutil.which(system.program)]
 
 
 def _all(large_bytes: int) -> list[System]:

@@ -21,8 +21,13 @@ class CopySystem:
     options: tuple[str, ...] = ()
 
     @property
+    def program(self) -> str:
+        """What must be on PATH."""
+        raise NotImplementedError
+
+    @property
     def version(self) -> str:
-        """What the program says it is; empty if it is not installed."""
+        """What the program says it is."""
         raise NotImplementedError
 
     def can_do(self, workload: Workload) -> bool:
@@ -57,6 +62,10 @@ class RcloneCopy(CopySystem):
     """rclone copyto, which takes files and trees."""
 
     @property
+    def program(self) -> str:
+        return "rclone"
+
+    @property
     def version(self) -> str:
         return said("rclone", "version").partition("\n")[0]
 
@@ -73,6 +82,10 @@ class RcloneCopy(CopySystem):
 @dataclass(frozen=True, slots=True)
 class AzCopy(CopySystem):
     """AzCopy."""
+
+    @property
+    def program(self) -> str:
+        return "azcopy"
 
     @property
     def version(self) -> str:
@@ -97,6 +110,10 @@ class AzCopy(CopySystem):
 @dataclass(frozen=True, slots=True)
 class Curl(CopySystem):
     """The same requests by several processes that do nothing else: the raw limit."""
+
+    @property
+    def program(self) -> str:
+        return "curl"
 
     @property
     def version(self) -> str:

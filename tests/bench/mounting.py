@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,8 +33,13 @@ class MountSystem:
     options: tuple[str, ...] = ()
 
     @property
+    def program(self) -> str:
+        """What must be on PATH."""
+        raise NotImplementedError
+
+    @property
     def version(self) -> str:
-        """What the program says it is; empty if it is not installed."""
+        """What the program says it is."""
         raise NotImplementedError
 
     def command(self, service: Service, container: str, mountpoint: Path, state: Path) -> list[str]:
@@ -76,6 +80,10 @@ class Blobfs(MountSystem):
     """This project, from this directory."""
 
     @property
+    def program(self) -> str:
+        return sys.executable
+
+    @property
     def version(self) -> str:
         commit = said("git", "-C", str(PROJECT), "rev-parse", "--short", "HEAD")
         return f"{said(sys.executable, '-m', 'blobfs', '--version').split()[-1]} ({commit})"
@@ -89,6 +97,10 @@ class Blobfs(MountSystem):
 @dataclass(frozen=True, slots=True)
 class Rclone(MountSystem):
     """rclone mount."""
+
+    @property
+    def program(self) -> str:
+        return "rclone"
 
     @property
     def version(self) -> str:
@@ -117,6 +129,10 @@ class Blobfuse2(MountSystem):
     """blobfuse2, if it is on PATH."""
 
     @property
+    def program(self) -> str:
+        return "blobfuse2"
+
+    @property
     def version(self) -> str:
         return said("blobfuse2", "--version")
 
@@ -137,6 +153,10 @@ class Blobfuse2(MountSystem):
 @dataclass(frozen=True, slots=True)
 class Zeros(MountSystem):
     """blobfs's own binding with nothing behind it: what FUSE costs."""
+
+    @property
+    def program(self) -> str:
+        return sys.executable
 
     @property
     def version(self) -> str:
@@ -181,9 +201,7 @@ def _asked(path: Path, command: str) -> bytes:
 
 
 def said(*command: str) -> str:
-    """Return what a program says, without the line's end; nothing if there is no such program."""
-    if not shutil.which(command[0]):
-        return ""
+    """Return what a program says, without the line's end."""
     return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False).stdout.strip()
 
 

@@ -172,7 +172,7 @@ def machine() -> dict[str, Any]:
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1024**3:.0f} GiB",
         "kernel": platform.release(),
         "Python": platform.python_version(),
-        "load before": f"{os.getloadavg()[2]:.1f}",
+        "load of the last 15 minutes": f"{os.getloadavg()[2]:.1f}, this run's included",
     }
 
 

@@ -2,53 +2,47 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from mounts import PROJECT, run
 
-SEARCHED = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+TINY = ("--scale", "tiny", "--model", "2ms", "--repeats", "1", "--no-plots")
 
 
-def bench(*arguments: str | Path) -> str:
-    """Run the benchmark in its smallest size and return what it printed."""
-    ended = run(sys.executable, "-m", "bench", "--scale", "tiny", *arguments, PYTHONPATH=SEARCHED)
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark's command line."""
+    searched = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+    return run(sys.executable, "-m", "bench", *arguments, PYTHONPATH=searched)
+
+
+def test_chosen_cells_of_the_benchmark_are_measured_and_written_down(tmp_path: Path) -> None:
+    works = ("--only", "read-sequential", "--only", "rsync-again")
+    systems = ("--system", "blobfs", "--system", "zeros", "--system", "curl")
+
+    ended = bench(*TINY, *works, *systems, "--output", tmp_path)
+
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-@pytest.mark.parametrize("workload", ["read-sequential", "cp-in-small", "rsync-again"])
-def test_one_cell_of_the_benchmark_can_be_run_again(tmp_path: Path, workload: str) -> None:
-    said = bench(
-        *("--only", workload, "--system", "blobfs", "--model", "none"),
-        *("--repeats", "1", "--no-plots", "--output", tmp_path),
-    )
-
-    assert workload in said
     cells = json.loads((tmp_path / "benchmark.json").read_text())["measurements"]
-    assert {cell["workload"] for cell in cells} == {workload}
-    for cell in cells:
-        assert cell["error"] == ""
-        assert cell["seconds"] > 0
-        assert cell["peak_memory_bytes"] > 0
-        assert sum(cell["requests"].values()) > 0
-    assert "| blobfs |" in (tmp_path / "benchmark.md").read_text()
+    measured = [(cell["workload"], cell["system"], "warm" if cell["is_warm"] else "cold") for cell in cells]
+    assert measured == [
+        ("read-sequential", "blobfs", "cold"),
+        ("read-sequential", "blobfs", "warm"),
+        ("read-sequential", "zeros", "cold"),
+        ("read-sequential", "zeros", "warm"),
+        ("read-sequential", "curl", "cold"),
+        ("rsync-again", "blobfs", "cold"),
+    ]
+    assert [cell["error"] for cell in cells] == [""] * len(cells)
+    assert all(cell["seconds"] > 0 and cell["peak_memory_bytes"] > 0 for cell in cells)
+    assert [cell["sent_bytes"] for cell in cells if cell["system"] == "curl"] == [1 << 20]
+    assert [sum(cell["requests"].values()) for cell in cells if cell["system"] == "zeros"] == [0, 0]
+    assert "| read 1 MiB, one file, again |" in (tmp_path / "benchmark.md").read_text()
 
 
-def test_the_mount_of_zeros_and_the_raw_limit_are_measured_beside(tmp_path: Path) -> None:
-    bench(
-        *("--only", "read-sequential", "--system", "zeros", "--system", "curl", "--model", "2ms"),
-        *("--repeats", "1", "--no-plots", "--output", tmp_path),
-    )
-
-    cells = json.loads((tmp_path / "benchmark.json").read_text())["measurements"]
-    assert [cell["error"] for cell in cells] == ["", "", ""]  # cold, warm and curl
-    assert [cell["sent_bytes"] for cell in cells] == [0, 0, 1 << 20]
-
-
-def test_an_unknown_cell_is_refused_with_those_there_are() -> None:
-    ended = run(sys.executable, "-m", "bench", "--only", "swim", PYTHONPATH=SEARCHED)
+def test_a_cell_that_there_is_not_is_refused_with_those_there_are() -> None:
+    ended = bench("--only", "swim")
 
     assert ended.returncode == 2
     assert "There is no workload 'swim' here, only: read-sequential," in ended.stderr
