@@ -26,7 +26,7 @@ def _all(large_bytes: int) -> list[System]:
         Rclone("rclone", (*_RCLONE_READS, *_RCLONE_UPLOADS)),
         Rclone(
             "rclone-cached",
-            ("--vfs-cache-mode", "full", "--vfs-write-back", "0s", *_RCLONE_READS, *_RCLONE_UPLOADS),
+            ("--vfs-cache-mode", "full", "--vfs-write-back", "1ms", *_RCLONE_READS, *_RCLONE_UPLOADS),
         ),
         Blobfuse2("blobfuse2", ("--block-cache",)),
         Blobfuse2("blobfuse2-file-cache", ()),

@@ -59,6 +59,7 @@ class Workload:
     wanted_bytes: int = 0  # what the reader asks for, where read amplification is a question
     transfer: Transfer | None = None
     ideal: Ideal | None = None
+    changes: bool = False  # the container; done only when the service has everything
     is_rehearsed: bool = False  # done once before, on an earlier mount, untimed
     is_repeated: bool = False  # done again on the same mount: the warm row
     suits_zeros: bool = False  # meaningful on a mount of zeros, too

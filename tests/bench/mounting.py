@@ -19,6 +19,8 @@ from blobfs.mount import READ_AHEAD_KIB
 PROJECT = Path(__file__).parents[2]
 MOUNT_SECONDS = 30.0
 SETTLE_SECONDS = 300.0
+CHECK_SECONDS = 0.01
+QUIET_CHECKS = 5  # in a row
 
 
 class Failed(Exception):
@@ -116,12 +118,17 @@ class Rclone(MountSystem):
         return rclone_environment(service)
 
     def settle(self, state: Path) -> None:
-        """Its cached mode uploads after close()."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while re.search(rb'"uploads(InProgress|Queued)": [1-9]', _asked(state / "rc", "vfs/stats")):
+        """Its cached mode uploads after close(), and learns of a close() only after it returned.
+
+        With a write-back of zero it would not count its uploads.
+        """
+        deadline, quiet = time.monotonic() + SETTLE_SECONDS, 0
+        while quiet < QUIET_CHECKS:
             if time.monotonic() > deadline:
                 raise Failed(f"{self.name} did not upload everything within {SETTLE_SECONDS:.0f} s")
-            time.sleep(0.01)
+            time.sleep(CHECK_SECONDS)
+            uploads = re.search(rb'"uploads(InProgress|Queued)": *[1-9]', _asked(state / "rc", "vfs/stats"))
+            quiet = 0 if uploads else quiet + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,8 @@ def _mounted_runs(
 
         def job() -> None:
             workload.run(place)
-            system.settle(state)
+            if workload.changes:
+                system.settle(state)
 
         for is_warm in (False, True)[: 1 + workload.is_repeated]:
             _empty(place.scratch)

@@ -111,6 +111,7 @@ def _sequential(scale: Scale) -> Iterator[Workload]:
         prepare=lambda source: _write_random(source / "large", size_bytes),
         transfer=Transfer("large", is_upload=True),
         ideal=Ideal(puts=_ranges("large", size_bytes), are_blocks=True, connections=CONNECTIONS),
+        changes=True,
         suits_zeros=True,
     )
     yield write
@@ -219,6 +220,7 @@ def _copies(scale: Scale) -> Iterator[Workload]:
             wanted_bytes=0,
             transfer=Transfer(name, is_upload=True),
             ideal=Ideal(puts=spans, connections=CONNECTIONS),
+            changes=True,
             is_repeated=False,
         )
         yield from (inwards, outwards)
@@ -271,6 +273,7 @@ def _names(scale: Scale) -> Iterator[Workload]:
         scale.new_files,
         "files",
         create_stat_delete(scale.new_files),
+        changes=True,
     )
     yield Workload(
         "rename-directory",
@@ -279,6 +282,7 @@ def _names(scale: Scale) -> Iterator[Workload]:
         "files",
         shell('mv "$MOUNT/old" "$MOUNT/new"'),
         recipes=[Recipe("old/f{index}", scale.renamed_files, size_bytes=4 * KiB)],
+        changes=True,
     )
     yield Workload(
         "remove-tree",
@@ -287,6 +291,7 @@ def _names(scale: Scale) -> Iterator[Workload]:
         "files",
         shell('rm -r "$MOUNT/old"'),
         recipes=[Recipe("old/f{index}", scale.renamed_files, size_bytes=4 * KiB)],
+        changes=True,
     )
 
 
