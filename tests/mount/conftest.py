@@ -1,6 +1,6 @@
 """One mount for all tests of a module, a fresh directory for each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,3 +38,17 @@ def directory(shared_mount: Mount) -> Path:
     path = shared_mount.path / uuid4().hex
     path.mkdir(mode=0o755)
     return path
+
+
+@pytest.fixture
+def remounted(shared_mounts: Mounts, directory: Path) -> Iterator[Callable[[], Path]]:
+    """Call it for the directory as a mount that knows nothing yet shows it."""
+    made: list[Mount] = []
+
+    def mount_again() -> Path:
+        made.append(shared_mounts())
+        return made[-1].path / directory.name
+
+    yield mount_again
+    for mount in made:
+        shared_mounts.unmount(mount)
