@@ -252,7 +252,10 @@ class Draft:
         elif extent.is_committed:
             assert self.base is not None
             offset = extent.base_offset + start - extent.start
-            self._reader.read_into(self.base, offset, target, stream)
+            if stream is None:
+                self._reader.read_exactly(self.base, offset, target)
+            else:
+                self._reader.read_into(self.base, offset, target, stream)
         elif extent.is_hole:
             target[:] = bytes(len(target))
         else:

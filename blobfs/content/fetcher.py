@@ -21,14 +21,10 @@ class Wanted:
 
     version: BlobVersion
     span: range  # offsets in the blob
-    buffer: Buffer
+    view: memoryview  # as long as the span
     unit_start: int  # of the unit that the run is in
     checks: Sequence[Check]
-
-    @property
-    def view(self) -> memoryview:
-        """Where exactly the bytes go."""
-        return self.buffer.view[: len(self.span)]
+    buffer: Buffer | None = None  # behind the view; without one, the bytes are not put on disk
 
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
@@ -68,7 +64,7 @@ class Fetcher:
 
     def keep(self, wanted: Wanted) -> None:
         """Have the bytes put on disk in the background."""
-        if self._disk is not None:
+        if self._disk is not None and wanted.buffer is not None:
             self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
 
     def has_on_disk(self, version: BlobVersion) -> bool:

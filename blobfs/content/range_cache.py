@@ -141,6 +141,18 @@ class RangeCache:
         with self._lock:
             return version in self._shelves and offset in self._shelves[version].runs
 
+    def copy_held(self, version: BlobVersion, start: int, target: memoryview) -> int:
+        """Copy the bytes that are here, in a row from the fragment at `start`; return how many there are."""
+        count = 0
+        while count < len(target):
+            with self._lock:
+                shelf = self._shelves.get(version)
+                held = shelf.runs.get(start + count) if shelf is not None else None
+            if held is None or start + count not in held.span:
+                break
+            count += held.copy(start + count, target[count:])
+        return count
+
     def rename(self, old: BlobVersion, new: BlobVersion) -> None:
         """Keep the bytes when only the name or the metadata of a blob changed."""
         with self._lock:
@@ -266,8 +278,9 @@ class RangeCache:
     def _run(self, fetch: Fetch) -> None:
         run, shelf = fetch.run, fetch.run.shelf
         try:
-            wanted = Wanted(fetch.version, run.span, run.buffer, fetch.unit_start, fetch.checks)
-            self._fetcher.fill(wanted, self._copy_held(run))
+            view = run.buffer.view[: len(run.span)]
+            wanted = Wanted(fetch.version, run.span, view, fetch.unit_start, fetch.checks, run.buffer)
+            self._fetcher.fill(wanted, self.copy_held(fetch.version, run.span.start, view))
         except BaseException as failure:  # not swallowed: every reader that waits for it raises it
             fetch.failure = failure
         with self._lock:
@@ -278,17 +291,6 @@ class RangeCache:
                 self._insert(run)
             self._tidy(shelf)
         fetch.done.set()
-
-    def _copy_held(self, run: Run) -> int:
-        """Copy the bytes that are here, in a row from the run's start; return how many there are."""
-        position, span = run.span.start, run.span
-        while position < span.stop:
-            with self._lock:
-                held = run.shelf.runs.get(position)
-            if held is None or position not in held.span:
-                break
-            position += held.copy(position, run.buffer.view[position - span.start : len(span)])
-        return position - span.start
 
     def _evict(self, size_bytes: int) -> None:
         """Drop the runs read least recently, whose buffers may thus become free."""

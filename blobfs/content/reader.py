@@ -70,38 +70,40 @@ class BlobReader:
         self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
 
-    def read_into(self, blob: BlobInfo, offset: int, target: memoryview, stream: Stream | None) -> int:
+    def read_into(self, blob: BlobInfo, offset: int, target: memoryview, stream: Stream) -> int:
         """Copy bytes of the blob to `target`; return how many there were before its end.
 
-        Without a stream nothing else is fetched along with them, but whole blocks are verified.
         Blocks while they are fetched. Raises Changed if the blob was replaced, Damaged if its
         bytes do not match their checksums.
         """
         end = min(offset + len(target), blob.size_bytes)
         if offset >= end:
             return 0
-        sequential = self._is_sequential(offset, end, stream)
-        knows_all = sequential or stream is None
-        layout = self._checksums.full_layout(blob) if knows_all else self._checksums.layout(blob)
-        if stream is not None and sequential:
+        stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
+        sequential = stream.in_order_bytes >= self._sequential_bytes
+        layout = self._checksums.full_layout(blob) if sequential else self._checksums.layout(blob)
+        if sequential:
             self._read_ahead(blob, layout, end, stream)
         # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
         whole = sequential or blob.size_bytes <= self._sequential_bytes
         position = offset
         while position < end:
-            unit = layout.unit(position)
-            covers = offset <= unit.start and unit.stop <= end
-            run = self._cache.run(blob.version, layout, position, end, whole=whole or covers)
-            position += run.copy(position, target[position - offset : end - offset])
-        if stream is not None and sequential and stream.starts_at_zero:
+            rest = target[position - offset : end - offset]
+            # No name for the run: held while the next one waits for memory, it might be what is missing.
+            position += self._cache.run(blob.version, layout, position, end, whole=whole).copy(position, rest)
+        if sequential and stream.starts_at_zero:
             self._check_whole(blob, layout, end, stream)
         return end - offset
 
-    def _is_sequential(self, offset: int, end: int, stream: Stream | None) -> bool:
-        if stream is None:
-            return False
-        stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
-        return stream.in_order_bytes >= self._sequential_bytes
+    def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview) -> None:
+        """Fill `target` with bytes of the blob, taking no memory for it: past the cache, and nothing else.
+
+        For who holds memory already. Blocks whole inside are verified. Raises as `read_into` does.
+        """
+        layout = self._checksums.full_layout(blob)
+        span = range(offset, offset + len(target))
+        wanted = Wanted(blob.version, span, target, layout.unit(offset).start, layout.checks(span))
+        self._fetcher.fill(wanted, self._cache.copy_held(blob.version, offset, target))
 
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.
@@ -117,7 +119,7 @@ class BlobReader:
         if received < info.size_bytes:
             received -= received % self._cache.fragment_bytes
         checks = self._checksums.layout(info).checks(range(received))
-        wanted = Wanted(info.version, range(received), buffer, 0, checks)
+        wanted = Wanted(info.version, range(received), view[:received], 0, checks, buffer)
         if received and self._fetcher.is_sound(wanted):
             self._fetcher.keep(wanted)
             self._cache.add(info.version, buffer, received, is_verified=bool(checks))

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Sequence
 
+from blobfs.callers import NOBODY
 from blobfs.errors import NotFound
 from blobfs.filesystem.handles import Opened
 from blobfs.kernel import binding
@@ -71,6 +72,7 @@ def main(mountpoint: str, kind: str, files: Sequence[str]) -> None:
         Zeros(sizes),
         mountpoint,
         {"fsname": "zeros"},
+        NOBODY,
         timeout_seconds=1.0,
         kernel_threads=KERNEL_THREADS,
     )
