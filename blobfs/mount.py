@@ -174,6 +174,7 @@ def _filesystem(
         transfers,
         block_bytes=read_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
+        settled_bytes=settings.reads.settled_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
         most_tolerance_bytes=settings.reads.most_tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,

@@ -37,7 +37,8 @@ class ReadSettings:
 
     fragment_bytes: int = 64 * KiB  # random 4 KiB readers: amplification 16, one round trip
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
-    sequential_bytes: int = 256 * KiB  # this much in order makes a reader sequential
+    sequential_bytes: int = 256 * KiB  # this much in order from the start makes a reader sequential
+    settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several

@@ -56,6 +56,7 @@ class BlobReader:
         *,
         block_bytes: int,
         sequential_bytes: int,
+        settled_bytes: int,
         tolerance_bytes: int,
         most_tolerance_bytes: int,
         ahead_blocks: int,
@@ -66,6 +67,7 @@ class BlobReader:
         self._transfers = transfers
         self._block_bytes = block_bytes
         self._sequential_bytes = sequential_bytes
+        self._settled_bytes = settled_bytes
         self._tolerance_bytes = tolerance_bytes
         self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
@@ -80,7 +82,8 @@ class BlobReader:
         if offset >= end:
             return 0
         stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
-        sequential = stream.in_order_bytes >= self._sequential_bytes
+        threshold_bytes = self._sequential_bytes if stream.starts_at_zero else self._settled_bytes
+        sequential = stream.in_order_bytes >= threshold_bytes
         layout = self._checksums.full_layout(blob) if sequential else self._checksums.layout(blob)
         if sequential:
             self._read_ahead(blob, layout, end, stream)

@@ -75,6 +75,19 @@ def test_sequential_reader_has_the_next_blocks_fetched_ahead(
     assert memory.requests["GET blob"] <= 3 + 10
 
 
+def test_reader_that_hops_by_long_stretches_fetches_only_those(
+    store: FailingStore, memory: MemoryStore
+) -> None:
+    info = memory.put("x", BODY)
+    with machine(store, block_bytes=16, fragment_bytes=4, settled_bytes=64) as parts:
+        stream = Stream()
+        for start in (104, 8, 60):
+            for offset in range(start, start + 36, 4):
+                assert read(parts, info, offset, 4, stream) == BODY[offset : offset + 4]
+        held = [index for index in range(38) if parts.cache.holds(info.version, 4 * index)]
+    assert held == [*range(2, 11), *range(15, 24), *range(26, 35)]
+
+
 @given(st.lists(st.tuples(st.integers(0, 160), st.integers(1, 70)), max_size=30))
 def test_any_reads_by_any_streams_give_the_blobs_bytes(reads: list[tuple[int, int]]) -> None:
     memory = MemoryStore()
