@@ -37,17 +37,17 @@ class Filesystem:
 
     # Names…
 
-    def stat(self, path: str, group: int = 0) -> Stat:
-        """Return the attributes of a path to a process of this group."""
+    def stat(self, path: str, thread: int = 0) -> Stat:
+        """Return the attributes of a path, to a thread of some program."""
         self._removal.wait(path)
-        return self.volume.stat(path, group)
+        return self.volume.stat(path, thread)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory: a marker blob, so that it stays when it is empty."""
         volume = self.volume
         volume.check_writable(path)
         self._removal.settle(path)
-        volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller), caller)
+        volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
         volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
 
     def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:
@@ -57,7 +57,7 @@ class Filesystem:
         self._removal.settle(path)
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
-        volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev), caller)
+        volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev))
 
     def symlink(self, target: str, path: str, caller: Caller) -> None:
         """Make a symbolic link: a blob whose body is the target, which is never followed here."""
@@ -65,7 +65,7 @@ class Filesystem:
         volume.check_writable(path)
         self._removal.settle(path)
         body = target.encode("utf-8", "surrogateescape")
-        volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller), caller)
+        volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
 
     def readlink(self, path: str) -> str:
         """Return the target of a symbolic link."""
@@ -85,13 +85,13 @@ class Filesystem:
         """Remove an empty directory."""
         self._removal.rmdir(path)
 
-    def rename(self, old_path: str, new_path: str, *, replace_target: bool = True, group: int = 0) -> None:
+    def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name; libfuse's hidden names mean that an open file loses its own."""
         if is_hidden_name(new_path):
             self._removal.hide(old_path, new_path)
         else:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
-            self.volume.appeared(new_path, group)
+            self.volume.appeared(new_path)
 
     # Attributes…
 

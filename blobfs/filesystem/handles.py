@@ -86,11 +86,11 @@ class Handles:
             return self.open(path, flags)
         attributes = volume.attributes_for_new(path, stat.S_IFREG | stat.S_IMODE(mode), caller)
         if self._exclusive_create and flags & os.O_EXCL:
-            volume.put_new(path, b"", attributes, caller)
+            volume.put_new(path, b"", attributes)
             return self.open(path, flags)
         file = volume.make_file(path, attributes)
         volume.files.add(file)
-        volume.appeared(path, caller.group)
+        volume.appeared(path)
         return Opened(self._new_handle(volume.files.enter(file), flags))
 
     def open(self, path: str, flags: int) -> Opened:

@@ -36,7 +36,7 @@ class Caller:
 
     uid: int
     gid: int
-    group: int = 0  # of processes; 0 if it is not known
+    thread: int = 0  # the kernel's number of it; 0 if it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,15 @@ class Volume:
 
     # Looking…
 
-    def stat(self, path: str, group: int = 0) -> Stat:
-        """Return what stands under a path, for a process of a group. Raises NotFound."""
+    def stat(self, path: str, thread: int = 0) -> Stat:
+        """Return what stands under a path, to a thread of some program. Raises NotFound."""
         file = self.local_file(path)
         if file is not None:
             return self.stat_of_file(file)
         try:
-            node = self.namespace.node(path, believe_absence=self.creators.is_filling(group))
+            node = self.namespace.node(path, believe_absence=self.creators.is_filling(thread))
         except NotFound:
-            self.creators.missed(group, path)
+            self.creators.missed(thread, path)
             raise
         return self.stat_of_node(path, node)
 
@@ -178,18 +178,18 @@ class Volume:
             mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
         return Attributes(mode, caller.uid, gid, now, now, now, rdev)
 
-    def put_new(self, path: str, body: bytes, attributes: Attributes, caller: Caller) -> None:
+    def put_new(self, path: str, body: bytes, attributes: Attributes) -> None:
         """Make a blob that is complete at once: a marker, a symlink, a node. Raises AlreadyExists."""
         metadata = metadata_of(attributes, {})
         check_size(metadata)
         name = self.names.blob_name(path)
         info = self.store.put_blob(name, body, Properties(metadata, ContentHeaders()), IF_ABSENT)
         self.namespace.record(path, Node(info, is_directory=attributes.is_directory))
-        self.appeared(path, caller.group)
+        self.appeared(path)
 
-    def appeared(self, path: str, group: int) -> None:
-        """Note that a process of a group has made a name."""
-        self.creators.made(group, path)
+    def appeared(self, path: str) -> None:
+        """Note that a name was made here."""
+        self.creators.made(path)
         self.entry_changed(path)
 
     def entry_changed(self, path: str) -> None:

@@ -5,7 +5,6 @@ read-only facts about a blob, the mount's status on its root, and the request to
 """
 
 import json
-import os
 import stat as stat_bits
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +64,7 @@ class Operations:
         """stat(2), or fstat(2) of an open file that has no path any more."""
         if path is None and handle is not None:
             return stat_dict(self._filesystem.handles.stat(handle))
-        return stat_dict(self._filesystem.stat(path or "/", self._caller().group))
+        return stat_dict(self._filesystem.stat(path or "/", self._caller().thread))
 
     def statfs(self, _path: str) -> dict[str, int]:
         """statvfs(3): a container has no size, so it is large and empty."""
@@ -133,8 +132,7 @@ class Operations:
         """renameat2(2), without RENAME_EXCHANGE."""
         if flags & ~RENAME_NOREPLACE:
             raise InvalidArgument(f"{old}: a rename that exchanges two names is not possible")
-        replace_target = not flags & RENAME_NOREPLACE
-        self._filesystem.rename(old, new, replace_target=replace_target, group=self._caller().group)
+        self._filesystem.rename(old, new, replace_target=not flags & RENAME_NOREPLACE)
 
     def chmod(self, path: str, mode: int) -> None:
         """chmod(2)."""
@@ -261,8 +259,7 @@ class Operations:
         return facts[name].encode()
 
     def _caller(self) -> Caller:
-        uid, gid, pid = self._caller_ids()
-        return Caller(uid, gid, _process_group(pid))
+        return Caller(*self._caller_ids())
 
 
 def stat_dict(stat: Stat) -> StatDict:
@@ -282,13 +279,6 @@ def stat_dict(stat: Stat) -> StatDict:
         "st_mtime": attributes.mtime_ns,
         "st_ctime": attributes.ctime_ns,
     }
-
-
-def _process_group(pid: int) -> int:
-    try:
-        return os.getpgid(pid) if pid else 0
-    except ProcessLookupError:  # it is gone, or in a namespace that this process cannot see
-        return 0
 
 
 def _user_name(name: str) -> str:

@@ -1,9 +1,10 @@
-"""Which processes are filling directories: for them alone a name that is not listed is absent unasked.
+"""Who is filling directories: to them alone, a name that was not listed is absent without asking again.
 
-Every other process gets an answer of the service for a name that is not there, because another
-node may just have closed a file of that name. A copy (cp, rsync, tar, git) asks for each name
-before it makes it; once several of its names have all been made after they were missed, the
-listing is believed. A process that waits for a name asks for it again and again, and is no copy.
+Everybody else gets an answer of the service for a name that is not there, because another node
+may just have closed a file of that name. A copy (cp, rsync, tar, git) looks for each name before
+it is made, by itself or by a process that works with it. Who has looked for several names that
+were then all made, and is still in that rhythm, is believed to be a copy; who looks for the same
+name again and again waits for it, and is none.
 """
 
 import threading
@@ -12,51 +13,65 @@ from collections.abc import Callable
 
 import cachetools
 
-STREAK = 8  # names made in a row, each after it was missed
+STREAK = 8  # names missed and then made, one after the other
 LOOKS = 4  # cp looks for a name twice before it makes it, rsync a few times
 REMEMBERED_MISSES = 10_000  # rsync looks thousands of names ahead of those it makes
-REMEMBERED_GROUPS = 64
+REMEMBERED_THREADS = 64
+RHYTHM = 4  # a pause of so many usual intervals ends it
+SHORTEST_PAUSE_SECONDS = 0.05  # shorter than this a pause is never
+SMOOTHING = 0.25  # the share of the newest interval in the usual one
 
 
-class _Group:
-    """One process group's misses, and how many of them it has made."""
+class _Thread:
+    """One thread's record."""
 
     def __init__(self) -> None:
-        self.misses: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED_MISSES)
         self.streak = 0
         self.made_at = 0.0
+        self.interval_seconds = 0.0
+
+    def credit(self, now: float) -> None:
+        if self.streak:
+            newest = now - self.made_at
+            self.interval_seconds += SMOOTHING * (newest - self.interval_seconds)
+        self.streak += 1
+        self.made_at = now
 
 
 class Creators:
-    """Process groups that make many names one after the other. Group 0 stands for unknown ones."""
+    """Threads of programs, by the numbers the kernel gives; 0 stands for unknown ones."""
 
     def __init__(self, *, within_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._within_seconds = within_seconds
         self._now = now
-        self._lock = threading.Lock()  # guards the groups and what is in them
-        self._groups: cachetools.LRUCache[int, _Group] = cachetools.LRUCache(REMEMBERED_GROUPS)
+        self._lock = threading.Lock()  # guards the two maps and what is in them
+        self._misses: cachetools.LRUCache[str, tuple[int, int]] = cachetools.LRUCache(REMEMBERED_MISSES)
+        self._threads: cachetools.LRUCache[int, _Thread] = cachetools.LRUCache(REMEMBERED_THREADS)
 
-    def missed(self, group: int, path: str) -> None:
-        """Note that a process was told that there is nothing under a path."""
-        if group:
-            with self._lock:
-                state = self._groups.setdefault(group, _Group())
-                looks = state.misses[path] = state.misses.get(path, 0) + 1
-                if looks > LOOKS:
-                    state.streak = 0
-
-    def made(self, group: int, path: str) -> None:
-        """Note that a process made what it had missed."""
+    def missed(self, thread: int, path: str) -> None:
+        """Note that a thread was told that there is nothing under a path."""
+        if not thread:
+            return
         with self._lock:
-            state = self._groups.get(group)
-            if state is not None and state.misses.pop(path, 0):
-                state.streak += 1
-                state.made_at = self._now()
+            looker, looks = self._misses.get(path, (thread, 0))
+            looks = looks + 1 if looker == thread else 1
+            self._misses[path] = (thread, looks)
+            state = self._threads.get(thread)
+            if state is not None and looks > LOOKS:
+                state.streak = 0
 
-    def is_filling(self, group: int) -> bool:
-        """Tell whether a process has just made several names in a row."""
+    def made(self, path: str) -> None:
+        """Note that a path was made: who had looked for it last was right to."""
         with self._lock:
-            state = self._groups.get(group)
+            thread, _ = self._misses.pop(path, (0, 0))
+            if thread:
+                self._threads.setdefault(thread, _Thread()).credit(self._now())
+
+    def is_filling(self, thread: int) -> bool:
+        """Tell whether a thread is looking for names that are about to be made."""
+        with self._lock:
+            state = self._threads.get(thread)
             if state is None or state.streak < STREAK:
                 return False
-            return self._now() - state.made_at < self._within_seconds
+            pause_seconds = max(SHORTEST_PAUSE_SECONDS, RHYTHM * state.interval_seconds)
+            return self._now() - state.made_at < min(pause_seconds, self._within_seconds)

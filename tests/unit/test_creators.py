@@ -16,11 +16,11 @@ def creators(clock: ManualClock) -> Creators:
     return Creators(within_seconds=1.0, now=clock)
 
 
-def make_names(creators: Creators, count: int, group: int = COPY, looks: int = 2) -> None:
+def make_names(creators: Creators, count: int, thread: int = COPY, looks: int = 2) -> None:
     for number in range(count):
         for _ in range(looks):
-            creators.missed(group, f"/{number}")
-        creators.made(group, f"/{number}")
+            creators.missed(thread, f"/{number}")
+        creators.made(f"/{number}")
 
 
 def test_process_that_makes_what_it_missed_again_and_again_is_filling(creators: Creators) -> None:
@@ -31,9 +31,25 @@ def test_process_that_makes_what_it_missed_again_and_again_is_filling(creators: 
     assert not creators.is_filling(OTHER)
 
 
-def test_process_that_pauses_is_filling_no_more(creators: Creators, clock: ManualClock) -> None:
-    make_names(creators, STREAK)
-    clock.advance(1)
+def test_who_works_with_another_process_that_makes_the_names_is_filling(creators: Creators) -> None:
+    for number in range(STREAK):
+        creators.missed(COPY, f"/{number}")
+        creators.missed(OTHER, f"/.{number}.temporary")
+        creators.made(f"/.{number}.temporary")
+        creators.made(f"/{number}")
+    assert creators.is_filling(COPY)
+
+
+@pytest.mark.parametrize(("interval", "pause"), [(0.001, 0.06), (0.1, 0.5), (0.9, 1.1)])
+def test_process_that_falls_out_of_its_rhythm_is_filling_no_more(
+    creators: Creators, clock: ManualClock, interval: float, pause: float
+) -> None:
+    for _ in range(5 * STREAK):
+        clock.advance(interval)
+        make_names(creators, 1)
+    clock.advance(interval)
+    assert creators.is_filling(COPY)
+    clock.advance(pause - interval)
     assert not creators.is_filling(COPY)
 
 
@@ -53,10 +69,10 @@ def test_process_that_waits_for_a_name_is_not_filling(creators: Creators) -> Non
 
 def test_names_made_without_being_missed_do_not_count(creators: Creators) -> None:
     for number in range(STREAK):
-        creators.made(COPY, f"/{number}")
+        creators.made(f"/{number}")
     assert not creators.is_filling(COPY)
 
 
 def test_unknown_processes_are_never_filling(creators: Creators) -> None:
-    make_names(creators, STREAK, group=0)
+    make_names(creators, STREAK, thread=0)
     assert not creators.is_filling(0)
