@@ -23,6 +23,8 @@ from blobfs.format.attributes import Attributes, attributes_of, metadata_of
 from blobfs.store import IF_ABSENT, BlobInfo, Condition
 from blobfs.tree.cache import Node
 
+OVERTAKEN_MOVES = 5  # times that a file is written between its copy and its deletion
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -125,12 +127,34 @@ class Renames:
             move = self._fresh(move)
             moved = self._copy(move)
         try:
-            self._finish_move((move, moved))
+            moved = self._finish_alone(move, moved, is_new=move.condition.if_absent)
         except Failure:
             volume.namespace.forget(old_path)
             volume.namespace.forget(new_path)
             raise
         volume.namespace.record(new_path, Node(moved))
+
+    def _finish_alone(
+        self, move: Move, moved: BlobInfo, *, is_new: bool, attempts: int = OVERTAKEN_MOVES
+    ) -> BlobInfo:
+        """Finish the move of one file as if it were alone; return what stands under the new name.
+
+        What somebody wrote meanwhile moves, too. If somebody took the source away, who came
+        second has failed, and takes a new target back; one that replaced another blob must stay.
+        """
+        try:
+            self._finish_move((move, moved))
+        except NotFound:
+            if is_new:
+                self._take_back(moved)
+                raise
+            self._settle_move(move.source, moved)
+        except Changed:
+            if not attempts:
+                raise
+            newer = Move(self._volume.store.head(move.source.name), move.name, _onto(moved.etag))
+            return self._finish_alone(newer, self._copy(newer), is_new=is_new, attempts=attempts - 1)
+        return moved
 
     def _fresh(self, move: Move) -> Move:
         try:

@@ -4,7 +4,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -26,7 +26,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Caller
-from blobfs.store import BlobStore
+from blobfs.store import ALWAYS, BlobStore
 from blobfs.tree.creators import STREAK
 
 BLOCK = 8
@@ -856,6 +856,40 @@ def test_threads_that_open_append_and_close_lose_nothing(memory: MemoryStore, cl
     lines = memory.bodies["log"].decode().split()
     assert sorted(lines) == sorted(f"{number}-{step}" for number in range(6) for step in range(25))
     assert list(fs.handles.uncommitted()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "meanwhile", "outcome", "left"),
+    [
+        (None, lambda memory: memory.delete("x", ALWAYS), NotFound, {}),
+        (b"old", lambda memory: memory.delete("x", ALWAYS), None, {"y": b"first"}),
+        (None, lambda memory: memory.put("x", b"second"), None, {"y": b"second"}),
+        (b"old", lambda memory: memory.put("x", b"second"), None, {"y": b"second"}),
+    ],
+)
+def test_rename_of_a_file_that_another_client_takes_or_writes_meanwhile(
+    mount: Mount,
+    memory: MemoryStore,
+    target: bytes | None,
+    meanwhile: Callable[[MemoryStore], object],
+    outcome: type[Failure] | None,
+    left: dict[str, bytes],
+) -> None:
+    memory.put("x", b"first")
+    if target is not None:
+        memory.put("y", target)
+    store = FailingStore(memory)
+    fs = mount(store)
+    others = [meanwhile]
+
+    def on_call(method: str) -> None:
+        if method == "delete" and others:
+            others.pop()(memory)
+
+    store.on_call = on_call
+    with pytest.raises(outcome) if outcome else nullcontext():
+        fs.rename("/x", "/y")
+    assert memory.bodies == left
 
 
 def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
