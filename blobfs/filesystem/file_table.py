@@ -46,6 +46,15 @@ class FileTable:
         assert entered is not None
         return entered
 
+    def enter_known(self, name: str) -> File | None:
+        """Count one more handle of the file that new handles of a name may share, if there is one."""
+        with self._lock:
+            known = self._files.get(name)
+            if known is None or known.state is not FileState.NAMED or known.failure is not None:
+                return None
+            known.handles += 1
+            return known
+
     def enter_unless(self, file: File, *, is_outdated: Callable[[], bool]) -> File | None:
         """Like `enter`, but return None rather than put an outdated file in the place of another one."""
         with self._lock:

@@ -223,28 +223,14 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        name = volume.names.blob_name(path)
-        last_write = volume.store.last_write(name)
-        info = self._current_blob(path, known, flags)
-        other = volume.files.get(name)
-        mine = volume.file_of(path, Node(info))
-
-        def is_overtaken() -> bool:
-            return volume.store.is_overtaken(name, last_write)
-
-        file = volume.files.enter_unless(mine, is_outdated=is_overtaken)
-        if file is mine and is_overtaken():
-            # Only from now on would whoever writes have found the file in the table.
-            volume.files.leave(mine)
-            file = None
-        if file is None:
-            return self.open(path, flags)
-        if file is not mine:
+        other = volume.files.get(volume.names.blob_name(path))
+        file, info = volume.enter_current(path, lambda: self._current_blob(path, known, flags))
+        if info is None:
             return Opened(self._new_handle(file, flags), keep_pages=True)
         volume.namespace.record(path, Node(info))
         return Opened(
             self._new_handle(file, flags),
-            keep_pages=volume.pages_are_valid(name, info.etag),
+            keep_pages=volume.pages_are_valid(info.name, info.etag),
             bypass_pages=other is not None,
             is_newer=known is None or known.blob is None or known.blob.etag != info.etag,
         )

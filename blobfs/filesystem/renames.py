@@ -55,7 +55,7 @@ class Renames:
         pending_etag = self._removal.take_over(new_path)
         self._removal.settle(old_path)
         source = volume.local_file(old_path)
-        node = Node(None) if source is not None else volume.namespace.node(old_path)
+        node = Node(source.base) if source is not None else volume.namespace.node(old_path)
         target = self._target(new_path)
         if target is not None and not replace_target:
             raise AlreadyExists(f"{new_path}: exists")
@@ -93,7 +93,7 @@ class Renames:
         if source is not None and source.can_move_unsent():
             self._move_unsent(source, new_path, replaced_etag)
         else:
-            with volume.held(source or volume.file_of(old_path, node)) as file, file.lock:
+            with volume.held(old_path, node) as file, file.lock:
                 self._move_committed(file, old_path, new_path, replaced_etag)
         volume.namespace.record(old_path, None)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cachetools
 
@@ -221,12 +222,7 @@ class Volume:
         elif path == "/":
             self._root = change(self._root)
         else:
-            try:
-                self._change_stored(path, self.namespace.node(path), change)
-            except Changed:
-                # What was known is out of date; the change itself does not depend on it.
-                self.namespace.forget(path)
-                self._change_stored(path, self.namespace.node(path), change)
+            self._change_stored(path, change)
 
     def _change_file(self, file: File, change: Callable[[Attributes], Attributes]) -> None:
         stored = file.set_attributes(change)
@@ -235,13 +231,31 @@ class Volume:
             self.namespace.record(self.path_of(new.name), Node(new))
             self.same_bytes(old, new)
 
-    def _change_stored(self, path: str, node: Node, change: Callable[[Attributes], Attributes]) -> None:
+    def _change_stored(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
+        """Change what is stored, again if it was out of date: the change itself does not depend on that."""
+        node = self.namespace.node(path)
+        try:
+            if node.is_directory:
+                self._change_directory(path, node, change)
+                return
+            # Through the file, so that whoever opens and commits it meanwhile takes his turn.
+            with self.held(path, node) as file:
+                self._change_file(file, change)
+        except Changed:
+            self.namespace.forget(path)
+            self._change_newest(path, change)
+
+    def _change_newest(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
+        """Change what somebody else has made of a path."""
+        node = self.namespace.node(path)
         if node.is_directory:
             self._change_directory(path, node, change)
             return
-        # Through the file, so that whoever opens and commits it meanwhile takes his turn.
-        with self.held(self.file_of(path, node)) as file:
+        file = self.enter_current(path, lambda: self.store.head(self.names.blob_name(path)))[0]
+        try:
             self._change_file(file, change)
+        finally:
+            self.files.leave(file)
 
     def _change_directory(self, path: str, node: Node, change: Callable[[Attributes], Attributes]) -> None:
         name = self.names.blob_name(path)
@@ -257,13 +271,37 @@ class Volume:
         self.namespace.record(path, Node(info, is_directory=True))
 
     @contextmanager
-    def held(self, file: File) -> Iterator[File]:
-        """Have a file, or the one that its name has by now, in the table of open files for a while."""
-        file = self.files.enter(file)
+    def held(self, path: str, node: Node) -> Iterator[File]:
+        """Have the file of a path in the table of open files for a while; what is there knows best."""
+        known = self.files.enter_known(self.names.blob_name(path))
+        if known is None and node.blob is None:
+            raise NotFound(f"{path}: no such file or directory")
+        file = known or self.files.enter(self.file_of(path, node))
         try:
             yield file
         finally:
             self.files.leave(file)
+
+    def enter_current(self, path: str, ask: Callable[[], BlobInfo]) -> tuple[File, BlobInfo | None]:
+        """Enter the file of a path in the table of open files, as the service has it at this moment.
+
+        The second value is what the service said, None if the file was there and is as good.
+        Again, if this mount writes the name meanwhile: the answer may be from before.
+        """
+        name = self.names.blob_name(path)
+        while True:
+            last_write = self.store.last_write(name)
+            info = ask()
+            mine = self.file_of(path, Node(info))
+            is_outdated = partial(self.store.is_overtaken, name, last_write)
+            file = self.files.enter_unless(mine, is_outdated=is_outdated)
+            if file is not None and file is not mine:
+                return file, None
+            # From here on whoever writes finds the file in the table; before, he did not.
+            if file is not None and not is_outdated():
+                return file, info
+            if file is not None:
+                self.files.leave(file)
 
     def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is cached of a blob, here and in the kernel, under its new version."""
