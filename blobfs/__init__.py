@@ -4,7 +4,8 @@ The house, from the street down; imports only ever point downwards:
 
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
-``mount``            the composition root: makes every object once and hands it its numbers
+``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
+                     the other one, after a crash; ``assembly``: what both are made of
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``renames``, ``removal``; ``files``: one object for all handles of a name;
@@ -12,6 +13,8 @@ The house, from the street down; imports only ever point downwards:
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
                      by version; ``memory``: the bounded pool
+``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, in a ``directory``; after a
+                     crash ``leftovers``, of which ``image`` tells the bytes and ``recovery`` makes blobs
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads

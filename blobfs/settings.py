@@ -76,6 +76,7 @@ class MountSettings:
     allow_other: bool = False
     kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
     ca_file: Path | None = None
+    spool_dir: Path | None = None
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

@@ -89,6 +89,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         allow_other=values["allow_other"],
         kernel_options=values["kernel_options"],
         ca_file=values["ca_file"],
+        spool_dir=values["spool_dir"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],
