@@ -37,8 +37,7 @@ class Leftover:
         self._records: list[Record] = []
         self.damage = ""
         try:
-            for record in records_in(self._file.read_at):
-                self._records.append(record)
+            self._records.extend(records_in(self._file.read_at))
         except Damaged as damage:
             self.damage = str(damage)
         commits = [index for index, record in enumerate(self._records) if record.kind is Kind.COMMIT]

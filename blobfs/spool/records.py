@@ -124,7 +124,7 @@ def _record_at(position: int, read_at: ReadAt) -> Record | None:
 
 def _with_body(record: Record, body: bytes) -> Record:
     if record.kind in (Kind.TARGET, Kind.COMMIT):
-        return replace(record, target=_target_from(json.loads(body)))
+        return replace(record, target=_target_from(dict(json.loads(body))))
     if record.kind is Kind.CONFLICT:
         return replace(record, text=body.decode())
     return record
