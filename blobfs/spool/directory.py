@@ -23,6 +23,14 @@ def make_private(path: Path) -> Path:
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
+    return require_private(path)
+
+
+def require_private(path: Path) -> Path:
+    """Return the directory. Raises InvalidArgument unless it is there, and ours alone, to write too."""
+    try:
         status = path.stat()
     except OSError as error:
         raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
@@ -67,9 +75,9 @@ class Spool:
 
 
 def directories_of(spool_dir: Path, account: str, container: str) -> list[Path]:
-    """Return where mounts of a container, or of parts of it, keep their journals."""
+    """Return where mounts of a container, or of parts of it, keep their journals. Raises InvalidArgument."""
     where = _directory_name(account, container)
-    names = sorted(path.name for path in make_private(spool_dir).iterdir())
+    names = sorted(path.name for path in require_private(spool_dir).iterdir())
     return [spool_dir / name for name in names if f"{name}.".startswith(f"{where}.")]
 
 

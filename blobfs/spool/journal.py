@@ -161,6 +161,7 @@ class JournalFile:
         self.descriptor = descriptor
         self.size_bytes = size_bytes
         self.record_count = 0  # of those added here
+        self._is_new = not size_bytes
         self._last_at = size_bytes
 
     @classmethod
@@ -217,6 +218,9 @@ class JournalFile:
     def sync(self) -> None:
         """Have the disk keep what is there. Raises OSError."""
         os.fdatasync(self.descriptor)
+        if self._is_new:  # fsync(2): the name of a new file needs an fsync of its own
+            _sync_directory(self.path.parent)
+            self._is_new = False
 
     def read_at(self, position: int, length: int) -> bytes:
         """Return bytes, fewer at the end."""
@@ -244,3 +248,11 @@ def _write_all(descriptor: int, rest: memoryview, position: int) -> None:
         written = os.pwrite(descriptor, rest, position)
         position += written
         rest = rest[written:]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

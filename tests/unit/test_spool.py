@@ -337,6 +337,11 @@ def test_a_spool_without_a_parent_is_refused(tmp_path: Path) -> None:
         Spool(tmp_path / "missing" / "spool", "account", "container", "")
 
 
+def test_leftovers_are_looked_for_only_where_there_is_a_spool(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="No such file"):
+        directories_of(tmp_path / "spol", "account", "container")
+
+
 def test_each_part_of_a_container_has_its_own_journals(tmp_path: Path) -> None:
     spool_dir = tmp_path / "spool"
     for container, prefix in [("container", ""), ("container", "a/"), ("container-2", "")]:
@@ -360,14 +365,19 @@ class History:
         self._file = crash.file(base=None if body is None else crash.memory.put("x", body))
         self.content = bytearray(body or b"")
         self.requested: bytes | None = None
+        self._is_doubtful = False  # a commit was done without a reply: until the next, bytes cannot be had
 
     def write(self, offset: int, data: bytes) -> None:
+        if self._is_doubtful:
+            return
         with self._noting_commits():
             write(self._file, offset, data)
         self.content = self.content.ljust(offset, b"\0")
         self.content[offset : offset + len(data)] = data
 
     def truncate(self, size_bytes: int) -> None:
+        if self._is_doubtful:
+            return
         with self._noting_commits():
             self._file.truncate(size_bytes)
         self.content = self.content[:size_bytes].ljust(size_bytes, b"\0")
@@ -383,11 +393,13 @@ class History:
 
     def commit(self) -> None:
         self._file.commit()
+        self._is_doubtful = False
         self.requested = bytes(self.content)
 
     def fail_to_commit(self, is_carried_out: bool) -> None:
         if self._file.is_uncommitted:
             self.requested = bytes(self.content)
+            self._is_doubtful = is_carried_out
             self._crash.store.fail_commits(TimedOut("x"), carried_out=is_carried_out)
             with suppress(TimedOut):  # not raised if only the times were changed: that is no write
                 self._file.commit()
