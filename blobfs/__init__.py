@@ -13,8 +13,8 @@ The house, from the street down; imports only ever point downwards:
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
                      by version; ``memory``: the bounded pool
-``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, in a ``directory``; after a
-                     crash ``leftovers``, of which ``image`` tells the bytes and ``recovery`` makes blobs
+``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
+                     after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads

@@ -96,6 +96,8 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     finally:
         transfers.close()
         store.close()
+        if spool is not None:
+            spool.close()
 
 
 def _filesystem(

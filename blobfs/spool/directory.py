@@ -2,18 +2,16 @@
 
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from blobfs.errors import InvalidArgument
-from blobfs.spool.journal import DiskJournal, JournalFile
+from blobfs.spool.files import SUFFIX, JournalFile, JournalFiles
+from blobfs.spool.journal import DiskJournal
 from blobfs.spool.leftovers import Leftover
 from blobfs.spool.records import Target
-
-SUFFIX = ".journal"
 
 
 def make_private(path: Path) -> Path:
@@ -52,26 +50,25 @@ class Spool:
         if prefix:
             where += f".{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
         self._directory = make_private(spool_dir / where)
+        self._files = JournalFiles(self._directory)
         self._cure = f"blobfs recover {account} {container} --spool-dir {spool_dir}"
 
     def journal(self, target: Callable[[], Target]) -> DiskJournal:
         """Return a journal for one file, which is made when there is something to note."""
-        return DiskJournal(target, create=self._create, cure=self._cure)
+        return DiskJournal(target, files=self._files, cure=self._cure)
 
     def leftovers(self) -> Iterator[Leftover]:
         """Take hold of the journals that no process has open, one after the other."""
         return leftovers_in([self._directory])
 
+    def close(self) -> None:
+        """Remove what is of no use any more, once all files are committed or left."""
+        self._files.close()
+
     @property
     def cure(self) -> str:
         """The command that shows what is left."""
         return self._cure
-
-    def _create(self) -> JournalFile:
-        while True:
-            file = JournalFile.create(self._directory / f"{secrets.token_hex(8)}{SUFFIX}")
-            if file is not None:
-                return file
 
 
 def directories_of(spool_dir: Path, account: str, container: str) -> list[Path]:

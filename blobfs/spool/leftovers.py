@@ -8,8 +8,8 @@ from pathlib import Path
 
 from blobfs.errors import Damaged
 from blobfs.format.attributes import written_at
+from blobfs.spool.files import JournalFile
 from blobfs.spool.image import Image
-from blobfs.spool.journal import JournalFile
 from blobfs.spool.records import Kind, Record, Target, body_of_target, records_in
 from blobfs.store import BlobInfo
 

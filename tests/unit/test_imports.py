@@ -21,8 +21,8 @@ LAYERS = """
     azure.store
     azure.assembly
     tree.cache transfers spool.records
-    spool.image spool.journal
-    spool.leftovers
+    spool.image spool.files
+    spool.journal spool.leftovers
     spool.directory
     content.extents content.range_cache content.whole_md5 tree.namespace
     content.reader content.staging

@@ -17,7 +17,7 @@ from blobfs.errors import Changed, InvalidArgument, NoSpace, TimedOut, Unavailab
 from blobfs.filesystem.files import File
 from blobfs.format.attributes import Attributes
 from blobfs.spool.directory import Spool, directories_of, leftovers_in
-from blobfs.spool.journal import JournalFile
+from blobfs.spool.files import JournalFile
 from blobfs.spool.leftovers import Leftover, State
 from blobfs.spool.recovery import Recovery
 from blobfs.store import BlobInfo, ContentHeaders
@@ -63,7 +63,8 @@ class Machines:
         return leftover
 
     def journals(self) -> list[Path]:
-        return sorted(self.directory.rglob("*.journal"))
+        """Return those with anything in them; empty ones are kept to be used again."""
+        return sorted(path for path in self.directory.rglob("*.journal") if path.stat().st_size)
 
 
 @pytest.fixture
@@ -96,6 +97,16 @@ def test_a_committed_file_has_no_journal(crash: Machines) -> None:
     file.unlink()
     write(file, 0, b"of no interest")
     assert crash.journals() == []
+
+
+def test_journals_are_used_again(crash: Machines) -> None:
+    for name in ("x", "y", "z"):
+        file = crash.file(name)
+        write(file, 0, BODY)
+        file.commit()
+    assert len(list(crash.directory.rglob("*.journal"))) == 1
+    crash.spool.close()
+    assert list(crash.directory.rglob("*.journal")) == []
 
 
 def test_a_file_that_is_open_is_no_leftover(crash: Machines) -> None:
