@@ -4,7 +4,8 @@ The house, from the street down; imports only ever point downwards:
 
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
-``mount``            the composition root: makes every object once and hands it its numbers
+``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
+                     the other one, after a crash; ``assembly``: what both are made of
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``renames``, ``removal``; ``files``: one object for all handles of a name;
@@ -14,6 +15,8 @@ The house, from the street down; imports only ever point downwards:
                      by version; ``memory``: the bounded pool; ``fetcher``: from ``disk_cache`` or service,
                      verified by the ``checksums`` of a ``layout``; ``whole_check``: by those of a whole
                      file; ``piece_file``: on disk
+``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
+                     after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads

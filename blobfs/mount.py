@@ -9,18 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blobfs.azure.assembly import open_store
-from blobfs.azure.sources import CredentialSources
+from blobfs.assembly import content_of, fetcher_of, kernel_threads, names_bytes, open_service
 from blobfs.azure.store import AzureStore
-from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
 from blobfs.callers import Callers
-from blobfs.content.checksums import Checksums
-from blobfs.content.disk_cache import DiskCache
 from blobfs.content.fetcher import Fetcher
-from blobfs.content.memory import BufferPool
-from blobfs.content.range_cache import RangeCache
-from blobfs.content.reader import BlobReader
-from blobfs.content.writer import BlobWriter
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
@@ -30,7 +23,10 @@ from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
+from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
+from blobfs.spool.directory import Spool
+from blobfs.spool.journal import Unspooled
 from blobfs.store import BlobInfo, BlobStore, ContentHeaders
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
@@ -39,10 +35,6 @@ from blobfs.tree.namespace import Namespace
 
 logger = logging.getLogger(__name__)
 
-NAMES_SHARE = 8  # an eighth of --memory is for names and attributes
-KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
-KERNEL_THREAD_BYTES = 2 * MiB  # libfuse's own buffers for the request and the reply of one thread
-LARGEST_BLOCK_BYTES = 128 * MiB
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
@@ -53,7 +45,8 @@ def check(settings: MountSettings) -> None:
     InvalidArgument for a setting that cannot work, Unavailable without libfuse.
     """
     binding.load(settings.binding)
-    _open(settings, Callers(lambda: 0)).close()
+    open_service(settings, Callers(lambda: 0)).close()
+    open_spool(settings)
 
 
 def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
@@ -64,19 +57,20 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     """
     library = binding.load(settings.binding)
     callers = Callers(lambda: binding.caller_of(library)[2])
-    store = _open(settings, callers)
+    store = open_service(settings, callers)
     if settings.create_container:
         store.create_container()
     access = store.probe()
     read_only = settings.read_only or access.read_only
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    attempts = settings.reads.damage_attempts
-    disk = _disk_cache(settings, transfers)
-    fetcher = Fetcher(store, disk, range_md5=settings.verify == "all", attempts=attempts)
-    filesystem = _filesystem(settings, store, fetcher, transfers, callers, read_only=read_only)
+    spool = open_spool(settings)
+    fetcher = fetcher_of(settings, store, transfers)
+    filesystem = _filesystem(settings, store, fetcher, transfers, callers, spool, read_only=read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
+    if spool is not None:
+        message += recover_before(settings, store, spool, read_only=read_only)
 
     def on_init() -> None:
         transfers.start()
@@ -98,49 +92,14 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
             options,
             callers,
             timeout_seconds=settings.attr_timeout_seconds,
-            kernel_threads=_kernel_threads(settings.memory_bytes),
+            kernel_threads=kernel_threads(settings.memory_bytes),
         )
         _finish(filesystem)
     finally:
         transfers.close()
         store.close()
-
-
-def _open(settings: MountSettings, callers: Callers) -> AzureStore:
-    credential, retry = settings.credential, settings.retry
-    return open_store(
-        settings.account,
-        settings.container,
-        endpoint=settings.endpoint,
-        credential=CredentialSources(
-            connection_string_file=credential.connection_string_file,
-            account_key_file=credential.account_key_file,
-            sas_file=credential.sas_file,
-            auth=credential.auth,
-        ),
-        ca_file=settings.ca_file,
-        connections=settings.transfers.connections,
-        total_seconds=retry.total_seconds,
-        first_wait_seconds=retry.first_wait_seconds,
-        longest_wait_seconds=retry.longest_wait_seconds,
-        connect_seconds=retry.connect_seconds,
-        read_seconds=retry.read_seconds,
-        stall_seconds=retry.stall_seconds,
-        callers=callers,
-    )
-
-
-def _disk_cache(settings: MountSettings, transfers: Transfers) -> DiskCache | None:
-    if settings.cache_dir is None:
-        return None
-    return DiskCache(
-        settings.cache_dir,
-        # Bytes that one mount did not verify must not be believed by another that would have.
-        f"{settings.endpoint}/{settings.account}/{settings.container} {settings.verify}",
-        transfers,
-        capacity_bytes=settings.cache_bytes,
-        waiting_pieces=settings.reads.waiting_pieces,
-    )
+        if spool is not None:
+            spool.close()
 
 
 def _filesystem(
@@ -149,49 +108,12 @@ def _filesystem(
     fetcher: Fetcher,
     transfers: Transfers,
     callers: Callers,
+    spool: Spool | None,
     *,
     read_only: bool,
 ) -> Filesystem:
     store = OwnWrites(service)
-    names_bytes = settings.memory_bytes // NAMES_SHARE
-    libfuse_bytes = _kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
-    pool = BufferPool(settings.memory_bytes - names_bytes - libfuse_bytes)
-    largest_read_bytes = _power_of_two(pool.budget_bytes // 4)
-    read_bytes = min(settings.reads.block_bytes, largest_read_bytes)
-    checksums = Checksums(
-        store, enabled=settings.verify != "off", unit_bytes=read_bytes, largest_bytes=largest_read_bytes
-    )
-    reader = BlobReader(
-        RangeCache(
-            fetcher,
-            pool,
-            fragment_bytes=settings.reads.fragment_bytes,
-            capacity_bytes=pool.budget_bytes // 2,
-            callers=callers,
-        ),
-        checksums,
-        fetcher,
-        transfers,
-        block_bytes=read_bytes,
-        sequential_bytes=settings.reads.sequential_bytes,
-        settled_bytes=settings.reads.settled_bytes,
-        tolerance_bytes=settings.reads.tolerance_bytes,
-        most_tolerance_bytes=settings.reads.most_tolerance_bytes,
-        ahead_blocks=settings.reads.ahead_blocks,
-    )
-
-    def make_writer(name: str, base: BlobInfo | None) -> BlobWriter:
-        return BlobWriter(
-            name,
-            base,
-            store=store,
-            transfers=transfers,
-            pool=pool,
-            reader=reader,
-            block_bytes=settings.block_size_bytes,
-            largest_block_bytes=min(LARGEST_BLOCK_BYTES, pool.budget_bytes // 4),
-            file_md5=settings.file_md5,
-        )
+    content = content_of(settings, store, fetcher, transfers, callers)
 
     def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:
         return File(
@@ -200,12 +122,15 @@ def _filesystem(
             base,
             attributes,
             store=store,
-            reader=reader,
-            make_writer=make_writer,
+            reader=content.reader,
+            make_writer=content.make_writer,
             guess_headers=_guess_headers,
+            make_journal=spool.journal if spool is not None else Unspooled,
         )
 
-    cache = TreeCache(ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes)
+    cache = TreeCache(
+        ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes(settings.memory_bytes)
+    )
     limit = None if _is_emulator(settings) else MAX_BLOB_NAME_CHARACTERS
     uid = os.getuid() if settings.uid is None else settings.uid
     gid = os.getgid() if settings.gid is None else settings.gid
@@ -213,26 +138,16 @@ def _filesystem(
         store=store,
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
-        reader=reader,
+        reader=content.reader,
         transfers=transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
         read_only=read_only,
         make_file=make_file,
     )
-    pool.add_reclaimer(volume.files.release_memory)
+    content.pool.add_reclaimer(volume.files.release_memory)
     return Filesystem(
         volume, open_bytes=settings.reads.open_bytes, exclusive_create=settings.exclusive_create
     )
-
-
-def _power_of_two(limit_bytes: int) -> int:
-    """Return the largest power of two up to the limit: what a buffer of the pool can be."""
-    return 1 << (limit_bytes.bit_length() - 1)
-
-
-def _kernel_threads(memory_bytes: int) -> int:
-    """As many as an eighth of the memory has room for."""
-    return max(2, min(KERNEL_THREADS, memory_bytes // (8 * KERNEL_THREAD_BYTES)))
 
 
 def _is_emulator(settings: MountSettings) -> bool:

@@ -83,6 +83,7 @@ class MountSettings:
     ca_file: Path | None = None
     cache_dir: Path | None = None  # None: nothing is kept on disk
     cache_bytes: int = 10 * 1024 * MiB
+    spool_dir: Path | None = None
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

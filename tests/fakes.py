@@ -333,7 +333,7 @@ class FailingStore:
         self.on_call: Callable[[str], None] = lambda _method: None
         self._failure: Failure | None = None
         self._number = -1
-        self._method = ""
+        self._methods: tuple[str, ...] = ()
         self._carried_out = False
 
     def fail_call(self, number: int, failure: Failure, *, carried_out: bool = False) -> None:
@@ -344,12 +344,17 @@ class FailingStore:
     def fail_method(self, method: str, failure: Failure, *, carried_out: bool = False) -> None:
         """Fail every call of a method from now on; `carried_out` if only its answer is lost."""
         self.heal()
-        self._failure, self._method, self._carried_out = failure, method, carried_out
+        self._failure, self._methods, self._carried_out = failure, (method,), carried_out
+
+    def fail_commits(self, failure: Failure, *, carried_out: bool = False) -> None:
+        """Fail everything that makes or replaces a blob's bytes, in the same way."""
+        self.heal()
+        self._failure, self._methods, self._carried_out = failure, ("put_blob", "commit_blocks"), carried_out
 
     def heal(self) -> None:
         """Fail nothing any more, and count calls from 0 again."""
         self.calls.clear()
-        self._failure, self._number, self._method, self._carried_out = None, -1, "", False
+        self._failure, self._number, self._methods, self._carried_out = None, -1, (), False
 
     def __getattr__(self, method: str) -> Any:
         target = getattr(self._store, method)
@@ -358,7 +363,7 @@ class FailingStore:
             with self._lock:
                 number = len(self.calls)
                 self.calls.append(method)
-                failure = self._failure if method == self._method or number == self._number else None
+                failure = self._failure if method in self._methods or number == self._number else None
             self.on_call(method)
             if failure is not None and not self._carried_out:
                 raise failure

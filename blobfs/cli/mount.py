@@ -92,6 +92,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         ca_file=values["ca_file"],
         cache_dir=values["cache_dir"],
         cache_bytes=values["cache_size"],
+        spool_dir=values["spool_dir"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],

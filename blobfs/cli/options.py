@@ -213,6 +213,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Store the MD5 of every file that is written from start to end.  [default: file-md5]",
     ),
     click.Option(
+        ["--spool-dir"],
+        type=absolute_path,
+        metavar="DIR",
+        help="Keep what is not committed here, too: a crash does not lose it.  [default: nowhere]",
+    ),
+    click.Option(
         ["--attr-timeout"],
         type=seconds_up_to(MAX_ATTR_TIMEOUT_SECONDS),
         default=_DEFAULTS.attr_timeout_seconds,

@@ -44,6 +44,10 @@ class Staging:
         """Take note of what the blob consists of; whatever else was staged is gone."""
         self._service_ids = set(block_ids)
 
+    def resume(self) -> None:
+        """Take note of the blocks that somebody staged under the name before: equal ids are equal bytes."""
+        self._service_ids.update(self._store.uncommitted_ids(self.name))
+
     def forget(self) -> None:
         """Wait for what is under way: Put Blob discards all that is staged, and nothing may come after it."""
         while self._in_flight:

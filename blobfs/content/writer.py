@@ -74,6 +74,11 @@ class BlobWriter:
         """Blocks of a file never committed may be on the service, under its name."""
         return self._staging.has_blocks
 
+    def resume(self) -> None:
+        """Do not send blocks again that an earlier process has staged and not committed."""
+        self._know_blocks()
+        self._staging.resume()
+
     def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
         """Copy bytes to `target`; return how many there are before the end.
 

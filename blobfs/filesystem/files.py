@@ -4,6 +4,7 @@ A file that nobody changed is only its blob's version; the first change gives it
 """
 
 import enum
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from blobfs.errors import (
     Unsupported,
 )
 from blobfs.format.attributes import Attributes, check_size, metadata_of
+from blobfs.spool.journal import Journal, Unspooled
+from blobfs.spool.records import Target
 from blobfs.store import (
     IF_ABSENT,
     BlobInfo,
@@ -34,6 +37,8 @@ from blobfs.store import (
     ContentHeaders,
     Properties,
 )
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -70,6 +75,7 @@ class File:
         reader: BlobReader,
         make_writer: MakeWriter,
         guess_headers: Callable[[str], ContentHeaders],
+        make_journal: Callable[[Callable[[], Target]], Journal] = Unspooled,
     ) -> None:
         self.lock = threading.RLock()  # guards everything below; held across this file's requests
         self.name = name
@@ -89,6 +95,7 @@ class File:
         self._guess_headers = guess_headers
         self._writer: BlobWriter | None = None if base is not None else make_writer(name, None)
         self._attributes_changed = base is None
+        self._journal: Journal = make_journal(self._target)
 
     @property
     def size_bytes(self) -> int:
@@ -125,7 +132,7 @@ class File:
         with self.lock:
             writer = self._edited()
             start = writer.size_bytes if offset is None else offset
-            self._with_bytes(lambda: writer.write(start, data))
+            self._edit(lambda: self._journal.write(start, data), lambda: writer.write(start, data))
             self._note_change()
 
     def truncate(self, size_bytes: int) -> None:
@@ -133,7 +140,7 @@ class File:
         with self.lock:
             writer = self._edited()
             if size_bytes != writer.size_bytes:
-                self._with_bytes(lambda: writer.truncate(size_bytes))
+                self._edit(lambda: self._journal.truncate(size_bytes), lambda: writer.truncate(size_bytes))
             self._note_change()
 
     def clear(self, offset: int, length: int) -> None:
@@ -154,6 +161,7 @@ class File:
             if self.base is None or self.is_uncommitted or self.state is FileState.UNLINKED:
                 check_size(metadata_of(attributes, self._foreign_metadata()))
                 self.attributes, self._attributes_changed = attributes, True
+                self._journal.retarget()
                 return None
             old = self.base
             self._store_attributes(attributes)
@@ -200,6 +208,7 @@ class File:
             except (Changed, AlreadyExists, NotFound) as failure:
                 self.failure = failure
             self.state = FileState.UNLINKED
+            self.end_journal()
 
     def can_move_unsent(self) -> bool:
         """Nothing of the file is on the service, so a new name costs nothing."""
@@ -214,6 +223,7 @@ class File:
             assert self._writer is not None
             self.name = self._writer.name = name
             self._replaces_etag = replaces_etag
+            self._journal.retarget()
 
     def rebase(self, base: BlobInfo, attributes: Attributes) -> None:
         """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
@@ -224,6 +234,24 @@ class File:
                 self.attributes = attributes
             if self._writer is not None:
                 self._writer.rebase(base)
+            self._journal.retarget()
+
+    def request_commit(self) -> None:
+        """Have a crash not lose what is here; without a spool, nothing can be done for that."""
+        with self.lock:
+            if self.is_uncommitted and self.failure is None:
+                self._journal.request_commit()
+
+    def leave_journal(self) -> str:
+        """Give the file up; return how to get at what the spool has of it, empty if it has nothing."""
+        with self.lock:
+            return self._journal.leave()
+
+    def end_journal(self) -> None:
+        """Keep nothing for after a crash any more: the name is gone."""
+        with self.lock:
+            self._journal.end()
+            self._journal = Unspooled(self._target)
 
     def release_memory(self) -> None:
         """Let go of memory if nobody is using the file this moment. Does not wait."""
@@ -242,6 +270,19 @@ class File:
                 raise Unsupported(f"{self.name}: a {self.base.kind.value} can be read, not written")
             self._writer = self._make_writer(self.name, self.base)
         return self._writer
+
+    def _edit(self, note: Callable[[], None], change: Callable[[], None]) -> None:
+        """Change the content, noting it in the journal before."""
+
+        def noted_change() -> None:
+            note()
+            try:
+                change()
+            except (Failure, OnlyStaged):
+                self._journal.undo()
+                raise
+
+        self._with_bytes(noted_change)
 
     def _with_bytes(self, action: Callable[[], Result]) -> Result:
         """Run `action`; if it needs bytes that are staged and gone from memory, commit them first."""
@@ -266,19 +307,38 @@ class File:
 
     def _commit_content(self, writer: BlobWriter) -> None:
         self._adopt_doubtful_write()
-        etag = self.base.etag if self.base is not None else self._replaces_etag
+        target = self._target()
+        etag = target.expected_etag
         condition = Condition(if_match=etag) if etag else IF_ABSENT
-        metadata = metadata_of(self.attributes, self._foreign_metadata())
-        headers = self.base.headers if self.base is not None else self._guess_headers(self.name)
+        self._journal.request_commit()
         try:
-            self.base = self._news = writer.commit(Properties(metadata, headers), condition)
+            self.base = self._news = writer.commit(Properties(target.metadata, target.headers), condition)
         except (Changed, AlreadyExists) as failure:
             self.state, self.failure = FileState.FAILED, failure
+            self._leave_conflict(failure)
             raise
         except (Abandoned, TimedOut, Unavailable):
-            self._doubtful = metadata
+            self._doubtful = target.metadata
             raise
         self._attributes_changed = False
+        self._journal.end()
+
+    def _leave_conflict(self, failure: Failure) -> None:
+        cure = self._journal.leave(str(failure))
+        if cure:
+            logger.error("%s: somebody else wrote it too; ours is kept, see: %s", self.name, cure)
+
+    def _target(self) -> Target:
+        """Return what the next commit is to make of the file."""
+        base = self.base
+        return Target(
+            self.name,
+            base_etag=base.etag if base is not None else "",
+            base_bytes=base.size_bytes if base is not None else 0,
+            replaced_etag=self._replaces_etag if base is None else "",
+            metadata=metadata_of(self.attributes, self._foreign_metadata()),
+            headers=base.headers if base is not None else self._guess_headers(self.name),
+        )
 
     def _adopt_doubtful_write(self) -> None:
         """If a commit or a change of metadata without a reply was carried out after all, it is no conflict.

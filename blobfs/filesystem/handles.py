@@ -161,8 +161,11 @@ class Handles:
         """Commit what a writable handle's file has. Called for every close(2) of a descriptor."""
         opened = self._handle(handle)
         # A file may be created by a descriptor that can only read it.
-        if (opened.writable or opened.file.base is None) and not _awaits_rename(opened.file):
-            self._commit(opened.file)
+        if opened.writable or opened.file.base is None:
+            if _awaits_rename(opened.file):
+                opened.file.request_commit()
+            else:
+                self._commit(opened.file)
 
     def fsync(self, handle: int) -> None:
         """Commit what the file has, and return when the service has acknowledged it."""
@@ -301,6 +304,8 @@ class Handles:
         if failure is not None:
             self._volume.lost[self._volume.path_of(file.name)] = str(failure)
             logger.error("%s was closed without being committed: %s", file.name, failure)
+            if cure := file.leave_journal():
+                logger.error("%s is in the spool; see: %s", file.name, cure)
         elif self._waits_seconds.pop(file, None):
             logger.warning("%s is committed after all", file.name)
         self._volume.files.forget_unused(file)

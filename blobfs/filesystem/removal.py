@@ -176,4 +176,5 @@ class Removal:
         volume.store.delete(name, ALWAYS)
         file = volume.files.get(name)
         if file is not None:
+            file.end_journal()
             volume.files.remove(file)

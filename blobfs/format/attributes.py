@@ -99,6 +99,11 @@ class Attributes:
         return stat.S_ISREG(self.mode)
 
 
+def written_at(metadata: Mapping[str, str], time_ns: int) -> Mapping[str, str]:
+    """Return the metadata of a file whose bytes were changed at that time."""
+    return {**metadata, "modtime": str(time_ns), "posix_ctime": str(time_ns)}
+
+
 def attributes_of(info: BlobInfo, defaults: Defaults) -> Attributes:
     """Return the attributes of a blob, whoever wrote it. Raises nothing, whatever the metadata says."""
     tags = standard_tags(info.metadata)

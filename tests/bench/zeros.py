@@ -8,12 +8,12 @@ import stat
 import sys
 from collections.abc import Sequence
 
+from blobfs.assembly import KERNEL_THREADS
 from blobfs.callers import NOBODY
 from blobfs.errors import NotFound
 from blobfs.filesystem.handles import Opened
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations, StatDict
-from blobfs.mount import KERNEL_THREADS
 
 _ZEROS = bytes(binding.MAX_READ_BYTES)
 

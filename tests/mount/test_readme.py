@@ -43,7 +43,9 @@ def test_the_commands_of_the_readme_work_in_their_order(
     (tmp_path / "results" / "deep").mkdir(parents=True)
     (tmp_path / "results" / "deep" / "table.csv").write_text("1,2\n")
     mountpoint = mount.new_mountpoint()
+    (tmp_path / "spool").mkdir(mode=0o700)
     words = {"ACCOUNT": azurite.account, "CONTAINER": container, "MOUNTPOINT": shlex.quote(str(mountpoint))}
+    words["DIR"] = shlex.quote(str(tmp_path / "spool"))
     settings = {"BLOBFS_ENDPOINT": azurite.endpoint, "BLOBFS_LOG_FILE": str(tmp_path / "log")}
     commands = [command for command in COMMANDS if command not in ELSEWHERE]
     assert commands[1] == "blobfs umount MOUNTPOINT"

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks store format content tree filesystem kernel
+    blobfs errors blocks store format content spool tree filesystem kernel
     settings callers format.dialects format.names format.xattrs tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
@@ -21,7 +21,10 @@ LAYERS = """
     azure.client
     azure.store
     azure.assembly
-    tree.cache transfers
+    tree.cache transfers spool.records
+    spool.image spool.files
+    spool.journal spool.leftovers
+    spool.directory
     content.checksums content.disk_cache content.extents content.whole_md5 tree.namespace
     content.fetcher
     content.range_cache
@@ -29,6 +32,7 @@ LAYERS = """
     content.reader content.staging
     content.draft
     content.writer
+    spool.recovery
     filesystem.files filesystem.own_writes
     filesystem.file_table
     filesystem.volume
@@ -38,11 +42,13 @@ LAYERS = """
     filesystem.filesystem
     kernel.operations
     kernel.binding
+    assembly
+    recover
     mount
     cli cli.values cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount
+    cli.mount cli.recover
     cli.helper
     cli.main
     __main__
@@ -52,8 +58,16 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 # What only these modules may import: our own packages, other people's, and parts of the standard library.
 # The FUSE bindings are loaded by name, for which importlib is the mark.
 RESERVED = {
-    "blobfs.settings": {"mount", "cli.logs", "cli.mount", "cli.options"},
-    "blobfs.azure": {"mount", *(module for module in RANKS if module.startswith("azure"))},
+    "blobfs.settings": {
+        "assembly",
+        "mount",
+        "recover",
+        "cli.logs",
+        "cli.mount",
+        "cli.options",
+        "cli.recover",
+    },
+    "blobfs.azure": {"assembly", "mount", *(module for module in RANKS if module.startswith("azure"))},
     "blobfs.kernel.binding": {"mount"},
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
@@ -65,7 +79,7 @@ RESERVED = {
         *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace"),
     },
-    "xxhash": {"blocks", "tree.inodes"},
+    "xxhash": {"blocks", "spool.records", "tree.inodes"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},

@@ -1,0 +1,183 @@
+"""`blobfs recover`: what a crash left in the spool."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions
+from blobfs.cli.values import absolute_path
+from blobfs.errors import Failure, NotFound, Unavailable
+from blobfs.settings import MountSettings, RetrySettings
+from blobfs.spool.directory import directories_of, leftovers_in
+from blobfs.spool.leftovers import Leftover, State
+from blobfs.spool.recovery import Recovery
+
+SHARED = (
+    *("account", "container", "config", "spool_dir", "endpoint", "ca_file", "timeout"),
+    *("connection_string_file", "account_key_file", "sas_file", "auth"),
+    *("memory", "block_size", "file_md5"),
+)
+
+ACTIONS = ("commit", "save_to", "discard")
+
+OWN_PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Argument(["names"], nargs=-1),
+    click.Option(["--commit"], is_flag=True, help="Commit what was closed, or all that is named."),
+    click.Option(["--save-to"], type=absolute_path, metavar="DIRECTORY", help="Save as local files there."),
+    click.Option(["--discard"], is_flag=True, help="Remove what is named for good."),
+    click.Option(["--json", "as_json"], is_flag=True, help="List as JSON."),
+)
+
+
+@click.command(
+    params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    context_settings={"auto_envvar_prefix": "BLOBFS"},
+)
+@click.pass_context
+def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
+    """List what crashed mounts of CONTAINER left in --spool-dir, or do something about it.
+
+    NAMES are names of blobs, as listed. What was closed before the crash is committed by the next
+    mount, too; what never was, only on command. Nothing is replaced that somebody else has written.
+    """
+    settings = _settings(ctx)
+    if sum(bool(values[action]) for action in ACTIONS) > 1:
+        raise click.UsageError("--commit, --save-to and --discard contradict each other.")
+    if values["discard"] and not names:
+        raise click.UsageError("--discard needs the names of what to remove.")
+    with ExitStack() as held:
+        leftovers = _selected(settings, names, held)
+        if values["commit"]:
+            _commit(settings, [each for each in leftovers if names or each.state is State.TO_COMMIT])
+        elif values["save_to"]:
+            _save(settings, leftovers, values["save_to"])
+        elif values["discard"]:
+            _discard(leftovers)
+        elif values["as_json"]:
+            click.echo(json.dumps([_facts(leftover) for leftover in leftovers], indent=2))
+        else:
+            _list(leftovers)
+
+
+def _settings(ctx: click.Context) -> MountSettings:
+    values = ctx.params
+    if values["spool_dir"] is None:
+        raise click.UsageError("Missing option '--spool-dir'.")
+    refuse_contradictions({**values, "read_only": False, "create_container": False})
+    return MountSettings(
+        account=values["account"],
+        container=values["container"],
+        mountpoint=Path(),
+        credential=credential(ctx),
+        endpoint=values["endpoint"],
+        memory_bytes=values["memory"],
+        block_size_bytes=values["block_size"],
+        file_md5=values["file_md5"],
+        ca_file=values["ca_file"],
+        spool_dir=values["spool_dir"],
+        retry=RetrySettings(total_seconds=values["timeout"]),
+    )
+
+
+def _selected(settings: MountSettings, names: Sequence[str], held: ExitStack) -> list[Leftover]:
+    """Take hold of the leftovers of these names, or of all. Raises NotFound."""
+    assert settings.spool_dir is not None
+    leftovers = []
+    for leftover in leftovers_in(directories_of(settings.spool_dir, settings.account, settings.container)):
+        held.callback(leftover.close)
+        if not names or leftover.name in names:
+            leftovers.append(leftover)
+    if missing := set(names) - {leftover.name for leftover in leftovers}:
+        raise NotFound(f"nothing of {', '.join(sorted(missing))} is left in {settings.spool_dir}.")
+    return sorted(leftovers, key=lambda leftover: leftover.name)
+
+
+def _commit(settings: MountSettings, leftovers: Iterable[Leftover]) -> None:
+    # Only now: it brings the client of the service, and the list needs none.
+    from blobfs.recover import recovery_on_command
+
+    with recovery_on_command(settings) as recovery:
+        failures = [failure for leftover in leftovers if (failure := _failure_to_commit(recovery, leftover))]
+    if failures:
+        raise Unavailable("not committed, and kept:\n" + "\n".join(failures))
+
+
+def _failure_to_commit(recovery: Recovery, leftover: Leftover) -> str:
+    try:
+        info = recovery.commit_named(leftover)
+    except Failure as failure:
+        return str(failure)
+    click.echo(f"{info.name}: committed, {info.size_bytes} bytes.")
+    return ""
+
+
+def _save(settings: MountSettings, leftovers: Iterable[Leftover], directory: Path) -> None:
+    from blobfs.recover import recovery_on_command
+
+    with recovery_on_command(settings) as recovery:
+        for leftover in leftovers:
+            path = _free_path(directory, leftover.name or leftover.path.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            missing = recovery.save(leftover, path)
+            click.echo(f"{leftover.name}: saved as {path}; it is still in the spool, too.")
+            for start, end in missing:
+                click.echo(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros", err=True)
+
+
+def _free_path(directory: Path, name: str) -> Path:
+    """Return a path below the directory where nothing is yet, whatever the name is."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    path = first = directory.joinpath(*parts)
+    number = 1
+    while path.exists():
+        number += 1
+        path = first.with_name(f"{first.name}.{number}")
+    return path
+
+
+def _discard(leftovers: Iterable[Leftover]) -> None:
+    for leftover in leftovers:
+        leftover.discard()
+        click.echo(f"{leftover.name}: removed from the spool.")
+
+
+def _list(leftovers: Sequence[Leftover]) -> None:
+    if not leftovers:
+        click.echo("Nothing is left.")
+    for leftover in leftovers:
+        facts = _facts(leftover)
+        base = f"changes version {facts['base']}" if facts["base"] else "a new file"
+        age_seconds = max(0.0, time.time() - leftover.modified_ns / 10**9)
+        click.echo(
+            f"{leftover.name or leftover.path}: {facts['state']}, {facts['size_bytes']} bytes, {base}; "
+            f"{facts['journal_bytes']} bytes in the journal, {_spell_age(age_seconds)} old"
+        )
+        if facts["reason"]:
+            click.echo(f"  {facts['reason']}")
+
+
+def _facts(leftover: Leftover) -> Mapping[str, Any]:
+    modified = datetime.fromtimestamp(leftover.modified_ns / 10**9, timezone.utc)
+    return {
+        "name": leftover.name,
+        "state": leftover.state.value,
+        "reason": leftover.conflict or leftover.damage,
+        "size_bytes": leftover.image().size_bytes,
+        "base": leftover.target.expected_etag,
+        "modified": modified.isoformat(timespec="seconds"),
+        "journal": str(leftover.path),
+        "journal_bytes": leftover.journal_bytes,
+    }
+
+
+def _spell_age(seconds: float) -> str:
+    for unit, unit_seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * unit_seconds:
+            return f"{seconds // unit_seconds:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,79 @@
+"""The composition root of recovery: what a crash left in a spool directory, before a mount or on command."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from blobfs.assembly import content_of, fetcher_of, open_service
+from blobfs.callers import NOBODY
+from blobfs.errors import Failure
+from blobfs.format.names import normalized_prefix
+from blobfs.settings import MountSettings
+from blobfs.spool.directory import Spool
+from blobfs.spool.leftovers import State
+from blobfs.spool.recovery import Recovery
+from blobfs.store import BlobStore
+from blobfs.transfers import Transfers
+
+logger = logging.getLogger(__name__)
+
+
+def open_spool(settings: MountSettings) -> Spool | None:
+    """Return the spool of a mount, None if it has none. Raises InvalidArgument unless it is private."""
+    if settings.spool_dir is None:
+        return None
+    prefix = normalized_prefix(settings.prefix)
+    return Spool(settings.spool_dir, settings.account, settings.container, prefix)
+
+
+@contextmanager
+def recovery_from(settings: MountSettings, store: BlobStore) -> Iterator[Recovery]:
+    """Give what commits and saves leftovers; it has threads, so not before the last fork."""
+    transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
+    transfers.start()
+    try:
+        fetcher = fetcher_of(settings, store, transfers)
+        content = content_of(settings, store, fetcher, transfers, NOBODY)
+        yield Recovery(store, make_writer=content.make_writer, reader=content.reader, pool=content.pool)
+    finally:
+        transfers.close()
+
+
+@contextmanager
+def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
+    """Give what commits and saves leftovers, with a connection of its own. Raises InvalidArgument."""
+    with closing(open_service(settings, NOBODY)) as store, recovery_from(settings, store) as recovery:
+        yield recovery
+
+
+def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, read_only: bool) -> str:
+    """Commit what crashed mounts were asked to commit; return lines that tell of it, and of what is left.
+
+    Blocks. A failure is logged, and what it concerns is left.
+    """
+    committed_count = 0 if read_only else _commit_all(settings, store, spool)
+    lines = [f"\nspool: files committed that a crash had left: {committed_count}"] if committed_count else []
+    left = []
+    for leftover in spool.leftovers():
+        with closing(leftover):
+            logger.warning("%s is left in the spool: %s", leftover.name, leftover.state.value)
+            left.append(leftover)
+    lines += [f"\nspool: {leftover.name} is left: {leftover.state.value}" for leftover in left]
+    return "".join([*lines, f"\nsee: {spool.cure}"] if left else lines)
+
+
+def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool) -> int:
+    count = 0
+    with recovery_from(settings, store) as recovery:
+        for leftover in spool.leftovers():
+            with closing(leftover):
+                if leftover.state is not State.TO_COMMIT:
+                    continue
+                try:
+                    recovery.commit(leftover)
+                except Failure as failure:
+                    logger.error("%s was left by a crash and is not committed: %s", leftover.name, failure)
+                else:
+                    logger.info("%s was left by a crash and is committed now", leftover.name)
+                    count += 1
+    return count

@@ -1,0 +1,96 @@
+"""Where journals are kept: one private directory for each part of a container that is mounted."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from blobfs.errors import InvalidArgument
+from blobfs.spool.files import SUFFIX, JournalFile, JournalFiles
+from blobfs.spool.journal import DiskJournal
+from blobfs.spool.leftovers import Leftover
+from blobfs.spool.records import Target
+
+
+def make_private(path: Path) -> Path:
+    """Make the directory, unless it is there, and return it. Its parent must exist.
+
+    Raises InvalidArgument unless it is ours alone, to write too.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
+    return require_private(path)
+
+
+def require_private(path: Path) -> Path:
+    """Return the directory. Raises InvalidArgument unless it is there, and ours alone, to write too."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
+    if status.st_uid != os.geteuid():
+        raise InvalidArgument(f"spool directory {path} belongs to another user; name one of your own")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise InvalidArgument(f"spool directory {path} is open to others; run: chmod 700 {path}")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise InvalidArgument(f"spool directory {path} cannot be written; run: chmod 700 {path}")
+    return path
+
+
+class Spool:
+    """The journals of one container, or of what is below a prefix in it."""
+
+    def __init__(self, spool_dir: Path, account: str, container: str, prefix: str) -> None:
+        make_private(spool_dir)
+        where = _directory_name(account, container)
+        if prefix:
+            where += f".{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
+        self._directory = make_private(spool_dir / where)
+        self._files = JournalFiles(self._directory)
+        self._cure = f"blobfs recover {account} {container} --spool-dir {spool_dir}"
+
+    def journal(self, target: Callable[[], Target]) -> DiskJournal:
+        """Return a journal for one file, which is made when there is something to note."""
+        return DiskJournal(target, files=self._files, cure=self._cure)
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Take hold of the journals that no process has open, one after the other."""
+        return leftovers_in([self._directory])
+
+    def close(self) -> None:
+        """Remove what is of no use any more, once all files are committed or left."""
+        self._files.close()
+
+    @property
+    def cure(self) -> str:
+        """The command that shows what is left."""
+        return self._cure
+
+
+def directories_of(spool_dir: Path, account: str, container: str) -> list[Path]:
+    """Return where mounts of a container, or of parts of it, keep their journals. Raises InvalidArgument."""
+    where = _directory_name(account, container)
+    names = sorted(path.name for path in require_private(spool_dir).iterdir())
+    return [spool_dir / name for name in names if f"{name}.".startswith(f"{where}.")]
+
+
+def leftovers_in(directories: list[Path]) -> Iterator[Leftover]:
+    """Take hold of the journals there that no process has open, one after the other."""
+    paths = [path for directory in directories for path in directory.iterdir() if path.suffix == SUFFIX]
+    for path in sorted(paths):
+        file = JournalFile.take(path)
+        if file is None:
+            continue
+        leftover = Leftover(file)
+        if leftover.is_empty:
+            leftover.discard()
+        else:
+            yield leftover
+
+
+def _directory_name(account: str, container: str) -> str:
+    return f"{quote(account, safe='')}.{quote(container, safe='')}"

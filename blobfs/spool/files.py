@@ -1,0 +1,163 @@
+"""Journals as files on a disk that may be full, locked by whoever writes them."""
+
+import fcntl
+import os
+import secrets
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from blobfs.blocks import MiB
+from blobfs.errors import NoSpace
+from blobfs.spool.records import HEAD_BYTES, Kind, head_of
+
+SUFFIX = ".journal"
+KEPT_FILES = 32  # about as many files as are written at once
+WRITE_BACK_BYTES = 8 * MiB  # the disk is told to begin after so much, so that little is left to sync
+
+
+class JournalFile:
+    """An open journal, locked for as long as it is open, so that it is no leftover."""
+
+    def __init__(self, path: Path, descriptor: int, size_bytes: int = 0) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size_bytes = size_bytes
+        self.record_count = 0  # of those added here
+        self._is_new = not size_bytes
+        self._last_at = size_bytes
+
+    @classmethod
+    def create(cls, path: Path) -> "JournalFile | None":
+        """Make a journal; None if somebody took the new file for an empty leftover. Raises NoSpace."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise NoSpace(f"{path}: no journal can be made: {error.strerror}") from error
+        return cls._locked(path, descriptor)
+
+    @classmethod
+    def take(cls, path: Path) -> "JournalFile | None":
+        """Open a leftover; None if it is in use, or gone."""
+        try:
+            return cls._locked(path, os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+        except FileNotFoundError:
+            return None
+
+    @classmethod
+    def _locked(cls, path: Path, descriptor: int) -> "JournalFile | None":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        status = os.fstat(descriptor)
+        if not status.st_nlink:  # whoever had the lock before has ended it
+            os.close(descriptor)
+            return None
+        return cls(path, descriptor, status.st_size)
+
+    def append(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> None:
+        """Add a record, whole or not at all. Raises NoSpace."""
+        head = head_of(kind, self.size_bytes, number, body)
+        try:
+            written = os.pwritev(self.descriptor, [head, body], self.size_bytes)
+            if written < HEAD_BYTES + len(body):  # the disk is full, or nearly: the next call tells
+                rest = memoryview(b"".join((head, body)))[written:]
+                _write_all(self.descriptor, rest, self.size_bytes + written)
+        except OSError as error:
+            self.cut(self.size_bytes)
+            raise NoSpace(f"{self.path}: the spool takes no more: {error.strerror}") from error
+        self._last_at = self.size_bytes
+        self.size_bytes += HEAD_BYTES + len(body)
+        self._write_back()
+        self.record_count += 1
+
+    def _write_back(self) -> None:
+        """Have the disk begin with what has come since the last time."""
+        start = self._last_at // WRITE_BACK_BYTES * WRITE_BACK_BYTES
+        if self.size_bytes - start >= WRITE_BACK_BYTES:
+            # posix_fadvise(2) on Linux: what is dirty is written, without waiting for it.
+            os.posix_fadvise(self.descriptor, start, self.size_bytes - start, os.POSIX_FADV_DONTNEED)
+
+    def cut_last(self) -> None:
+        """Take the last record back."""
+        self.cut(self._last_at)
+        self.record_count -= 1
+
+    def sync(self) -> None:
+        """Have the disk keep what is there. Raises OSError."""
+        os.fdatasync(self.descriptor)
+        if self._is_new:  # fsync(2): the name of a new file needs an fsync of its own
+            _sync_directory(self.path.parent)
+            self._is_new = False
+
+    def read_at(self, position: int, length: int) -> bytes:
+        """Return bytes, fewer at the end."""
+        return os.pread(self.descriptor, length, position)
+
+    def remove(self) -> None:
+        """Remove the journal."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the journal, which is a leftover from now on. Harmless if that was done."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def cut(self, size_bytes: int) -> None:
+        """Have the journal end there, where a record ends."""
+        os.ftruncate(self.descriptor, size_bytes)
+        self.size_bytes = self._last_at = size_bytes
+
+
+class JournalFiles:
+    """The journals that a process has in one directory. Any thread may call.
+
+    Empty ones are used again, because to sync a new name takes as long as to sync what is in it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._free: deque[JournalFile] = deque()  # its operations are atomic
+
+    def take(self) -> JournalFile:
+        """Return an empty journal. Raises NoSpace."""
+        with suppress(IndexError):
+            return self._free.pop()
+        while True:
+            file = JournalFile.create(self._directory / f"{secrets.token_hex(8)}{SUFFIX}")
+            if file is not None:
+                return file
+
+    def give_back(self, file: JournalFile) -> None:
+        """Empty a journal that nobody needs any more. Raises OSError."""
+        if len(self._free) < KEPT_FILES:
+            file.cut(0)
+            file.record_count = 0
+            self._free.append(file)
+        else:
+            file.remove()
+
+    def close(self) -> None:
+        """Remove the empty ones."""
+        while self._free:
+            self._free.pop().remove()
+
+
+def _write_all(descriptor: int, rest: memoryview, position: int) -> None:
+    while rest:
+        written = os.pwrite(descriptor, rest, position)
+        position += written
+        rest = rest[written:]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

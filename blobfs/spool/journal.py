@@ -1,0 +1,149 @@
+"""The journal of one file: every change is written there before it is made."""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from blobfs.errors import NoSpace
+from blobfs.spool.files import JournalFile, JournalFiles
+from blobfs.spool.records import Kind, Target, body_of_target
+
+logger = logging.getLogger(__name__)
+
+
+class Journal(Protocol):
+    """What a file tells of its changes. A failure to note one is raised, and the change not to be made."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Note a write. Raises NoSpace, having noted nothing."""
+        ...
+
+    def truncate(self, size_bytes: int) -> None:
+        """Note a new size. Raises NoSpace, having noted nothing."""
+        ...
+
+    def undo(self) -> None:
+        """Take back the last note: the change was not made."""
+        ...
+
+    def retarget(self) -> None:
+        """Note that name, base or attributes are others now. Raises nothing."""
+        ...
+
+    def request_commit(self) -> None:
+        """Note that somebody counts on what is there, and have the disk keep it. Raises nothing."""
+        ...
+
+    def end(self) -> None:
+        """Remove the notes: the service has everything, or nobody wants it any more."""
+        ...
+
+    def leave(self, conflict: str = "", /) -> str:
+        """Leave the notes to `blobfs recover`; return how to get at them. Empty if there are none."""
+        ...
+
+
+class Unspooled:
+    """A journal that keeps nothing, for mounts without a spool."""
+
+    def __init__(self, target: Callable[[], Target]) -> None:
+        """Have no use for the target."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See `Journal`; so for the others."""
+
+    def truncate(self, size_bytes: int) -> None: ...
+
+    def undo(self) -> None: ...
+
+    def retarget(self) -> None: ...
+
+    def request_commit(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def leave(self, _conflict: str = "", /) -> str:
+        return ""
+
+
+class DiskJournal:
+    """A journal in a spool directory. It is there as long as there is something to keep.
+
+    `target` tells what the file is to become by its next commit. Not thread-safe: the file has the lock.
+    """
+
+    def __init__(self, target: Callable[[], Target], *, files: JournalFiles, cure: str) -> None:
+        self._target = target
+        self._files = files
+        self._cure = cure
+        self._file: JournalFile | None = None
+        self._is_given_up = False  # until the next commit: a part of it could not be noted
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See `Journal`; so for the others."""
+        if not self._is_given_up:
+            self._begun().append(Kind.WRITE, offset, data)
+
+    def truncate(self, size_bytes: int) -> None:
+        if not self._is_given_up:
+            self._begun().append(Kind.TRUNCATE, size_bytes)
+
+    def undo(self) -> None:
+        if self._file is not None:
+            self._file.cut_last()
+            if self._file.record_count == 1:
+                self.end()
+
+    def retarget(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.append(Kind.TARGET, body=body_of_target(self._target()))
+            except NoSpace as full:
+                # Notes for another name would be worse than none.
+                self.end()
+                self._is_given_up = True
+                logger.warning("%s: a crash before its commit would lose it: %s", self._target().name, full)
+
+    def request_commit(self) -> None:
+        if self._is_given_up:
+            return
+        try:
+            file = self._begun()
+            file.append(Kind.COMMIT, body=body_of_target(self._target()))
+            file.sync()
+        except (NoSpace, OSError) as trouble:
+            # What the service has in a moment needs no spool.
+            logger.warning("%s: the spool does not know of its commit: %s", self._target().name, trouble)
+
+    def end(self) -> None:
+        file, self._file = self._file, None
+        self._is_given_up = False
+        if file is not None:
+            try:
+                self._files.give_back(file)
+            except OSError as error:
+                # Recovery finds that the service has it.
+                logger.warning("%s: the spool keeps what is committed: %s", self._target().name, error)
+
+    def leave(self, conflict: str = "", /) -> str:
+        file, self._file = self._file, None
+        if file is None:
+            return ""
+        try:
+            if conflict:
+                file.append(Kind.CONFLICT, body=conflict.encode())
+        except NoSpace as full:
+            logger.warning("%s: a later attempt to commit it will find the conflict: %s", file.path, full)
+        file.close()
+        return self._cure
+
+    def _begun(self) -> JournalFile:
+        if self._file is None:
+            file = self._files.take()
+            try:
+                file.append(Kind.TARGET, body=body_of_target(self._target()))
+            except NoSpace:
+                self._files.give_back(file)
+                raise
+            self._file = file
+        return self._file

@@ -1,0 +1,156 @@
+"""Journals of processes that are gone: what they tell, and what becomes of them."""
+
+import enum
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from blobfs.errors import Damaged
+from blobfs.format.attributes import written_at
+from blobfs.spool.files import JournalFile
+from blobfs.spool.image import Image
+from blobfs.spool.records import Kind, Record, Target, body_of_target, records_in
+from blobfs.store import BlobInfo
+
+EDITS = (Kind.WRITE, Kind.TRUNCATE)
+
+
+class State(enum.Enum):
+    """What can be done with a leftover."""
+
+    TO_COMMIT = "to commit"  # somebody called close() or fsync()
+    NEVER_CLOSED = "never closed"  # nobody did: it is offered, not committed by itself
+    CONFLICT = "conflict"  # somebody else has written the name
+    DAMAGED = "damaged"  # the journal is not what was written; the part before that is
+
+
+class Leftover:
+    """A journal that no process had open; this one holds it until `close`, `finish` or `discard`."""
+
+    def __init__(self, file: JournalFile) -> None:
+        self._file = file
+        self.modified_ns = os.fstat(file.descriptor).st_mtime_ns  # when its last record was written
+        self._read()
+
+    def _read(self) -> None:
+        self._records: list[Record] = []
+        self.damage = ""
+        try:
+            self._records.extend(records_in(self._file.read_at))
+        except Damaged as damage:
+            self.damage = str(damage)
+        commits = [index for index, record in enumerate(self._records) if record.kind is Kind.COMMIT]
+        self._commits = range(commits[0], commits[-1] + 1) if commits else range(0)
+
+    @property
+    def path(self) -> Path:
+        """The journal."""
+        return self._file.path
+
+    @property
+    def name(self) -> str:
+        """The name of the blob."""
+        return self.target.name
+
+    @property
+    def journal_bytes(self) -> int:
+        """The size of the journal."""
+        return self._file.size_bytes
+
+    @property
+    def is_empty(self) -> bool:
+        """It tells of no change."""
+        return not self.damage and all(record.kind is Kind.TARGET for record in self._records)
+
+    @property
+    def state(self) -> State:
+        """What can be done with it."""
+        if self.damage:
+            return State.DAMAGED
+        if self.conflict:
+            return State.CONFLICT
+        return State.TO_COMMIT if self._commits else State.NEVER_CLOSED
+
+    @property
+    def conflict(self) -> str:
+        """Why it cannot be committed; empty if nobody has found such a reason."""
+        return next((record.text for record in self._records if record.kind is Kind.CONFLICT), "")
+
+    @property
+    def target(self) -> Target:
+        """What the content was to be committed as; without a name if even that is damaged."""
+        targets = [record.target for record in self._records if record.target is not None]
+        return targets[-1] if targets else Target("")
+
+    def image(self) -> Image:
+        """Return the file as it was last."""
+        return Image(self._records)
+
+    def requested_image(self) -> Image:
+        """Return the file as it was at the last close() or fsync()."""
+        return Image(self._records[: self._commits.stop])
+
+    def read_into(self, position: int, target: memoryview) -> None:
+        """Copy bytes of the journal."""
+        target[:] = self._file.read_at(position, len(target))
+
+    def requested_metadata(self) -> Sequence[Mapping[str, str]]:
+        """Return the metadata that the blob has after each commit that was begun, the last at the end."""
+        since = self._records[self._commits.start :] if self._commits else []
+        return [record.target.metadata for record in since if record.target is not None]
+
+    def request_commit(self) -> None:
+        """Count on all that is there, as close() would. Raises NoSpace."""
+        metadata = written_at(self.target.metadata, self.modified_ns)
+        self._append(Kind.COMMIT, body_of_target(replace(self.target, metadata=metadata)))
+
+    def mark_conflict(self, reason: str) -> None:
+        """Note that somebody else has written the name. Raises NoSpace."""
+        if not self.conflict:
+            self._append(Kind.CONFLICT, reason.encode())
+
+    def finish(self, committed: BlobInfo) -> None:
+        """The service has it: end the journal. Edits after the last request stay, on the new base.
+
+        Raises NoSpace, having changed nothing.
+        """
+        rest = [record for record in self._records[self._commits.stop :] if record.kind in EDITS]
+        if not rest:
+            self._file.remove()
+            return
+        base = replace(
+            self.target, base_etag=committed.etag, base_bytes=committed.size_bytes, replaced_etag=""
+        )
+        self._replace(base, rest)
+        self.close()
+
+    def discard(self) -> None:
+        """Remove the journal, and what it holds with it."""
+        self._file.remove()
+
+    def close(self) -> None:
+        """Let go of it; it stays a leftover."""
+        self._file.close()
+
+    def _replace(self, base: Target, rest: Iterable[Record]) -> None:
+        """Put a journal of other records in the place of this one, in one atomic step."""
+        path = self.path.with_suffix(".new")
+        path.unlink(missing_ok=True)  # of an attempt that was cut short: this one has the lock
+        file = JournalFile.create(path)
+        assert file is not None
+        try:
+            file.append(Kind.TARGET, body=body_of_target(base))
+            for record in rest:
+                file.append(record.kind, record.number, self._file.read_at(record.body_at, record.body_bytes))
+            file.sync()
+            path.rename(self.path)
+        finally:
+            file.close()
+
+    def _append(self, kind: Kind, body: bytes) -> None:
+        """Add a record after the last sound one."""
+        self._file.cut(self._records[-1].end)
+        self._file.append(kind, body=body)
+        self._file.sync()
+        self._read()

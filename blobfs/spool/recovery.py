@@ -1,0 +1,191 @@
+"""What a crash left, sent after all: a leftover becomes its blob, or a local file."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from blobfs.blocks import MiB
+from blobfs.content.draft import OnlyStaged
+from blobfs.content.memory import BufferPool
+from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.writer import BlobWriter
+from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
+from blobfs.spool.image import Piece
+from blobfs.spool.leftovers import Leftover
+from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, Properties
+
+logger = logging.getLogger(__name__)
+
+STEP_BYTES = 1 * MiB  # as much as the kernel writes at a time
+
+
+class MakeWriter(Protocol):
+    """How the writer for a leftover's content is made."""
+
+    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+        """Return a writer whose content is `base`, or nothing."""
+        ...
+
+
+class Recovery:
+    """Commits and saves leftovers, one at a time. All methods block."""
+
+    def __init__(
+        self, store: BlobStore, *, make_writer: MakeWriter, reader: BlobReader, pool: BufferPool
+    ) -> None:
+        self._store = store
+        self._make_writer = make_writer
+        self._reader = reader
+        self._writer: BlobWriter | None = None
+        pool.add_reclaimer(self._release_memory)
+
+    def commit(self, leftover: Leftover) -> BlobInfo:
+        """Have the service make it the blob, onto the version that it was begun on, and end the journal.
+
+        What came after the last close() or fsync() stays a leftover, on the new version.
+        Raises Changed, which the journal notes, if somebody else has written the name since; any
+        other failure leaves everything as it is.
+        """
+        try:
+            info = self._carried_out(leftover) or self._send(leftover)
+        except (Changed, AlreadyExists) as failure:
+            leftover.mark_conflict(str(failure))
+            raise Changed(str(failure)) from failure
+        leftover.finish(info)
+        return info
+
+    def commit_named(self, leftover: Leftover) -> BlobInfo:
+        """Commit all of it, on the word of somebody who asks for this one. Raises what `commit` does.
+
+        Raises Damaged, too: half a journal is no file.
+        """
+        if leftover.damage:
+            raise Damaged(f"{leftover.damage}; save it, and see what is in it")
+        leftover.request_commit()
+        return self.commit(leftover)
+
+    def save(self, leftover: Leftover, path: Path) -> list[tuple[int, int]]:
+        """Write the file, as it was last, to a new local one; return the ranges (start, end) that are gone.
+
+        Gone are, if somebody else has replaced the blob, the bytes that only it had. Raises OSError.
+        """
+        missing: list[tuple[int, int]] = []
+        base = self._readable_base(leftover) if leftover.target.base_etag else None
+        with open(path, "xb", opener=_private) as file:
+            for part in _steps(leftover.image()):
+                target = memoryview(bytearray(part.length))
+                if part.is_written:
+                    leftover.read_into(part.position, target)
+                elif part.in_base and not self._read_base(base, part.start, target):
+                    missing.append((part.start, part.end))
+                file.write(target)
+        return _joined(missing)
+
+    def _readable_base(self, leftover: Leftover) -> BlobInfo | None:
+        try:
+            return self._base_of(leftover)
+        except Changed:
+            return None
+
+    def _read_base(self, base: BlobInfo | None, offset: int, target: memoryview) -> bool:
+        """Read what the blob has. Returns False if it is no longer that blob."""
+        if base is None:
+            return False
+        try:
+            self._reader.read_into(base, offset, target, Stream())
+        except (Changed, NotFound):
+            return False
+        return True
+
+    def _carried_out(self, leftover: Leftover) -> BlobInfo | None:
+        """Return the blob if the last commit was done, and only its reply was lost in the crash."""
+        found = self._head(leftover.target.name)
+        if found is None or found.etag == leftover.target.expected_etag:
+            return None
+        return found if _is_made_by(found, leftover.requested_metadata()[-1:]) else None
+
+    def _send(self, leftover: Leftover) -> BlobInfo:
+        try:
+            return self._put(leftover, resumes=True)
+        except Changed:
+            # Raised, too, when blocks from before the crash have gone meanwhile; else it comes again.
+            return self._put(leftover, resumes=False)
+
+    def _put(self, leftover: Leftover, *, resumes: bool) -> BlobInfo:
+        target, base = leftover.target, self._base_of(leftover)
+        self._writer = writer = self._make_writer(target.name, base)
+        try:
+            self._fill(writer, leftover, resumes=resumes)
+            etag = base.etag if base is not None else target.replaced_etag
+            condition = Condition(if_match=etag) if etag else IF_ABSENT
+            return writer.commit(Properties(target.metadata, target.headers), condition)
+        except OnlyStaged:
+            raise NoSpace(f"{target.name}: cannot be put together in this --memory; give it more") from None
+        finally:
+            self._writer = None
+
+    def _base_of(self, leftover: Leftover) -> BlobInfo | None:
+        """Return the blob that has the bytes which the journal has not. Raises Changed."""
+        target = leftover.target
+        found = self._head(target.name)
+        if found is not None and _is_made_by(found, leftover.requested_metadata()):
+            return found
+        if (found.etag if found is not None else "") != target.expected_etag:
+            what = "was written by somebody else" if found is not None else "was removed"
+            raise Changed(f"{target.name}: {what} since the version that this file was begun on")
+        return found if target.base_etag else None
+
+    def _fill(self, writer: BlobWriter, leftover: Leftover, *, resumes: bool) -> None:
+        image = leftover.requested_image()
+        if image.kept_bytes < writer.size_bytes:
+            writer.truncate(image.kept_bytes)
+        if resumes:
+            writer.resume()
+        buffer = memoryview(bytearray(STEP_BYTES))
+        for part in _steps(image):
+            if part.is_written:
+                leftover.read_into(part.position, buffer[: part.length])
+                writer.write(part.start, buffer[: part.length])
+        writer.truncate(image.size_bytes)
+
+    def _head(self, name: str) -> BlobInfo | None:
+        try:
+            return self._store.head(name)
+        except NotFound:
+            return None
+
+    def _release_memory(self, _size_bytes: int) -> None:
+        if self._writer is not None:
+            self._writer.release_memory()
+
+
+def _steps(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield the same stretches in pieces that can be read at once."""
+    for piece in pieces:
+        for start in range(piece.start, piece.end, STEP_BYTES):
+            yield piece.part(start, start + STEP_BYTES)
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _is_made_by(found: BlobInfo, requested: Sequence[Mapping[str, str]]) -> bool:
+    """Tell whether a commit of ours made the blob: it holds the time of the change in nanoseconds."""
+    return _lowered(found.metadata) in map(_lowered, requested)
+
+
+def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    return {key.lower(): value for key, value in metadata.items()}  # the service may spell them otherwise
