@@ -663,5 +663,5 @@ def test_broken_off_reply_is_resumed_unless_its_md5_is_of_all_of_it(
 ) -> None:
     headers = {"x-ms-range": "bytes=10-19", "If-Match": '"1"', **headers}
     request = Request("GET blob", "GET", "x", headers=headers, into=memoryview(bytearray(10)))
-    rest = rest_of(request, {"Content-Range": "bytes 10-19/30"}, 4)
+    rest = rest_of(request, {"content-range": "bytes 10-19/30"}, 4)
     assert rest.headers["x-ms-range"] == ("bytes=14-19" if resumes else "bytes=10-19")
