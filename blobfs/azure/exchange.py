@@ -26,12 +26,12 @@ _JOINED_BYTES = 32 * KiB  # copying a body of that size costs less than sending 
 # So much of a body that breaks off is lost at most. The rest stays where it is.
 RECEIVED_BYTES = 128 * KiB
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: .*)?\r?", re.ASCII)
-_FOLD = re.compile(r"\r?\n[ \t]+")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: .*)?", re.ASCII)
+_FOLD = re.compile(r"\r\n[ \t]+")
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[^\r\n]*[^\r\n \t])?)[ \t]*\r\n", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_EMPTY_LINES = (b"\r\n", b"\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+_EMPTY_LINE = b"\r\n\r\n"  # with the end of the line in front of it
 _LINE_BYTES = 4 * KiB  # in front of a chunk
 
 
@@ -79,7 +79,7 @@ def send_request(sock: socket.socket, head: bytes, body: memoryview | bytes) -> 
 def receive_head(file: BufferedReader, method: str) -> Head:
     """Receive the head of the reply to such a request. Raises HTTPException if it makes no sense."""
     for _ in range(MOST_HEADS):
-        status_line, _, fields = _head_text(file).partition("\n")
+        status_line, _, fields = _lines_to_empty_one(file).partition("\r\n")
         found = _STATUS_LINE.fullmatch(status_line)
         if not found:
             raise HTTPException("the reply is not HTTP")
@@ -117,34 +117,36 @@ def received_counts(file: BufferedReader, head: Head, into: memoryview) -> Itera
             raise HTTPException(f"the reply ended {head.body_bytes - start - count} bytes early")
 
 
-def _head_text(file: BufferedReader) -> str:
-    """Receive lines up to the empty one; return them without it, each with its end."""
-    lines: list[bytes] = []
-    room_bytes = LARGEST_HEAD_BYTES
-    while (line := file.readline(room_bytes)) not in _EMPTY_LINES:
-        if not line.endswith(b"\n"):
-            if not line and not lines:
-                raise RemoteDisconnected("the connection was closed without a reply")
-            raise HTTPException("the reply broke off in its head, or that is too long")
-        lines.append(line)
-        room_bytes -= len(line)
-    return b"".join(lines).decode("latin-1")
+def _lines_to_empty_one(file: BufferedReader, begun: bytes = b"") -> str:
+    """Receive lines up to an empty one, and return them all; `begun` was received before."""
+    text = begun
+    while len(text) < LARGEST_HEAD_BYTES:
+        ahead = file.peek()
+        end = (text + ahead).find(_EMPTY_LINE)
+        text += file.read(len(ahead) if end < 0 else end + len(_EMPTY_LINE) - len(text))
+        if end >= 0:
+            return text.decode("latin-1")
+        if not ahead:
+            break
+    if not text:
+        raise RemoteDisconnected("the connection was closed without a reply")
+    raise HTTPException("the reply broke off in its head, or that is too long")
 
 
 def _headers_of(text: str) -> dict[str, str]:
+    """Return header lines by their names; equal names make a list of values (RFC 9110, section 5.3)."""
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    fields = _FIELD.findall(text)
+    if len(fields) != text.count("\n") - 1:  # the last line is empty
+        raise HTTPException("the reply has a header that makes no sense")
     headers: dict[str, str] = {}
-    for line in _FOLD.sub(" ", text).split("\n")[:-1]:
-        name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name):
-            raise HTTPException("the reply has a header without a name")
-        key, value = _key(name), value.strip()
+    for name, value in fields:
+        key = name.lower()
+        if key.startswith(METADATA_PREFIX):
+            key = METADATA_PREFIX + name[len(METADATA_PREFIX) :]
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return headers
-
-
-def _key(name: str) -> str:
-    key = name.lower()
-    return METADATA_PREFIX + name[len(METADATA_PREFIX) :] if key.startswith(METADATA_PREFIX) else key
 
 
 def _framed(method: str, status: int, headers: Mapping[str, str], *, is_old: bool) -> Head:
@@ -179,10 +181,10 @@ def _chunks(file: BufferedReader) -> Iterator[bytes]:
         if room_bytes < 0:
             raise HTTPException(f"the reply has more than {LARGEST_BODY_BYTES} bytes")
         chunk = file.read(size_bytes)
-        if len(chunk) < size_bytes or file.readline(2) not in _EMPTY_LINES:
+        if len(chunk) < size_bytes or file.read(2) != b"\r\n":
             raise HTTPException("the reply broke off in a chunk")
         yield chunk
-    _head_text(file)  # the trailer, which nobody needs
+    _lines_to_empty_one(file, begun=b"\r\n")  # the trailer, which nobody needs
 
 
 def _chunk_bytes(file: BufferedReader) -> int:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from xml.etree import ElementTree
 
 from blobfs.blocks import MAX_METADATA_BYTES
@@ -137,7 +138,7 @@ def blob_info(name: str, headers: Mapping[str, str]) -> BlobInfo:
             size_bytes=_whole_size_bytes(headers),
             modified_ns=modified_ns(headers["last-modified"]),
             metadata=_metadata_of(headers),
-            headers=ContentHeaders(**{a: headers.get(header, "") for a, header in _CONTENT_HEADERS.items()}),
+            headers=ContentHeaders(*[headers.get(header, "") for header in _CONTENT_HEADERS.values()]),
             content_md5=md5_of(headers.get(_whole_md5_header(headers))),
             kind=BlobKind(headers.get("x-ms-blob-type", BlobKind.BLOCK.value)),
             tier=headers.get("x-ms-access-tier", ""),
@@ -196,6 +197,7 @@ def md5_of(text: str | None) -> bytes | None:
     return digest if len(digest) == 16 else None
 
 
+@lru_cache(maxsize=1024)
 def modified_ns(http_date: str) -> int:
     """Return a date such as ``Sun, 22 Nov 2026 10:20:53 GMT`` as nanoseconds since 1970.
 
