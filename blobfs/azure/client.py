@@ -159,13 +159,15 @@ class _Call:
                 gives = TimedOut if reply.status in _TIMEOUTS else Unavailable
                 raise self._transient(reason, gives, wait_seconds=_retry_after_seconds(reply))
             self._client.outage.note_answer()
-        return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
+        if self._doubtful or self._skipped_bytes:
+            return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
+        return reply
 
     def _sent(self) -> Reply:
         try:
             return self._client.send(self._request, self._deadline)
         except Interrupted as error:
-            self._doubtful |= error.sent
+            self._doubtful |= error.progress.sent
             self._go_on_from(error.progress)
             if error.timed_out and self._cause and not self._deadline.remaining_seconds:
                 self.is_unanswered = True
@@ -199,7 +201,7 @@ class _Call:
 
 def _retry_after_seconds(reply: Reply) -> float:
     """Return how long the service asks to wait: it says so in seconds or as a date."""
-    text = reply.headers.get("Retry-After", "")
+    text = reply.headers.get("retry-after", "")
     if text.isdecimal():
         return float(text)
     try:

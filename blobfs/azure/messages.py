@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from xml.etree import ElementTree
 
 from blobfs.blocks import MAX_METADATA_BYTES
@@ -18,7 +19,7 @@ from blobfs.store import BlobInfo, BlobKind, CommittedBlock, Condition, ContentH
 METADATA_PREFIX = "x-ms-meta-"
 NANOSECONDS = 1_000_000_000
 
-_CONTENT_HEADERS = tuple(attribute.name for attribute in fields(ContentHeaders))
+_CONTENT_HEADERS = {attribute.name: attribute.name.replace("_", "-") for attribute in fields(ContentHeaders)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METADATA_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")  # what a header can carry: printable latin-1
@@ -47,7 +48,7 @@ class Reply:
     """What the service answered."""
 
     status: int
-    headers: Mapping[str, str]  # looked up in any case of letters
+    headers: Mapping[str, str]  # by names in lower case, but for what follows METADATA_PREFIX
     request_id: str
     body: bytes = b""
     received_bytes: int = 0  # into the request's memory
@@ -77,7 +78,7 @@ def rest_of(request: Request, reply_headers: Mapping[str, str], received_bytes: 
     if "x-ms-range-get-content-md5" in request.headers:
         return request
     first, _, last = request.headers.get("x-ms-range", "").removeprefix("bytes=").partition("-")
-    begins_there = reply_headers.get("Content-Range", "").startswith(f"bytes {first}-")
+    begins_there = reply_headers.get("content-range", "").startswith(f"bytes {first}-")
     if request.into is None or "If-Match" not in request.headers or not (received_bytes and begins_there):
         return request
     span = {"x-ms-range": f"bytes={int(first) + received_bytes}-{last}"}
@@ -115,9 +116,9 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
 def property_headers(properties: Properties) -> dict[str, str]:
     """Return the headers that store these properties with a commit."""
     headers = metadata_headers(properties.metadata)
-    for attribute in _CONTENT_HEADERS:
+    for attribute, header in _CONTENT_HEADERS.items():
         if value := getattr(properties.headers, attribute):
-            headers["x-ms-blob-" + attribute.replace("_", "-")] = value
+            headers["x-ms-blob-" + header] = value
     if properties.content_md5:
         headers["x-ms-blob-content-md5"] = base64_text(properties.content_md5)
     return headers
@@ -133,11 +134,11 @@ def blob_info(name: str, headers: Mapping[str, str]) -> BlobInfo:
     try:
         return BlobInfo(
             name=name,
-            etag=headers["ETag"].strip('"'),
+            etag=headers["etag"].strip('"'),
             size_bytes=_whole_size_bytes(headers),
-            modified_ns=modified_ns(headers["Last-Modified"]),
+            modified_ns=modified_ns(headers["last-modified"]),
             metadata=_metadata_of(headers),
-            headers=ContentHeaders(**{a: headers.get(a.replace("_", "-"), "") for a in _CONTENT_HEADERS}),
+            headers=ContentHeaders(*[headers.get(header, "") for header in _CONTENT_HEADERS.values()]),
             content_md5=md5_of(headers.get(_whole_md5_header(headers))),
             kind=BlobKind(headers.get("x-ms-blob-type", BlobKind.BLOCK.value)),
             tier=headers.get("x-ms-access-tier", ""),
@@ -151,9 +152,9 @@ def written_info(name: str, headers: Mapping[str, str], size_bytes: int, propert
     try:
         return BlobInfo(
             name=name,
-            etag=headers["ETag"].strip('"'),
+            etag=headers["etag"].strip('"'),
             size_bytes=size_bytes,
-            modified_ns=modified_ns(headers["Last-Modified"]),
+            modified_ns=modified_ns(headers["last-modified"]),
             metadata=dict(properties.metadata),
             headers=properties.headers,
             content_md5=properties.content_md5,
@@ -163,8 +164,8 @@ def written_info(name: str, headers: Mapping[str, str], size_bytes: int, propert
 
 
 def _whole_size_bytes(headers: Mapping[str, str]) -> int:
-    content_range = headers.get("Content-Range")
-    size = content_range.rpartition("/")[2] if content_range else headers["Content-Length"]
+    content_range = headers.get("content-range")
+    size = content_range.rpartition("/")[2] if content_range else headers["content-length"]
     if not size.isdecimal():
         raise ValueError(f"a size of {size!r}")
     return int(size)
@@ -172,19 +173,19 @@ def _whole_size_bytes(headers: Mapping[str, str]) -> int:
 
 def etag_of(name: str, headers: Mapping[str, str]) -> str:
     """Return the ETag that a write made. Raises Unavailable if the reply has none."""
-    if "ETag" not in headers:
+    if "etag" not in headers:
         raise Unavailable(f"{name}: the service's reply makes no sense: it has no ETag")
-    return headers["ETag"].strip('"')
+    return headers["etag"].strip('"')
 
 
 def _whole_md5_header(headers: Mapping[str, str]) -> str:
     """In reply to a range, Content-MD5 is that of the range."""
-    return "x-ms-blob-content-md5" if "Content-Range" in headers else "Content-MD5"
+    return "x-ms-blob-content-md5" if "content-range" in headers else "content-md5"
 
 
 def _metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
     start = len(METADATA_PREFIX)
-    return {key[start:]: value for key, value in headers.items() if key.lower().startswith(METADATA_PREFIX)}
+    return {key[start:]: value for key, value in headers.items() if key.startswith(METADATA_PREFIX)}
 
 
 def md5_of(text: str | None) -> bytes | None:
@@ -196,6 +197,7 @@ def md5_of(text: str | None) -> bytes | None:
     return digest if len(digest) == 16 else None
 
 
+@lru_cache(maxsize=1024)
 def modified_ns(http_date: str) -> int:
     """Return a date such as ``Sun, 22 Nov 2026 10:20:53 GMT`` as nanoseconds since 1970.
 

@@ -9,10 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from typing import Any
-
-from urllib3.connection import HTTPConnection
 
 from blobfs.blocks import KiB
 from blobfs.callers import GLANCE_SECONDS
@@ -28,45 +25,28 @@ class Pace:
     check_wanted: Callable[[], None]
 
 
-def paced(connection_class: type[HTTPConnection], pace: Pace) -> type[HTTPConnection]:
-    """Return the class of connections whose replies keep the pace."""
+def paced_file(sock: socket.socket, pace: Pace, begin_seconds: float) -> io.BufferedReader:
+    """Return the receiving side of a socket, for one reply, which may take so long to begin.
 
-    class PacedConnection(connection_class):  # type: ignore[misc,valid-type]
-        def response_class(self, sock: socket.socket, *arguments: Any, **options: Any) -> HTTPResponse:
-            response = HTTPResponse(sock, *arguments, **options)
-            response.fp.close()
-            response.fp = io.BufferedReader(_PacedReader(sock, pace))
-            return response
-
-        def endheaders(self, *arguments: Any, **options: Any) -> None:
-            super().endheaders(*arguments, **options)
-            # urllib3 leaves the time to connect, which is too short for a piece of a body on a slow line.
-            self.sock.settimeout(pace.window_seconds)
-
-    return PacedConnection
+    Reading raises TimeoutError when nothing or too little comes. Closing it leaves the socket open.
+    """
+    return io.BufferedReader(_PacedReader(sock, pace, begin_seconds))
 
 
 class _PacedReader(io.RawIOBase):
-    """The receiving side of a socket, for one reply."""
-
-    def __init__(self, sock: socket.socket, pace: Pace) -> None:
+    def __init__(self, sock: socket.socket, pace: Pace, begin_seconds: float) -> None:
         self._socket = sock
-        self._open = sock.makefile("rb", buffering=0)  # for as long as this lives, so does the socket
         self._pace = pace
-        self._patience_seconds = sock.gettimeout() or pace.window_seconds
+        self._patience_seconds = begin_seconds
         self._window_ends_at = 0.0
         self._window_bytes = 0
-        sock.settimeout(min(GLANCE_SECONDS, self._patience_seconds))
+        sock.settimeout(min(GLANCE_SECONDS, begin_seconds))
 
     def readable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        self._open.close()
-        super().close()
-
     def readinto(self, into: Any) -> int:
-        """Receive once. Raises TimeoutError when nothing or too little comes."""
+        """Receive once."""
         count = self._receive(into)
         now = time.monotonic()
         if not self._window_ends_at:

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import chain, repeat
 from typing import NoReturn, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -62,7 +64,6 @@ class RetryPolicy:
             wait=self._wait_seconds,
             before_sleep=_report,
             sleep=sleep,
-            retry_error_callback=_give_up,
         )
 
     def deadline(self) -> Deadline:
@@ -74,11 +75,24 @@ class RetryPolicy:
 
         Raises the failure that the last Transient named when the next wait would pass the deadline.
         """
+        began_at = time.monotonic()
+        try:
+            return attempt()  # as nearly all do; what tenacity does costs more than a small request
+        except Transient as error:
+            failure = error
+        return self._run_again(attempt, failure, deadline, began_at)
+
+    def _run_again(
+        self, attempt: Callable[[], Result], failure: Transient, deadline: Deadline, began_at: float
+    ) -> Result:
+        """Go on after a first attempt that failed."""
+        attempts = chain((_raising(failure),), repeat(attempt))
 
         def is_over(state: RetryCallState) -> bool:
             return state.upcoming_sleep + deadline.least_seconds >= deadline.remaining_seconds
 
-        return self._retrying.copy(stop=is_over)(attempt)
+        retrying = self._retrying.copy(stop=is_over, retry_error_callback=partial(_give_up, began_at))
+        return retrying(lambda: next(attempts)())
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         return max(self._backoff(state), _cause(state).wait_seconds)
@@ -95,7 +109,13 @@ def _report(state: RetryCallState) -> None:
     logger.debug("attempt %d failed, next in %.1f s: %s", number, wait_seconds, _cause(state))
 
 
-def _give_up(state: RetryCallState) -> NoReturn:
-    cause = _cause(state)
-    seconds = state.seconds_since_start or 0.0
+def _give_up(began_at: float, state: RetryCallState) -> NoReturn:
+    cause, seconds = _cause(state), time.monotonic() - began_at
     raise cause.gives(f"{cause}; gave up after {state.attempt_number} attempts in {seconds:.0f} s") from cause
+
+
+def _raising(failure: Transient) -> Callable[[], NoReturn]:
+    def attempt() -> NoReturn:
+        raise failure
+
+    return attempt

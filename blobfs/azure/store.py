@@ -200,7 +200,7 @@ class AzureStore:
         query = {"comp": "blocklist", "blocklisttype": "committed"}
         reply = self._client.call(Request("GET block list", "GET", version.name, query=query))
         # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
-        if reply.headers.get("ETag", version.etag).strip('"') != version.etag:
+        if reply.headers.get("etag", version.etag).strip('"') != version.etag:
             raise Changed(f"{version.name}: the blob was replaced by somebody else")
         return blocks_of(reply.body, "CommittedBlocks")
 
@@ -319,13 +319,13 @@ def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, i
     """Raise Unavailable if the bytes received are not those asked for."""
     whole = f"bytes 0-{info.size_bytes - 1}/{info.size_bytes}"
     expected = f"bytes {start}-{start + received_bytes - 1}/{info.size_bytes}"
-    if headers.get("Content-Range", whole) != expected:
+    if headers.get("content-range", whole) != expected:
         raise Unavailable(f"{info.name}: asked for {expected}, and the service sent something else")
 
 
 def _require_md5(headers: Mapping[str, str], start: int, data: memoryview, name: str) -> None:
     """Raise Damaged if the bytes received are not those that the service hashed."""
-    expected, found = headers.get("Content-MD5", ""), base64_text(md5_digest(data))
+    expected, found = headers.get("content-md5", ""), base64_text(md5_digest(data))
     if found != expected:
         what = f"{name}: range at {start}, {len(data)} bytes"
         raise Damaged(f"{what}: expected MD5 {expected or 'in the reply'}, found {found}")

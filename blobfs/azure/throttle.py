@@ -35,7 +35,7 @@ class Throttle:
 
         Raises TimeoutError after so many seconds without room, Abandoned.
         """
-        if not self._callers.wait(self._enter, seconds):
+        if not (self._enter() or self._callers.wait(self._wait_to_enter, seconds)):
             raise TimeoutError
         try:
             yield self._round
@@ -64,8 +64,12 @@ class Throttle:
             if self._limit == self._most:
                 logger.info("the service is no longer busy")
 
-    def _enter(self, seconds: float) -> bool:
+    def _enter(self) -> bool:
         with self._changed:
-            entered = self._changed.wait_for(lambda: self._in_flight < int(self._limit), seconds)
+            entered = self._in_flight < int(self._limit)
             self._in_flight += entered
             return entered
+
+    def _wait_to_enter(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._enter, seconds)

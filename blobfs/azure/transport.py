@@ -1,51 +1,49 @@
-"""One request, one attempt: HTTP over kept connections, with bodies received in place."""
+"""One request, one attempt: over kept connections, with bodies received in place."""
 
 import http.client
-import logging
+import io
+import itertools
 import os
 import socket
 import ssl
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from blobfs.azure.addresses import is_loopback
 from blobfs.azure.credentials import Authorization
+from blobfs.azure.exchange import (
+    receive_body,
+    receive_head,
+    received_counts,
+    request_head,
+    send_request,
+)
 from blobfs.azure.messages import Reply, Request
-from blobfs.azure.pace import Pace, paced
-from blobfs.blocks import KiB, MiB
+from blobfs.azure.pace import Pace, paced_file
 from blobfs.callers import Callers
 from blobfs.errors import InvalidArgument, InvalidName, Unavailable
 
 # Known to the service and to Azurite 3.35; from 2021-02-12 on listings encode names that XML cannot carry.
 API_VERSION = "2023-11-03"
 
-# A socket's timeout covers the whole of one sendall(): so much gets through a slow line in that time.
-PIECE_BYTES = 256 * KiB
-
-# So much of a body that breaks off is lost at most. The rest stays where it is.
-RECEIVED_BYTES = 128 * KiB
-
-LARGEST_BODY_BYTES = 256 * MiB  # of a listing: 5,000 blobs with all the metadata there can be, as XML
-
-# Its debug lines show the query of every request, and a SAS is part of that.
-logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-
 
 @dataclass(slots=True)
 class Progress:
     """How far a reply got."""
 
+    sent: bool = False  # the request, or some of it
     headers: Mapping[str, str] = field(default_factory=dict)  # empty if it did not begin
     received_bytes: int = 0  # into the request's memory
 
@@ -53,11 +51,10 @@ class Progress:
 class Interrupted(Exception):
     """The attempt ended without a whole reply. The message has no secret in it."""
 
-    def __init__(self, reason: str, progress: Progress, *, timed_out: bool, sent: bool) -> None:
+    def __init__(self, reason: str, progress: Progress, *, timed_out: bool = False) -> None:
         super().__init__(reason)
         self.progress = progress
         self.timed_out = timed_out
-        self.sent = sent  # so the service may have acted on it
 
 
 class Transport:
@@ -78,14 +75,21 @@ class Transport:
         """Raises InvalidArgument for a file of certificates that does not exist, or an impossible proxy."""
         parts = urlsplit(endpoint)
         self._host = parts.netloc
+        self._headers = {
+            "Host": parts.netloc,
+            "Accept-Encoding": "identity",
+            "User-Agent": "blobfs",
+            "x-ms-version": API_VERSION,
+        }
+        self._id = uuid.uuid4().hex
+        self._numbers = itertools.count(1)  # tell the requests of this process apart
         self._root = f"{parts.path.rstrip('/')}/{quote(container)}"
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._session = requests.Session()
         self._pool = _connection_pool(self._session, endpoint, connections, ca_file)
-        pool: Any = self._pool  # its type forbids what its attribute is for
-        pool.ConnectionCls = paced(pool.ConnectionCls, Pace(stall_seconds, callers.check))
+        self._pace = Pace(stall_seconds, callers.check)
 
     def close(self) -> None:
         """Close all connections."""
@@ -102,26 +106,50 @@ class Transport:
         time given, and to go on at a least speed from then on. Raises Interrupted, Abandoned, and
         Unavailable when the server's certificate is not trusted.
         """
-        request_id = str(uuid.uuid4())
-        target = self._target(request, authorization)
-        headers = _headers(request, authorization, request_id)
-        timeout = urllib3.Timeout(
-            connect=min(self._connect_seconds, within_seconds), read=min(self._read_seconds, within_seconds)
-        )
-        with _interruptions(self._host, self._origin) as progress:
-            response = self._pool.urlopen(
-                request.method,
-                target,
-                body=_pieces(request.body) if request.body else None,
-                headers=headers,
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            progress.headers = response.headers
-            return _whole_reply(response, request.into, request_id, progress)
+        request_id = f"{self._id}-{next(self._numbers)}"
+        head = self._head(request, authorization, request_id)
+        with (
+            _interruptions(self._host, self._origin) as progress,
+            self._connection(within_seconds) as connection,
+        ):
+            sock = connection.sock
+            sock.settimeout(self._pace.window_seconds)
+            progress.sent = True
+            send_request(sock, head, request.body)
+            begin_seconds = min(self._read_seconds, within_seconds)
+            with paced_file(sock, self._pace, begin_seconds) as file:
+                reply, is_reusable = _received(file, request, request_id, progress)
+            if not is_reusable:
+                connection.close()
+            return reply
+
+    @contextmanager
+    def _connection(self, within_seconds: float) -> Iterator[HTTPConnection]:
+        """Lend a connection that is open. It is closed if the exchange breaks off."""
+        # These are the steps of the pool's urlopen(), which takes several times as long around them.
+        pool: Any = self._pool
+        connection: HTTPConnection = pool._get_conn()
+        try:
+            if connection.is_closed:
+                connection.timeout = min(self._connect_seconds, within_seconds)
+                if pool.proxy:
+                    pool._prepare_proxy(connection)
+                else:
+                    connection.connect()
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            pool._put_conn(connection)
+
+    def _head(self, request: Request, authorization: Authorization, request_id: str) -> bytes:
+        headers = {**self._headers, "x-ms-client-request-id": request_id, **request.headers}
+        if request.method == "PUT":
+            headers["Content-Length"] = str(memoryview(request.body).nbytes)
+        if authorization.bearer:
+            headers["Authorization"] = f"Bearer {authorization.bearer}"
+        return request_head(request.method, self._target(request, authorization), headers)
 
     def _target(self, request: Request, authorization: Authorization) -> str:
         query = "&".join(filter(None, (urlencode(request.query, quote_via=quote), authorization.sas)))
@@ -162,67 +190,20 @@ def _connection_pool(
     return pool
 
 
-def _headers(request: Request, authorization: Authorization, request_id: str) -> dict[str, str]:
-    headers = {
-        **request.headers,
-        "User-Agent": "blobfs",
-        "x-ms-version": API_VERSION,
-        "x-ms-client-request-id": request_id,
-    }
-    if request.method == "PUT":
-        headers["Content-Length"] = str(memoryview(request.body).nbytes)
-    if authorization.bearer:
-        headers["Authorization"] = f"Bearer {authorization.bearer}"
-    return headers
-
-
-def _pieces(body: memoryview | bytes) -> Iterable[bytes]:
-    view = memoryview(body)
-    pieces = (view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES))
-    return cast("Iterable[bytes]", pieces)
-
-
-def _whole_reply(
-    response: urllib3.BaseHTTPResponse, into: memoryview | None, request_id: str, progress: Progress
-) -> Reply:
+def _received(
+    file: io.BufferedReader, request: Request, request_id: str, progress: Progress
+) -> tuple[Reply, bool]:
+    """Receive a whole reply; return also whether another can follow it on the connection."""
+    head = receive_head(file, request.method)
+    progress.headers = head.headers
     body = b""
-    try:
-        if into is not None and response.status in (200, 206):
-            _receive(response, into, progress)
-        else:
-            body = _body(response)
-    finally:
-        if not _is_read_to_the_end(response):
-            response.close()  # what is left would be taken for the next reply
-        response.release_conn()
-    return Reply(response.status, response.headers, request_id, body, progress.received_bytes)
-
-
-def _body(response: urllib3.BaseHTTPResponse) -> bytes:
-    """Return a body that is no blob's. Raises HTTPException for one that nobody could mean."""
-    body = response.read(LARGEST_BODY_BYTES)
-    if not _is_read_to_the_end(response) and response.read(1):
-        raise http.client.HTTPException(f"the reply has more than {LARGEST_BODY_BYTES} bytes")
-    return body
-
-
-def _receive(response: urllib3.BaseHTTPResponse, into: memoryview, progress: Progress) -> None:
-    """Read the body into `into`, counting. Raises HTTPException unless it is whole."""
-    expected_bytes = cast("urllib3.HTTPResponse", response).length_remaining
-    if expected_bytes is None or expected_bytes > len(into):
-        raise http.client.HTTPException("the reply is not of the length asked for")
-    # urllib3's own readinto() reads elsewhere and copies; the innermost one receives in place.
-    innermost = cast("Any", response)._fp
-    while progress.received_bytes < expected_bytes:
-        start = progress.received_bytes
-        count = innermost.readinto(into[start : min(start + RECEIVED_BYTES, expected_bytes)])
-        if not count:
-            raise http.client.HTTPException(f"the reply ended {expected_bytes - start} bytes early")
-        progress.received_bytes += count
-
-
-def _is_read_to_the_end(response: urllib3.BaseHTTPResponse) -> bool:
-    return cast("urllib3.HTTPResponse", response).isclosed()
+    if request.into is not None and head.status in (200, 206):
+        for count in received_counts(file, head, request.into):
+            progress.received_bytes += count
+    else:
+        body = receive_body(file, head)
+    reply = Reply(head.status, head.headers, request_id, body, progress.received_bytes)
+    return reply, head.keeps_connection
 
 
 @contextmanager
@@ -242,24 +223,21 @@ def _interruptions(host: str, origin: str) -> Iterator[Progress]:
             raise Unavailable(f"{host} does not speak https; is the endpoint's port right?") from error
         if isinstance(cause, http.client.RemoteDisconnected) and origin.startswith("http:"):
             reason = f"{host} closed the connection without a reply; does it speak https there?"
-            raise Interrupted(reason, progress, timed_out=False, sent=True) from error
+            raise Interrupted(reason, progress) from error
         raise _interrupted(host, error, cause, progress) from error
 
 
 def _interrupted(host: str, error: Exception, cause: BaseException, progress: Progress) -> Interrupted:
     if isinstance(cause, socket.gaierror):
         reason = f"{host} cannot be found ({cause.strerror}); is the account's name right?"
-        return Interrupted(reason, progress, timed_out=False, sent=False)
-    if isinstance(error, NewConnectionError):  # to urllib3 this is a timeout as well
-        return Interrupted(f"{host}: {cause}", progress, timed_out=False, sent=False)
-    if isinstance(error, (HTTPTimeout, TimeoutError)):
-        sent = not isinstance(error, ConnectTimeoutError)
-        return Interrupted(f"{host} did not answer in time", progress, timed_out=True, sent=sent)
-    return Interrupted(f"{host}: {cause}", progress, timed_out=False, sent=True)
+        return Interrupted(reason, progress)
+    if isinstance(error, (HTTPTimeout, TimeoutError)) and not isinstance(error, NewConnectionError):
+        return Interrupted(f"{host} did not answer in time", progress, timed_out=True)
+    return Interrupted(f"{host}: {cause}", progress)
 
 
 def _innermost(error: BaseException) -> BaseException:
     """Return what happened at the socket; the outer messages show addresses in memory, not more."""
     if isinstance(error, SSLError) and error.args and isinstance(error.args[0], BaseException):
         return error.args[0]
-    return error.__cause__ or error.__context__ or error
+    return error.__cause__ or error

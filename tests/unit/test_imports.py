@@ -16,7 +16,7 @@ LAYERS = """
     content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
-    azure.listing azure.sources azure.failures
+    azure.exchange azure.listing azure.sources azure.failures
     azure.transport
     azure.client
     azure.store
@@ -72,7 +72,7 @@ RESERVED = {
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
     "requests": {"azure.transport"},
-    "urllib3": {"azure.pace", "azure.transport"},
+    "urllib3": {"azure.transport"},
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
@@ -85,9 +85,9 @@ RESERVED = {
     "tomllib": {"cli.options"},
     "concurrent": {"cli.sync", "transfers"},
     "ctypes": {"kernel.binding"},
-    "http": {"azure.pace", "azure.transport"},
+    "http": {"azure.exchange", "azure.transport"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.pace", "azure.transport"},
+    "socket": {"azure.exchange", "azure.pace", "azure.transport"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }

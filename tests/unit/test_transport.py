@@ -404,6 +404,8 @@ def test_connection_is_kept_after_a_whole_reply_and_only_then(
         head_of(b""),
         ranged(b"0123", breaks_off_after=1),
         ranged(b"0123"),
+        Answer(200, {**WRITTEN, "Connection": "TE, close"}),
+        head_of(b""),
     )
     buffer = memoryview(bytearray(4))
     store.read_range("x", 0, buffer)
@@ -413,6 +415,27 @@ def test_connection_is_kept_after_a_whole_reply_and_only_then(
     assert len(ports) == 1
     store.read_range("x", 0, buffer)
     assert len(ports) == 2
+    store.head("x")
+    assert len(ports) == 2
+    store.head("x")
+    assert len(ports) == 3
+
+
+def test_connection_that_the_server_closed_meanwhile_is_replaced_unnoticed(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    hung_up = threading.Event()
+    server.shutdown_request = lambda request: (  # type: ignore[method-assign,misc]
+        ThreadingHTTPServer.shutdown_request(server, request),
+        hung_up.set(),
+    )
+    one_request = {"handle": ScriptedHandler.handle_one_request}
+    server.RequestHandlerClass = type("HangingUp", (ScriptedHandler,), one_request)
+    server.answers(head_of(b"1"))
+    store.head("x")
+    assert hung_up.wait(10)
+    store.head("x")
+    assert store.requests == {"HEAD blob": 2}
 
 
 # Writes whose reply is lost
@@ -663,5 +686,5 @@ def test_broken_off_reply_is_resumed_unless_its_md5_is_of_all_of_it(
 ) -> None:
     headers = {"x-ms-range": "bytes=10-19", "If-Match": '"1"', **headers}
     request = Request("GET blob", "GET", "x", headers=headers, into=memoryview(bytearray(10)))
-    rest = rest_of(request, {"Content-Range": "bytes 10-19/30"}, 4)
+    rest = rest_of(request, {"content-range": "bytes 10-19/30"}, 4)
     assert rest.headers["x-ms-range"] == ("bytes=14-19" if resumes else "bytes=10-19")
