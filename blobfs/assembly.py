@@ -115,6 +115,7 @@ def content_of(
         fetcher,
         transfers,
         block_bytes=read_bytes,
+        whole_bytes=settings.reads.whole_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
         settled_bytes=settings.reads.settled_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,

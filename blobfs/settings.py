@@ -37,7 +37,8 @@ class ReadSettings:
 
     fragment_bytes: int = 64 * KiB  # random 4 KiB readers: amplification 16, one round trip
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
-    sequential_bytes: int = 256 * KiB  # this much in order from the start makes a reader sequential
+    whole_bytes: int = 256 * KiB  # smaller files are fetched whole, which is no slower
+    sequential_bytes: int = 128 * KiB  # in order from the start: the kernel's first request of a copy
     settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed

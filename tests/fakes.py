@@ -142,9 +142,9 @@ class MemoryStore:
         assert not with_md5 or len(into) <= MAX_RANGE_WITH_MD5_BYTES
         with self._lock:
             self.requests["GET blob"] += 1
-            blob = self._blob(name)
-            if if_match and blob.info.etag != if_match:
+            if if_match and (name not in self._blobs or self._blobs[name].info.etag != if_match):
                 raise Changed(f"{name}: the blob was replaced")
+            blob = self._blob(name)
             if if_none_match == blob.info.etag:
                 return 0, None
         if blob.info.tier == "Archive":
@@ -218,6 +218,8 @@ class MemoryStore:
         """See `BlobStore.committed_blocks`. Of a blob without blocks the service does not tell the ETag."""
         with self._lock:
             self.requests["GET block list"] += 1
+            if version.name not in self._blobs:
+                raise Changed(f"{version.name}: the blob was removed")
             blob = self._blob(version.name)
             if blob.blocks and blob.info.etag != version.etag:
                 raise Changed(f"{version.name}: the blob was replaced")
@@ -499,6 +501,7 @@ def machine(
         fetcher,
         transfers,
         block_bytes=unit_bytes,
+        whole_bytes=sequential_bytes,
         sequential_bytes=sequential_bytes,
         settled_bytes=settled_bytes,
         tolerance_bytes=fragment_bytes,

@@ -9,6 +9,7 @@ from blobfs.azure.client import Client
 from blobfs.azure.credentials import Authorization
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
+    Reply,
     Request,
     base64_text,
     blob_info,
@@ -105,6 +106,8 @@ class AzureStore:
             return 0, None
         if reply.status == 416:  # nothing there: an empty blob, or a start beyond the end
             return 0, self._info_unless(name, conditions)
+        if if_match:
+            _require_there(name, reply)
         self._client.check(request, reply)
         info = blob_info(name, reply.headers)
         position = start + reply.skipped_bytes
@@ -198,7 +201,10 @@ class AzureStore:
     def committed_blocks(self, version: BlobVersion) -> Sequence[CommittedBlock]:
         """See `BlobStore.committed_blocks`."""
         query = {"comp": "blocklist", "blocklisttype": "committed"}
-        reply = self._client.call(Request("GET block list", "GET", version.name, query=query))
+        request = Request("GET block list", "GET", version.name, query=query)
+        reply = self._client.ask(request)
+        _require_there(version.name, reply)
+        self._client.check(request, reply)
         # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
         if reply.headers.get("etag", version.etag).strip('"') != version.etag:
             raise Changed(f"{version.name}: the blob was replaced by somebody else")
@@ -313,6 +319,12 @@ def _list_request(prefix: str, *, delimiter: str = "", marker: str = "", max_res
 def _read_conditions(if_match: str, if_none_match: str) -> dict[str, str]:
     wanted = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {header: quoted(etag) for header, etag in wanted.items() if etag}
+
+
+def _require_there(name: str, reply: Reply) -> None:
+    """Raise Changed if there is no blob any more: who asks for a version has seen one."""
+    if reply.error_code == "BlobNotFound":
+        raise Changed(f"{name}: the blob was removed by somebody else")
 
 
 def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:

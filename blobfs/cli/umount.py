@@ -48,7 +48,7 @@ def umount(mountpoint: Path, *, force: bool) -> None:
     process = _process(mountpoint, status.pid)
     if left:
         click.echo(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}", err=True)
-    unmount(mountpoint, lazily=force)
+    unmount(mountpoint, lazily=force, server=status.pid)
     if not force:  # otherwise it lives as long as a program still has a file open
         select.select([process], [], [])
     if left:
@@ -118,8 +118,8 @@ def _reason(reason: str, cause: str) -> str:
     return f"{reason}; {cause}" if cause and reason == STILL_OPEN else reason
 
 
-def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
-    """Detach the mount from the directory. Raises Busy that names who still uses it.
+def unmount(mountpoint: Path, *, lazily: bool = False, server: int = 0) -> None:
+    """Detach the mount from the directory. Raises Busy that names who uses it, but for the `server` itself.
 
     A request that is just under way, such as another command's, makes it busy for a moment only.
     """
@@ -129,7 +129,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
             return
         if filesystem_at(mountpoint) != FILESYSTEM:
             _gone(mountpoint)
-        if users := ", ".join(sorted(set(users_of(mountpoint)))):
+        if users := ", ".join(sorted(set(users_of(mountpoint, server)))):
             cure = "End these programs, or have them leave it."
             raise Busy(f"{mountpoint} stays mounted, because it is in use: {users}. {cure}")
         time.sleep(BUSY_WAIT_SECONDS)
@@ -149,12 +149,15 @@ def _complaint_of_umount(mountpoint: Path, *, lazily: bool) -> str:
     return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
 
 
-def users_of(mountpoint: Path) -> Iterator[str]:
-    """Yield the processes that have a file or their working directory below the mountpoint."""
+def users_of(mountpoint: Path, server: int) -> Iterator[str]:
+    """Yield the processes that have a file or their working directory below the mountpoint.
+
+    The process that serves the mount has the directory beneath it open, and is no user.
+    """
     links = chain.from_iterable(glob.iglob(f"/proc/[0-9]*/{kind}") for kind in ("cwd", "root", "fd/*"))
     for link in map(Path, links):
         # A process may end, or belong to somebody else.
         with suppress(OSError):
-            if link.readlink().is_relative_to(mountpoint):
-                process = Path(*link.parts[:3])
+            process = Path(*link.parts[:3])
+            if process.name != str(server) and link.readlink().is_relative_to(mountpoint):
                 yield f"{(process / 'comm').read_text().strip()} ({process.name})"

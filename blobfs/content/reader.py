@@ -55,6 +55,7 @@ class BlobReader:
         transfers: Transfers,
         *,
         block_bytes: int,
+        whole_bytes: int,
         sequential_bytes: int,
         settled_bytes: int,
         tolerance_bytes: int,
@@ -66,6 +67,7 @@ class BlobReader:
         self._fetcher = fetcher
         self._transfers = transfers
         self._block_bytes = block_bytes
+        self._whole_bytes = whole_bytes
         self._sequential_bytes = sequential_bytes
         self._settled_bytes = settled_bytes
         self._tolerance_bytes = tolerance_bytes
@@ -88,7 +90,7 @@ class BlobReader:
         if sequential:
             self._read_ahead(blob, layout, end, stream)
         # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
-        whole = sequential or blob.size_bytes <= self._sequential_bytes
+        whole = sequential or blob.size_bytes <= self._whole_bytes
         position = offset
         while position < end:
             rest = target[position - offset : end - offset]

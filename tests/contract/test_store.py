@@ -218,6 +218,15 @@ def test_name_that_is_not_unicode_is_refused(store: AzureStore) -> None:
         store.head("caf\udce9")
 
 
+def test_version_that_was_removed_counts_as_changed(store: BlobStore) -> None:
+    info = put(store, "x", b"1")
+    store.delete("x", ALWAYS)
+    with pytest.raises(Changed):
+        store.read_range("x", 0, memoryview(bytearray(1)), if_match=info.etag)
+    with pytest.raises(Changed):
+        store.committed_blocks(info.version)
+
+
 def test_empty_blob_has_no_bytes_and_an_info(store: AzureStore) -> None:
     written = put(store, "empty", b"", {"k": "v"})
     count, info = store.read_range("empty", 0, memoryview(bytearray(8)))

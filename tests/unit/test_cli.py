@@ -476,9 +476,10 @@ def test_a_plain_directory_has_no_mount_status(tmp_path: Path) -> None:
 
 
 def test_users_of_a_directory_are_named_with_their_process(tmp_path: Path) -> None:
-    assert list(users_of(tmp_path)) == []
+    assert list(users_of(tmp_path, 0)) == []
     with (tmp_path / "open").open("w"):
-        (user,) = users_of(tmp_path)
+        (user,) = users_of(tmp_path, 0)
+        assert list(users_of(tmp_path, os.getpid())) == []
     assert user.endswith(f"({os.getpid()})")
 
 
@@ -522,9 +523,10 @@ def test_the_command_exits_like_a_process_that_never_served() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_waiting_command_ends_the_process(number: signal.Signals) -> None:
-    """The end of file tells that both are gone: they share stderr."""
+    """The end of file tells that both are gone: they share stderr. nohup(1) may be above us."""
     source = (
-        "import sys, time\nfrom blobfs.cli.daemon import detach\ndetach()\n"
+        f"import signal, sys, time\nsignal.signal({int(number)}, signal.SIG_DFL)\n"
+        "from blobfs.cli.daemon import detach\ndetach()\n"
         "sys.stderr.write('started\\n'); sys.stderr.flush(); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) as command:
