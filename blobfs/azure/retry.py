@@ -25,6 +25,7 @@ class Transient(Exception):
         self.wait_seconds = wait_seconds  # at least, as the service asked
 
 
+LAST_MOMENT_SECONDS = 0.01  # the last try begins this long before it would be too late
 LEAST_SHARE = 0.1  # of the total time: with less left, a try would only replace the cause by a timeout
 
 
@@ -61,7 +62,6 @@ class RetryPolicy:
         self._backoff = wait_random_exponential(multiplier=first_wait_seconds, max=longest_wait_seconds)
         self._retrying = Retrying(
             retry=retry_if_exception_type(Transient),
-            wait=self._wait_seconds,
             before_sleep=_report,
             sleep=sleep,
         )
@@ -73,7 +73,7 @@ class RetryPolicy:
     def run(self, attempt: Callable[[], Result], deadline: Deadline) -> Result:
         """Return what `attempt` returns once it does not raise Transient. Blocks and waits in between.
 
-        Raises the failure that the last Transient named when the next wait would pass the deadline.
+        Raises the failure that the last Transient named when there is no time for another attempt.
         """
         began_at = time.monotonic()
         try:
@@ -87,15 +87,28 @@ class RetryPolicy:
     ) -> Result:
         """Go on after a first attempt that failed."""
         attempts = chain((_raising(failure),), repeat(attempt))
-
-        def is_over(state: RetryCallState) -> bool:
-            return state.upcoming_sleep + deadline.least_seconds >= deadline.remaining_seconds
-
-        retrying = self._retrying.copy(stop=is_over, retry_error_callback=partial(_give_up, began_at))
+        retrying = self._retrying.copy(
+            wait=_Waits(self._backoff, deadline),
+            stop=lambda state: state.upcoming_sleep + deadline.least_seconds >= deadline.remaining_seconds,
+            retry_error_callback=partial(_give_up, began_at),
+        )
         return retrying(lambda: next(attempts)())
 
-    def _wait_seconds(self, state: RetryCallState) -> float:
-        return max(self._backoff(state), _cause(state).wait_seconds)
+
+class _Waits:
+    """The waits of one call: at least as long as the service asks, else random, and cut once to fit."""
+
+    def __init__(self, backoff: wait_random_exponential, deadline: Deadline) -> None:
+        self._backoff = backoff
+        self._deadline = deadline
+        self._is_cut = False
+
+    def __call__(self, state: RetryCallState) -> float:
+        seconds = self._backoff(state)
+        free_seconds = self._deadline.remaining_seconds - self._deadline.least_seconds - LAST_MOMENT_SECONDS
+        if seconds > free_seconds > 0 and not self._is_cut:
+            self._is_cut, seconds = True, free_seconds
+        return max(seconds, _cause(state).wait_seconds)
 
 
 def _cause(state: RetryCallState) -> Transient:
