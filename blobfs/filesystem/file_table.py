@@ -16,6 +16,7 @@ class FileTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the maps, and counts of handles in files
         self._files: dict[str, File] = {}
+        self._displaced: dict[str, set[File]] = {}  # open files whose name another one has
         self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
 
     def __iter__(self) -> Iterator[File]:
@@ -64,7 +65,7 @@ class FileTable:
             elif is_outdated():
                 return None
             elif file.state is not FileState.UNLINKED:
-                self._files[file.name] = file
+                self._displace(file)
             file.handles += 1
             return file
 
@@ -77,6 +78,8 @@ class FileTable:
         """Count one handle less; forget the file when nobody needs it any more."""
         with self._lock:
             file.handles -= 1
+            if not file.handles:
+                self._forget_displaced(file)
             if not file.is_uncommitted:
                 self._forget_unused(file)
 
@@ -104,6 +107,20 @@ class FileTable:
         """Ask every file to let go of memory it can do without."""
         for file in self:
             file.release_memory()
+
+    def _displace(self, file: File) -> None:
+        """Put a file under its name. One that is open there goes on writing to the kernel's pages of it."""
+        other = self._files.get(file.name)
+        if other is not None and other.handles:
+            self._displaced.setdefault(file.name, set()).add(other)
+        file.has_foreign_pages = file.name in self._displaced
+        self._files[file.name] = file
+
+    def _forget_displaced(self, file: File) -> None:
+        others = self._displaced.get(file.name, set())
+        others.discard(file)
+        if not others:
+            self._displaced.pop(file.name, None)
 
     def _forget_unused(self, file: File) -> None:
         if not file.handles:

@@ -83,6 +83,7 @@ class File:
         self.base = base
         self.attributes = attributes
         self.handles = 0
+        self.has_foreign_pages = False  # the kernel's pages of the name are another version's, too
         self.state = FileState.NAMED
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did

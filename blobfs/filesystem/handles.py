@@ -105,7 +105,7 @@ class Handles:
             # Only hidden names raise this. After ESTALE the kernel looks up what has the name now.
             raise Changed(f"{path}: removed while it was being opened") from gone
         if file is not None:
-            opened = Opened(self._new_handle(volume.files.enter(file), flags), keep_pages=True)
+            opened = self._opened_here(volume.files.enter(file), flags)
         else:
             opened = self._open_committed(path, flags)
         if flags & os.O_TRUNC and writable:
@@ -226,17 +226,24 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        other = volume.files.get(volume.names.blob_name(path))
         file, info = volume.enter_current(path, lambda: self._current_blob(path, known, flags))
         if info is None:
-            return Opened(self._new_handle(file, flags), keep_pages=True)
+            # The open that has the kernel drop older pages may not have reached it yet: so does this one.
+            return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages)
         volume.namespace.record(path, Node(info))
+        if file.has_foreign_pages:
+            volume.distrust_pages(info.name)
         return Opened(
             self._new_handle(file, flags),
-            keep_pages=volume.pages_are_valid(info.name, info.etag),
-            bypass_pages=other is not None,
+            keep_pages=not file.has_foreign_pages and volume.pages_are_valid(info.name, info.etag),
+            bypass_pages=file.has_foreign_pages,
             is_newer=known is None or known.blob is None or known.blob.etag != info.etag,
         )
+
+    def _opened_here(self, file: File, flags: int) -> Opened:
+        """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""
+        foreign = file.has_foreign_pages
+        return Opened(self._new_handle(file, flags), keep_pages=not foreign, bypass_pages=foreign)
 
     def _current_blob(self, path: str, known: Node | None, flags: int) -> BlobInfo:
         """Ask the service what the blob is now, and take its first bytes along if they may be wanted."""

@@ -147,7 +147,10 @@ class Volume:
         news = file.take_news()
         if news is not None:
             self.namespace.record(self.path_of(news.name), Node(news))
-            self.pages_are_valid(news.name, news.etag)
+            if file.has_foreign_pages:
+                self.distrust_pages(news.name)
+            else:
+                self.pages_are_valid(news.name, news.etag)
 
     def path_of(self, name: str) -> str:
         """Return the path under which a blob of this mount shows."""

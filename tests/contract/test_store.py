@@ -49,7 +49,6 @@ from blobfs.store import (
     BlobInfo,
     BlobKind,
     BlobStore,
-    BlobVersion,
     Condition,
     ContentHeaders,
     Properties,
@@ -320,11 +319,9 @@ def test_unchanged_blob_is_not_transferred_again(store: AzureStore) -> None:
 
 
 def test_missing_blob_is_not_found_by_any_call(store: AzureStore) -> None:
-    ghost = BlobVersion("ghost", "0x1")
     calls = [
         lambda: store.head("ghost"),
         lambda: store.read_range("ghost", 0, memoryview(bytearray(4))),
-        lambda: store.committed_blocks(ghost),
         lambda: store.copy(BlobInfo("ghost", "0x1", 0, 0), "target", {}, ALWAYS),
         lambda: store.delete("ghost", ALWAYS),
     ]

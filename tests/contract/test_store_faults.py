@@ -12,7 +12,7 @@ from responder.faults import Fault, Rule
 from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import digest_of
-from blobfs.errors import AccessDenied, Failure, NotFound, TimedOut, Unavailable
+from blobfs.errors import AccessDenied, Changed, Failure, NotFound, TimedOut, Unavailable
 from blobfs.store import ALWAYS, IF_ABSENT, Condition, ContentHeaders, Properties
 
 BODY = bytes(range(256)) * 4096
@@ -116,6 +116,7 @@ def block_list(store: AzureStore) -> Action:
 CHANGES: tuple[Operation, ...] = (put, replace, stage, commit, set_metadata, copy, delete)
 LOOKS: tuple[Operation, ...] = (read, head, listing, block_list)
 EVERYTHING = CHANGES + LOOKS
+OF_A_VERSION: tuple[Operation, ...] = (read, block_list)
 SOME: tuple[Operation, ...] = (put, read, listing)
 WITH_BODY: tuple[Operation, ...] = (read, listing)
 UPLOADS: tuple[Operation, ...] = (put, replace, stage)
@@ -136,8 +137,10 @@ CURED = [
 # What does not end, and what the caller gets then.
 REPORTED = [
     *((operation, Rule(status=status), failure) for operation in EVERYTHING for status, failure in (
-        (401, AccessDenied), (403, AccessDenied), (404, NotFound), (418, Unavailable), (302, Unavailable),
+        (401, AccessDenied), (403, AccessDenied), (418, Unavailable), (302, Unavailable),
         (501, Unavailable))),
+    *((operation, Rule(status=404), Changed if operation in OF_A_VERSION else NotFound)
+      for operation in EVERYTHING),
     *((operation, Rule(status=status), failure) for operation in SOME for status, failure in (
         (408, TimedOut), (429, Unavailable), (500, Unavailable), (502, Unavailable), (503, Unavailable),
         (504, TimedOut))),

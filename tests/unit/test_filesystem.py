@@ -892,6 +892,27 @@ def test_rename_of_a_file_that_another_client_takes_or_writes_meanwhile(
     assert memory.bodies == left
 
 
+def test_pages_are_bypassed_while_a_file_of_an_older_version_may_write_to_them(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("x", b"old")
+    older = fs.handles.open("/x", os.O_RDWR).handle
+    memory.put("x", b"new")
+    newer = [fs.handles.open("/x", os.O_RDWR) for _ in range(2)]
+    assert [(opened.bypass_pages, opened.keep_pages) for opened in newer] == [(True, False)] * 2
+    fs.handles.write(older, 0, memoryview(b"!"))
+    with pytest.raises(Changed):
+        fs.handles.flush(older)
+    for opened in newer:
+        fs.handles.release(opened.handle)
+    again = fs.handles.open("/x", os.O_RDONLY)
+    assert again.bypass_pages
+    fs.handles.release(again.handle)
+    fs.handles.release(older)
+    last = fs.handles.open("/x", os.O_RDONLY)
+    assert (last.bypass_pages, last.keep_pages) == (False, False)
+
+
 def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
     memory: MemoryStore, clock: ManualClock
 ) -> None:
