@@ -3,11 +3,11 @@
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 
 from azure.storage.blob import BlobServiceClient
+from waiting import wait_until
 
 START_SECONDS = 60.0
 _LOCAL = Path(__file__).parents[1] / ".tools" / "node_modules" / ".bin" / "azurite-blob"
@@ -49,14 +49,14 @@ class Azurite:
         listening = ["--blobHost", "127.0.0.1", "--blobPort", port, "--blobKeepAliveTimeout", "60"]
         command = [executable, *in_memory, *listening, *self._tls]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(self._port):
-            if self._process.poll() is not None:
-                raise RuntimeError(f"{executable} ended with {self._process.returncode} instead of listening")
-            if time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"{executable} did not listen within {START_SECONDS:.0f} s")
-            time.sleep(0.05)
+        process = self._process
+        try:
+            wait_until(lambda: process.poll() is not None or _answers(self._port), START_SECONDS)
+        except AssertionError:
+            self.stop()
+            raise RuntimeError(f"{executable} did not listen within {START_SECONDS:.0f} s") from None
+        if process.returncode is not None:
+            raise RuntimeError(f"{executable} ended with {process.returncode} instead of listening")
 
     def stop(self) -> None:
         """End it and wait until it has ended. Harmless when it is not running."""

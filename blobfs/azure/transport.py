@@ -137,7 +137,7 @@ class Transport:
                 else:
                     connection.connect()
             yield connection
-        except BaseException:
+        except BaseException:  # raised again: what is left of this reply must not be the next one
             connection.close()
             raise
         finally:

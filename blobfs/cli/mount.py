@@ -136,7 +136,7 @@ def _serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     place = start_logging(settings)
     try:
         serve(settings, lambda message: ready(f"{message}\nlog: {place}"))
-    except BaseException as error:
+    except BaseException as error:  # logged and raised again, an interruption too
         if not settings.foreground:
             logger.error("ended: %s", error, exc_info=not isinstance(error, Failure))
         raise

@@ -127,7 +127,7 @@ class _Calls:
             level = logging.INFO if is_news else logging.DEBUG
             logger.log(level, "%s: %s", function.__name__, failure)
             return -failure.errno
-        except BaseException as error:
+        except BaseException as error:  # not swallowed: logged unless it has an errno, and answered by one
             number = errno_of(error)
             if number == errno.EIO:
                 logger.exception("%s failed unexpectedly", function.__name__)

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+
+from waiting import wait_until
 
 from bench.services import Service
 from blobfs.mount import READ_AHEAD_KIB
@@ -19,7 +20,6 @@ from blobfs.mount import READ_AHEAD_KIB
 PROJECT = Path(__file__).parents[2]
 MOUNT_SECONDS = 30.0
 SETTLE_SECONDS = 300.0
-CHECK_SECONDS = 0.01
 QUIET_CHECKS = 5  # in a row
 
 
@@ -122,13 +122,18 @@ class Rclone(MountSystem):
 
         With a write-back of zero it would not count its uploads.
         """
-        deadline, quiet = time.monotonic() + SETTLE_SECONDS, 0
-        while quiet < QUIET_CHECKS:
-            if time.monotonic() > deadline:
-                raise Failed(f"{self.name} did not upload everything within {SETTLE_SECONDS:.0f} s")
-            time.sleep(CHECK_SECONDS)
+        quiet = 0
+
+        def is_quiet() -> bool:
+            nonlocal quiet
             uploads = re.search(rb'"uploads(InProgress|Queued)": *[1-9]', _asked(state / "rc", "vfs/stats"))
             quiet = 0 if uploads else quiet + 1
+            return quiet > QUIET_CHECKS
+
+        try:
+            wait_until(is_quiet, SETTLE_SECONDS)
+        except AssertionError as late:
+            raise Failed(f"{self.name} did not upload everything: {late}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +218,10 @@ def said(*command: str) -> str:
 
 
 def _wait_for_mount(process: subprocess.Popen[bytes], mountpoint: Path, log: Path) -> None:
-    deadline = time.monotonic() + MOUNT_SECONDS
-    while not os.path.ismount(mountpoint):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise Failed(f"it did not mount: {log.read_text()[-500:]}")
-        time.sleep(0.01)
+    with suppress(AssertionError):
+        wait_until(lambda: os.path.ismount(mountpoint) or process.poll() is not None, MOUNT_SECONDS)
+    if not os.path.ismount(mountpoint):
+        raise Failed(f"it did not mount: {log.read_text()[-500:]}")
 
 
 def _take_down(process: subprocess.Popen[bytes], mountpoint: Path) -> None:

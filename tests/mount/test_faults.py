@@ -2,7 +2,6 @@
 
 import errno
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from mounts import Mount, Mounts, blobfs, on_both_bindings
 from responder.control import Responder
 from responder.faults import Fault, Rule
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +151,6 @@ def failing(action: Action) -> tuple[int, float]:
     with pytest.raises(OSError) as raised:  # noqa: PT011 (its errno is the result)
         action()
     return raised.value.errno or 0, time.monotonic() - began_at
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds. Fails the test if that takes too long."""
-    ends_at = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends_at
-        select.select([], [], [], 0.02)
 
 
 def answers(mount: Mount) -> bool:

@@ -3,16 +3,15 @@
 import errno
 import mmap
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mounts import Mount, Mounts, blobfs, on_both_bindings
 from unix import refused
+from waiting import wait_until
 
 MiB = 1 << 20
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +30,6 @@ def there(other_mount: Mount, directory: Path) -> Path:
 def here(directory: Path) -> Path:
     """The directory in the first mount."""
     return directory
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Fail the test unless the condition comes true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # Close to open

@@ -3,7 +3,6 @@
 import socket
 import ssl
 import threading
-import time
 from dataclasses import dataclass, field, replace
 
 from responder.access import Gate
@@ -111,7 +110,7 @@ class _Conversation:
         self._service.counters.add_request(operation.kind, body.size_bytes, is_first=self._is_new)
         self._is_new = False
         if plan.latency_seconds > 0:
-            time.sleep(plan.latency_seconds)
+            self._wire.wait_for_hang_up(plan.latency_seconds)
         if plan.fault is Fault.RESET:
             self._wire.reset()
         reply = self._service.carry_out(operation, request, body, plan.disturbance)

@@ -41,14 +41,14 @@ class Wire:
     def receive(self, into: memoryview, bytes_per_second: float) -> None:
         """Fill the memory with what comes next."""
         flags = 0 if self._is_tls else socket.MSG_WAITALL
-        for piece in _paced((into,), bytes_per_second):
+        for piece in self._paced((into,), bytes_per_second):
             self._receive(piece, flags)
 
     def discard(self, size_bytes: int, bytes_per_second: float) -> None:
         """Receive so many bytes and forget them."""
         sink, flags = (_TLS_SINK, 0) if self._is_tls else (_SINK, socket.MSG_TRUNC)
         pieces = (sink[: min(len(sink), size_bytes - at)] for at in range(0, size_bytes, len(sink)))
-        for piece in _paced(pieces, bytes_per_second):
+        for piece in self._paced(pieces, bytes_per_second):
             self._receive(piece, flags)
 
     def send(self, head: bytes, body: Part | None = None) -> None:
@@ -62,7 +62,7 @@ class Wire:
 
     def send_paced(self, body: Iterable[memoryview], bytes_per_second: float) -> None:
         """Send bytes at a set speed; 0 is as fast as it goes."""
-        for piece in _paced(body, bytes_per_second):
+        for piece in self._paced(body, bytes_per_second):
             self._socket.sendall(piece)
 
     def wait_for_hang_up(self, seconds: float) -> None:
@@ -77,6 +77,23 @@ class Wire:
         self._socket.close()
         raise ConnectionAbortedError("reset on purpose")
 
+    def _paced(self, views: Iterable[memoryview], bytes_per_second: float) -> Iterator[memoryview]:
+        """Yield the bytes in pieces, each when the time to have moved it has passed."""
+        if not bytes_per_second:
+            yield from views
+            return
+        smallest_bytes, largest_bytes = _PIECE_BYTES
+        piece_bytes = min(max(int(bytes_per_second * _PIECE_SECONDS), smallest_bytes), largest_bytes)
+        due_seconds = time.monotonic()
+        for view in views:
+            for start in range(0, len(view), piece_bytes):
+                piece = view[start : start + piece_bytes]
+                due_seconds += len(piece) / bytes_per_second
+                early_seconds = due_seconds - time.monotonic()
+                if early_seconds > 0:
+                    self.wait_for_hang_up(early_seconds)
+                yield piece
+
     def _receive(self, into: memoryview, flags: int) -> None:
         ahead, self._ahead = self._ahead[: len(into)], self._ahead[len(into) :]
         into[: len(ahead)] = ahead
@@ -86,19 +103,3 @@ class Wire:
             if not count:
                 raise ConnectionResetError("the client is gone in the middle of a body")
             into = into[count:]
-
-
-def _paced(views: Iterable[memoryview], bytes_per_second: float) -> Iterator[memoryview]:
-    """Yield the bytes in pieces, each when the time to have moved it has passed."""
-    if not bytes_per_second:
-        yield from views
-        return
-    smallest_bytes, largest_bytes = _PIECE_BYTES
-    piece_bytes = min(max(int(bytes_per_second * _PIECE_SECONDS), smallest_bytes), largest_bytes)
-    due_seconds = time.monotonic()
-    for view in views:
-        for start in range(0, len(view), piece_bytes):
-            piece = view[start : start + piece_bytes]
-            due_seconds += len(piece) / bytes_per_second
-            time.sleep(max(0.0, due_seconds - time.monotonic()))
-            yield piece

@@ -525,9 +525,9 @@ def test_the_command_exits_like_a_process_that_never_served() -> None:
 def test_a_signal_to_the_waiting_command_ends_the_process(number: signal.Signals) -> None:
     """The end of file tells that both are gone: they share stderr. nohup(1) may be above us."""
     source = (
-        f"import signal, sys, time\nsignal.signal({int(number)}, signal.SIG_DFL)\n"
+        f"import signal, sys\nsignal.signal({int(number)}, signal.SIG_DFL)\n"
         "from blobfs.cli.daemon import detach\ndetach()\n"
-        "sys.stderr.write('started\\n'); sys.stderr.flush(); time.sleep(600)"
+        "sys.stderr.write('started\\n'); sys.stderr.flush(); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) as command:
         assert command.stderr is not None
