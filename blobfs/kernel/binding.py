@@ -28,7 +28,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
-from blobfs.kernel.operations import Operations, stat_dict
+from blobfs.kernel.operations import Operations
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ CAP_READDIRPLUS_AUTO = 1 << 14
 CAP_HANDLE_KILLPRIV = 1 << 20
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
+BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
 MAY_BE_ABANDONED = frozenset(("getattr", "open", "opendir", "read", "readdir", "readlink"))  # change nothing
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
 
@@ -86,14 +87,14 @@ def serve(
     """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
     kind, module = library
     make = _libfuse3_class if kind == "libfuse3" else _libfuse2_class
-    # Two seconds of libfuse 2's caching could not be cut short when a file turns out newer.
-    timeout = timeout_seconds if kind == "libfuse3" else 0.0
+    # Attributes that libfuse 2 has given could not be taken back when a file turns out newer at its open.
+    attribute_seconds = timeout_seconds if kind == "libfuse3" else 0.0
     common: dict[str, str | bool] = {
         "foreground": True,
         "default_permissions": True,
         "use_ino": True,
-        "attr_timeout": str(timeout),
-        "entry_timeout": str(timeout),
+        "attr_timeout": str(attribute_seconds),
+        "entry_timeout": str(timeout_seconds),
     }
     special: dict[str, str | bool] = (
         {"max_threads": str(kernel_threads), "max_idle_threads": str(kernel_threads)}
@@ -132,6 +133,14 @@ class _Calls:
             if number == errno.EIO:
                 logger.exception("%s failed unexpectedly", function.__name__)
             return -number
+
+    def fgetattr(self, path: bytes | None, buffer: Any, info: Any) -> int:
+        """Fill in what stat(2) or fstat(2) asks for."""
+        handle = info.contents.fh if info else None
+        stat = self.operations.getattr(None if path is None else self._text(path), handle)
+        ctypes.memset(buffer, 0, ctypes.sizeof(buffer.contents))
+        _fill_stat(buffer.contents, stat)
+        return 0
 
     def read(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Have the bytes copied straight into the kernel's buffer."""
@@ -194,7 +203,6 @@ class _Calls:
 def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
     """Return mfusepy's FUSE class with our callbacks."""
     library = module._libfuse
-    set_attributes = module.set_st_attrs
 
     class Libfuse3(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
         def _init(self, connection: Any, config: Any) -> None:
@@ -207,11 +215,10 @@ def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
             self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int
         ) -> int:
             """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
-            entries = self._entries(offset, info)
+            entries, c_stat = self._entries(offset, info), module.c_stat()
             for index in range(offset, len(entries)):
                 name, stat = entries[index]
-                c_stat = module.c_stat()
-                set_attributes(c_stat, stat_dict(stat), use_ns=True)
+                _fill_stat(c_stat, stat)
                 if fill(buffer, name.encode(self.encoding), c_stat, index + 1, FILL_DIR_PLUS):
                     break
             return 0
@@ -248,11 +255,10 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
 
         def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
             """Give every entry with its type, number and a running offset."""
-            entries = self._entries(offset, info)
+            entries, c_stat = self._entries(offset, info), module.c_stat()
             for index in range(offset, len(entries)):
                 name, stat = entries[index]
-                c_stat = module.c_stat()
-                module.set_st_attrs(c_stat, stat_dict(stat), use_ns=True)
+                _fill_stat(c_stat, stat)
                 if fill(buffer, name.encode(self.encoding), c_stat, index + 1):
                     break
             return 0
@@ -288,6 +294,26 @@ class _Callable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operations, name)
+
+
+def _fill_stat(target: Any, stat: Stat) -> None:
+    """Write a Stat into a struct stat of zeros, or of another file."""
+    attributes = stat.attributes
+    target.st_mode = attributes.mode
+    target.st_ino = stat.inode
+    target.st_nlink = stat.links
+    target.st_uid = attributes.uid
+    target.st_gid = attributes.gid
+    target.st_rdev = attributes.rdev
+    target.st_size = stat.size_bytes
+    target.st_blksize = BLOCK_BYTES
+    target.st_blocks = -(-stat.size_bytes // 512)
+    for timespec, time_ns in (
+        (target.st_atimespec, attributes.atime_ns),
+        (target.st_mtimespec, attributes.mtime_ns),
+        (target.st_ctimespec, attributes.ctime_ns),
+    ):
+        timespec.tv_sec, timespec.tv_nsec = divmod(time_ns, 10**9)
 
 
 def _memory(buffer: Any, size: int) -> memoryview:

@@ -1,4 +1,4 @@
-"""The FUSE operations: libfuse's numbers, flags and dictionaries on one side, `Filesystem` on the other.
+"""The FUSE operations: libfuse's numbers and flags on one side, `Filesystem` on the other.
 
 It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
 read-only facts about a blob, the mount's status on its root, and the request to commit what is below.
@@ -31,8 +31,6 @@ XATTR_CREATE, XATTR_REPLACE = 1, 2  # <sys/xattr.h>
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # fallocate(2)
 RENAME_NOREPLACE = 1  # renameat2(2)
 
-StatDict = dict[str, int]
-
 
 class Operations:
     """What a binding calls, one method an operation; failures are `blobfs.errors.Failure`."""
@@ -60,11 +58,11 @@ class Operations:
     def destroy(self, _path: str) -> None:
         """Nothing to do: what must be done is done before the mount's process ends."""
 
-    def getattr(self, path: str | None, handle: int | None = None) -> StatDict:
+    def getattr(self, path: str | None, handle: int | None = None) -> Stat:
         """stat(2), or fstat(2) of an open file that has no path any more."""
         if path is None and handle is not None:
-            return stat_dict(self._filesystem.handles.stat(handle))
-        return stat_dict(self._filesystem.stat(path or "/", self._caller().thread))
+            return self._filesystem.handles.stat(handle)
+        return self._filesystem.stat(path or "/", self._caller().thread)
 
     def statfs(self, _path: str) -> dict[str, int]:
         """statvfs(3): a container has no size, so it is large and empty."""
@@ -260,25 +258,6 @@ class Operations:
 
     def _caller(self) -> Caller:
         return Caller(*self._caller_ids())
-
-
-def stat_dict(stat: Stat) -> StatDict:
-    """Return a Stat under the names of struct stat, times in nanoseconds."""
-    attributes = stat.attributes
-    return {
-        "st_mode": attributes.mode,
-        "st_ino": stat.inode,
-        "st_nlink": stat.links,
-        "st_uid": attributes.uid,
-        "st_gid": attributes.gid,
-        "st_rdev": attributes.rdev,
-        "st_size": stat.size_bytes,
-        "st_blksize": 4096,
-        "st_blocks": -(-stat.size_bytes // 512),
-        "st_atime": attributes.atime_ns,
-        "st_mtime": attributes.mtime_ns,
-        "st_ctime": attributes.ctime_ns,
-    }
 
 
 def _user_name(name: str) -> str:

@@ -12,8 +12,10 @@ from blobfs.assembly import KERNEL_THREADS
 from blobfs.callers import NOBODY
 from blobfs.errors import NotFound
 from blobfs.filesystem.handles import Opened
+from blobfs.filesystem.volume import Stat
+from blobfs.format.attributes import Attributes
 from blobfs.kernel import binding
-from blobfs.kernel.operations import Operations, StatDict
+from blobfs.kernel.operations import Operations
 
 _ZEROS = bytes(binding.MAX_READ_BYTES)
 
@@ -27,13 +29,13 @@ class Zeros(Operations):
     def init(self, _path: str) -> None:
         """Nothing to start."""
 
-    def getattr(self, path: str | None, handle: int | None = None) -> StatDict:
+    def getattr(self, path: str | None, handle: int | None = None) -> Stat:
         """stat(2)."""
         if path == "/":
-            return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
+            return Stat(Attributes(stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0), 0, 2, 0)
         if path not in self._sizes:
             raise NotFound(f"{path}, {handle}")
-        return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": self._sizes[path]}
+        return Stat(Attributes(stat.S_IFREG | 0o644, 0, 0, 0, 0, 0), 0, 1, self._sizes[path])
 
     def open(self, path: str, flags: int) -> Opened:
         """open(2)."""
