@@ -7,6 +7,7 @@ tags alone, at a third of what an XML reader takes; any other, and all the rest 
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from sys import intern
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ _UNUSUAL_TEXTS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
 _MARKUP = "&\"'!"  # of entities, attributes, comments and CDATA
 _DECLARATION = b'<?xml version="1.0" encoding="utf-8"?>'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NOTHING: Mapping[str, str] = {}
 _KINDS = {kind.value: kind for kind in BlobKind}
 
 _modified_ns = lru_cache(4096)(modified_ns)  # files copied together have few dates
@@ -75,9 +77,9 @@ def _plain_blob(text: str) -> BlobInfo | None:
     name = before.strip().removeprefix("<Name>").removesuffix("</Name>")
     if not name or "<" in name or "/>" in metadata or any(mark in text for mark in _MARKUP):
         return None
-    return _info(
-        name, dict(_elements(properties)), {intern(tag): value for tag, value in _elements(metadata)}
-    )
+    # Interned, because most files have the mode, the owner and the group of others.
+    tags = {intern(tag): intern(value) for tag, value in _elements(metadata)} if metadata else _NOTHING
+    return _info(name, dict(_elements(properties)), tags)
 
 
 def _elements(text: str) -> list[list[str]]:
@@ -106,7 +108,7 @@ def _blob(element: Element) -> BlobInfo:
     return _info(_name(element), _texts(element.find("Properties")), _texts(element.find("Metadata")))
 
 
-def _info(name: str, properties: dict[str, str], metadata: dict[str, str]) -> BlobInfo:
+def _info(name: str, properties: dict[str, str], metadata: Mapping[str, str]) -> BlobInfo:
     given = properties.get
     return BlobInfo(
         name=name,

@@ -6,7 +6,7 @@ directory, absent ones included.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cachetools
@@ -14,7 +14,8 @@ import cachetools
 from blobfs.store import BlobInfo
 
 SMALL_NAMES = 256  # a listing of this many costs about as much as asking for one
-ENTRY_BYTES = 1024  # what one known name costs in memory, roughly, for the bound
+WALK_SECONDS = 5.0  # so old may a listing be that a walk comes to: a page of 5,000 names takes about one
+ENTRY_BYTES = 1024  # what one known name costs in memory: some 500 without metadata, 900 with ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +35,69 @@ class Answer:
 
 
 UNKNOWN = Answer(None, is_known=False)
+ABSENT = Answer(None, is_known=True)
+
+
+@dataclass(slots=True)
+class Walk:
+    """A program on its way through a tree; listings of directories ahead of it are offered to it."""
+
+    visited_at: float  # when it last asked for a directory
 
 
 @dataclass(slots=True)
 class Directory:
-    """The known names of one directory, each with the time it stops being believed."""
+    """The known names of one directory, and when they stop being believed."""
 
-    nodes: dict[str, tuple[Node | None, float]] = field(default_factory=dict)
+    nodes: dict[str, Node | None] = field(default_factory=dict)
+    listed_until: float = 0.0  # for names without a time of their own
     complete_until: float = 0.0
+    own_until: dict[str, float] = field(default_factory=dict)  # of names told apart from a listing
+    walk: Walk | None = None  # to which the listing is offered
+    offered_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
     missed_at: float = float("-inf")  # when a name was last missed
+    _subdirectories: int | None = None  # counted when that is asked for
 
     @property
     def weight_bytes(self) -> int:
         """The directory's share of the bound."""
         return ENTRY_BYTES * (1 + len(self.nodes))
+
+    def until(self, entry: str) -> float:
+        """Return when a known name stops being believed."""
+        return self.own_until.get(entry, self.listed_until)
+
+    def newer(self, older_until: float) -> dict[str, Node | None]:
+        """Return the names that are believed for longer than this."""
+        names = self.own_until if self.listed_until <= older_until else self.nodes
+        return {entry: self.nodes[entry] for entry in names if self.until(entry) > older_until}
+
+    def set(self, entry: str, node: Node | None, until: float) -> None:
+        """Tell one name apart from the listing."""
+        self.nodes[entry] = node
+        self.own_until[entry] = until
+        self._subdirectories = None
+
+    def drop(self, entry: str) -> None:
+        """Know nothing of one name, and so not all of them."""
+        self.nodes.pop(entry, None)
+        self.own_until.pop(entry, None)
+        self.complete_until = 0.0
+        self.walk = None
+        self._subdirectories = None
+
+    @property
+    def subdirectories(self) -> int:
+        """How many of the names are directories."""
+        if self._subdirectories is None:
+            self._subdirectories = sum(1 for node in self.nodes.values() if node and node.is_directory)
+        return self._subdirectories
+
+    def shown(self) -> dict[str, Node]:
+        """Return the names under which there is something."""
+        return {entry: node for entry, node in self.nodes.items() if node is not None}
 
 
 class TreeCache:
@@ -59,9 +107,10 @@ class TreeCache:
         self, *, ttl_seconds: float, capacity_bytes: int, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._ttl_seconds = ttl_seconds
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._now = now
         self._lock = threading.Lock()  # guards the directories and what is in them
+        self._forgotten_at = float("-inf")
         self._directories: cachetools.LRUCache[str, Directory] = cachetools.LRUCache(
             capacity_bytes, getsizeof=lambda directory: directory.weight_bytes
         )
@@ -73,25 +122,28 @@ class TreeCache:
             if directory is None:
                 return UNKNOWN
             now = self._now()
-            node, expires_at = directory.nodes.get(entry, (None, 0.0))
-            if now < expires_at:
-                return Answer(node, is_known=True)
-            is_known = entry not in directory.nodes and now < directory.complete_until
-            return Answer(None, is_known=is_known)
+            if entry not in directory.nodes:
+                return ABSENT if now < directory.complete_until else UNKNOWN
+            return Answer(directory.nodes[entry], is_known=True) if now < directory.until(entry) else UNKNOWN
 
     def last_known(self, prefix: str, entry: str) -> Node | None:
         """Return what a name last was, however long ago."""
         with self._lock:
             directory = self._directories.get(prefix)
-            return directory.nodes.get(entry, (None, 0.0))[0] if directory is not None else None
+            return directory.nodes.get(entry) if directory is not None else None
 
-    def listing(self, prefix: str) -> Mapping[str, Node] | None:
-        """Return a complete listing that is still believed, or None."""
+    def listing(self, prefix: str) -> dict[str, Node] | None:
+        """Return a complete listing that is still believed, or None.
+
+        One that is offered to a walk is believed anew when the walk gets there, without pause and in time.
+        """
         with self._lock:
             directory = self._directories.get(prefix)
-            if directory is None or self._now() >= directory.complete_until:
+            now = self._now()
+            if directory is None or (now >= directory.complete_until and not self._renew(directory, now)):
                 return None
-            return {entry: node for entry, (node, _) in directory.nodes.items() if node is not None}
+            directory.walk = None
+            return directory.shown()
 
     def is_worth_listing(self, prefix: str) -> bool:
         """A listing would answer for all names at about the price of one: not fresh, not large."""
@@ -115,7 +167,7 @@ class TreeCache:
         """A directory that was listed, however long ago, has nothing left after this mount's changes."""
         with self._lock:
             directory = self._directories.get(prefix)
-            return directory is not None and not any(node for node, _ in directory.nodes.values())
+            return directory is not None and not any(directory.nodes.values())
 
     def count_subdirectories(self, prefix: str) -> int | None:
         """Return how many entries are directories, None if the directory was never listed."""
@@ -123,7 +175,7 @@ class TreeCache:
             directory = self._directories.get(prefix)
             if directory is None or not directory.was_listed:
                 return None
-            return sum(1 for node, _ in directory.nodes.values() if node is not None and node.is_directory)
+            return directory.subdirectories
 
     def record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> dict[str, Node]:
         """Believe a complete listing that was asked for at `asked_at` (by this cache's clock).
@@ -132,15 +184,17 @@ class TreeCache:
         Changes made here meanwhile stand; returned is what is believed.
         """
         with self._lock:
-            expires_at = self._now() + self._ttl_seconds
-            old = self._directories.pop(prefix, None)
-            directory = Directory({entry: (node, expires_at) for entry, node in nodes.items()}, expires_at)
-            directory.was_listed = True
-            newer = self._newer(old, asked_at + self._ttl_seconds) if old is not None else {}
-            directory.nodes.update(newer)
-            self._store(prefix, directory)
-        changed = {**nodes, **{entry: node for entry, (node, _) in newer.items()}} if newer else nodes
-        return {entry: node for entry, node in changed.items() if node is not None}
+            return self._record_listing(prefix, nodes, asked_at).shown()
+
+    def offer_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float, walk: Walk) -> None:
+        """Like `record_listing`, and keep the listing for a walk, WALK_SECONDS from `asked_at` at most.
+
+        It is not believed if names were forgotten meanwhile: they could be of this directory.
+        """
+        with self._lock:
+            if asked_at > self._forgotten_at:
+                directory = self._record_listing(prefix, nodes, asked_at)
+                directory.walk, directory.offered_until = walk, asked_at + WALK_SECONDS
 
     def mark_large(self, prefix: str) -> None:
         """Remember that listing this directory takes more than one page."""
@@ -153,9 +207,9 @@ class TreeCache:
         """Believe what the service said, if nothing newer is known by now; return what is believed."""
         with self._lock:
             directory = self._directories.get(prefix)
-            newest, expires_at = directory.nodes.get(entry, (None, 0.0)) if directory else (None, 0.0)
-            if expires_at > asked_at + self._ttl_seconds:
-                return newest
+            is_known = directory is not None and entry in directory.nodes
+            if directory and is_known and directory.until(entry) > asked_at + self._ttl_seconds:
+                return directory.nodes[entry]
         self.record(prefix, entry, node)
         return node
 
@@ -163,8 +217,7 @@ class TreeCache:
         """Believe one name from now on; None if there is nothing under it."""
         with self._lock:
             directory = self._directories.pop(prefix, None) or Directory()
-            expires_at = self._now() + self._ttl_seconds
-            directory.nodes[entry] = (node, expires_at)
+            directory.set(entry, node, self._now() + self._ttl_seconds)
             self._store(prefix, directory)
 
     def record_empty(self, prefix: str) -> None:
@@ -172,19 +225,20 @@ class TreeCache:
         with self._lock:
             expires_at = self._now() + self._ttl_seconds
             self._directories.pop(prefix, None)
-            self._store(prefix, Directory({}, expires_at, was_listed=True))
+            self._store(prefix, Directory({}, expires_at, expires_at, was_listed=True))
 
     def forget(self, prefix: str, entry: str) -> None:
         """Believe nothing of one name any more."""
         with self._lock:
+            self._forgotten_at = self._now()
             directory = self._directories.get(prefix)
             if directory is not None:
-                directory.nodes.pop(entry, None)
-                directory.complete_until = 0.0
+                directory.drop(entry)
 
     def forget_tree(self, prefix: str) -> None:
         """Believe nothing of a directory and all below it."""
         with self._lock:
+            self._forgotten_at = self._now()
             for known in [known for known in self._directories if known.startswith(prefix)]:
                 del self._directories[known]
 
@@ -192,10 +246,27 @@ class TreeCache:
         """Return the cache's clock, to be read before a listing is asked for."""
         return self._now()
 
-    @staticmethod
-    def _newer(directory: Directory, older_until: float) -> dict[str, tuple[Node | None, float]]:
-        return {entry: known for entry, known in directory.nodes.items() if known[1] > older_until}
+    def is_under_way(self, walk: Walk) -> bool:
+        """Tell whether a walk has asked for a directory within `ttl_seconds`: a longer pause ends it."""
+        return self._now() - walk.visited_at < self._ttl_seconds
+
+    def _renew(self, directory: Directory, now: float) -> bool:
+        """Believe from now on a listing that was offered to a walk, if it may still be."""
+        if directory.walk is None or now >= directory.offered_until or not self.is_under_way(directory.walk):
+            return False
+        directory.listed_until = directory.complete_until = now + self._ttl_seconds
+        return True
+
+    def _record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> Directory:
+        expires_at = self._now() + self._ttl_seconds
+        directory = Directory({**nodes}, expires_at, expires_at, was_listed=True)
+        old = self._directories.pop(prefix, None)
+        if old is not None:
+            for entry, node in old.newer(asked_at + self._ttl_seconds).items():
+                directory.set(entry, node, old.until(entry))
+        self._store(prefix, directory)
+        return directory
 
     def _store(self, prefix: str, directory: Directory) -> None:
-        if directory.weight_bytes <= self._capacity_bytes:
+        if directory.weight_bytes <= self.capacity_bytes:
             self._directories[prefix] = directory

@@ -15,7 +15,8 @@ from blobfs.errors import NotADirectory, NotFound
 from blobfs.format.attributes import is_directory_marker
 from blobfs.format.names import NameMap, refusal, split_path
 from blobfs.store import BlobInfo, BlobStore, ListPage
-from blobfs.tree.cache import Node, TreeCache
+from blobfs.tree.cache import Node, TreeCache, Walk
+from blobfs.tree.walks import Gathered, Walks
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Namespace:
         self.names = names
         self.cache = cache
         self._store = store
+        self._walks = Walks(store, cache, self._offer)
         self._lock = threading.Lock()  # guards the two maps below
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
@@ -71,9 +73,12 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
-        cached = self.cache.listing(prefix)
-        if cached is not None:
-            return dict(cached)
+        self._walks.visit(prefix)
+        known = self.cache.listing(prefix)
+        if known is None and self._walks.read_up_to(prefix):
+            known = self.cache.listing(prefix)
+        if known is not None:
+            return known
         asked_at = self.cache.now()
         nodes: dict[str, Node] = {}
         hidden: dict[str, str] = {}
@@ -133,6 +138,14 @@ class Namespace:
             self.cache.mark_large(prefix)
             return None
         return self._record_listing(prefix, nodes, hidden, asked_at)
+
+    def _offer(self, directory: Gathered, walk: Walk) -> None:
+        nodes: dict[str, Node] = {}
+        hidden: dict[str, str] = {}
+        self._collect(ListPage(directory.blobs, directory.prefixes, ""), directory.prefix, nodes, hidden)
+        with self._lock:
+            self._hidden[directory.prefix] = hidden
+        self.cache.offer_listing(directory.prefix, nodes, directory.asked_at, walk)
 
     def _record_listing(
         self, prefix: str, nodes: dict[str, Node], hidden: dict[str, str], asked_at: float

@@ -25,7 +25,8 @@ LAYERS = """
     spool.image spool.files
     spool.journal spool.leftovers
     spool.directory
-    content.checksums content.disk_cache content.extents content.whole_md5 tree.namespace
+    content.checksums content.disk_cache content.extents content.whole_md5 tree.walks
+    tree.namespace
     content.fetcher
     content.range_cache
     content.whole_check
@@ -77,7 +78,7 @@ RESERVED = {
     "cachetools": {
         "content.checksums",
         *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
-        *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace"),
+        *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
     "click": {module for module in RANKS if module.startswith("cli.")},

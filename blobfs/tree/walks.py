@@ -1,0 +1,194 @@
+"""Recursive walks: recognised by what they ask for, and served by flat listings.
+
+Who lists a directory and then, without a pause, two directories in it, is on the way through a tree.
+Instead of one request a directory, all names below the first one are then read in their order, up to
+5,000 a request, and every directory whose names have all gone by is offered to the walk.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import cachetools
+
+from blobfs.blocks import MAX_LIST_RESULTS
+from blobfs.format.attributes import is_directory_marker
+from blobfs.store import BlobInfo, BlobStore
+from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, TreeCache, Walk
+
+PAGES_AHEAD = 4  # read in vain for one directory; then the walk goes another way than the listing
+REMEMBERED_TREES = 1000  # directories of which it is known what was listed in them
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What has gone by of one directory."""
+
+    prefix: str
+    asked_at: float  # for the first of it, by the cache's clock
+    blobs: list[BlobInfo] = field(default_factory=list)
+    prefixes: list[str] = field(default_factory=list)
+
+
+class FlatListing:
+    """All names below a prefix, page by page, gathered by directory.
+
+    The names of a directory and of all below it come one after the other, whichever order the
+    service has; so a directory is complete when a name of another one follows, or nothing.
+    """
+
+    def __init__(self, prefix: str, store: BlobStore, *, page_names: int) -> None:
+        self._prefix = prefix
+        self._store = store
+        self._page_names = page_names
+        self._path = [Gathered(prefix, 0.0)]  # the directories of the last name, outermost first
+        self._empty: dict[str, Gathered] = {}  # those of which only the marker was seen
+        self._marker = ""
+        self._last_name = prefix
+        self._is_at_end = False
+
+    @property
+    def held_names(self) -> int:
+        """How many names are kept of directories that are not complete."""
+        return len(self._empty) + sum(len(directory.blobs) for directory in self._path)
+
+    def is_within(self, prefix: str) -> bool:
+        """Tell whether a directory is being gathered."""
+        return any(directory.prefix == prefix for directory in self._path[1:])
+
+    def may_bring(self, prefix: str) -> bool:
+        """Tell whether a directory is likely to be still to come. The order is only a guess at that."""
+        return not self._is_at_end and (prefix > self._last_name or self.is_within(prefix))
+
+    def read_page(self, asked_at: float) -> list[Gathered]:
+        """Return the directories that one more page makes complete. One request."""
+        page = self._store.list_page(self._prefix, marker=self._marker, max_results=self._page_names)
+        complete: list[Gathered] = []
+        for blob in page.blobs:
+            directory = blob.name[: blob.name.rfind("/") + 1]
+            if directory != self._path[-1].prefix:
+                complete += self._leave_for(directory)
+                self._enter(directory, asked_at)
+            if len(self._path) > 1:  # what is in the first one has been asked for already
+                self._path[-1].blobs.append(blob)
+            if not blob.size_bytes and is_directory_marker(blob) and blob.name != directory:
+                self._empty[f"{blob.name}/"] = Gathered(f"{blob.name}/", asked_at)
+            self._last_name = blob.name
+        self._marker = page.next_marker
+        if not self._marker:
+            self._is_at_end = True
+            complete += [*self._path[1:], *self._empty.values()]
+            del self._path[1:]
+            self._empty.clear()
+        return complete
+
+    def _leave_for(self, directory: str) -> Iterator[Gathered]:
+        while not directory.startswith(self._path[-1].prefix):
+            yield self._path.pop()
+
+    def _enter(self, directory: str, asked_at: float) -> None:
+        while (outer := self._path[-1]).prefix != directory:
+            prefix = directory[: directory.index("/", len(outer.prefix)) + 1]
+            outer.prefixes.append(prefix)
+            self._empty.pop(prefix, None)
+            self._path.append(Gathered(prefix, asked_at))
+
+
+@dataclass(slots=True)
+class _Tree:
+    """A directory that was listed, and what was then asked for below it."""
+
+    walk: Walk
+    last_child: str = ""
+    children: int = 0  # listed, too
+    flat: FlatListing | None = None
+    is_given_up: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for the one who reads on
+
+
+class Walks:
+    """The walks under way. Its methods may be called from many threads."""
+
+    def __init__(self, store: BlobStore, cache: TreeCache, offer: Callable[[Gathered, Walk], None]) -> None:
+        self._store = store
+        self._cache = cache
+        self._offer = offer
+        self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
+        self._lock = threading.Lock()  # guards the trees
+        self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
+
+    def visit(self, prefix: str) -> None:
+        """Note that a directory's listing is asked for."""
+        now = self._cache.now()
+        with self._lock:
+            trees = self._above(prefix)
+            for tree in trees:
+                tree.walk.visited_at = now
+            parent = self._trees.get(_parent(prefix))
+            if parent is not None and parent in trees and parent.last_child != prefix:
+                parent.last_child = prefix
+                parent.children += 1
+            self._trees[prefix] = _Tree(Walk(now))
+
+    def read_up_to(self, prefix: str) -> bool:
+        """Read on until a directory is offered to the walk that comes to it; False if none will be.
+
+        Whoever finds somebody else reading is not made to wait.
+        """
+        tree = self._walk_to(prefix)
+        if tree is None or not tree.lock.acquire(blocking=False):
+            return False
+        try:
+            return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat)
+        finally:
+            tree.lock.release()
+
+    def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing) -> bool:
+        in_vain, oldest = 0, self._cache.now() - WALK_SECONDS
+        while flat.may_bring(prefix):
+            asked_at = self._cache.now()
+            complete = flat.read_page(asked_at)
+            for directory in complete:
+                if directory.asked_at > oldest:
+                    self._offer(directory, tree.walk)
+            if any(directory.prefix == prefix for directory in complete):
+                return True
+            in_vain += not flat.is_within(prefix)
+            if in_vain == PAGES_AHEAD or (in_vain and flat.held_names > self._most_names):
+                tree.flat, tree.is_given_up = None, True
+                return False
+        return False
+
+    def _walk_to(self, prefix: str) -> _Tree | None:
+        """Return the tree whose flat listing may bring a directory."""
+        with self._lock:
+            trees = self._above(prefix)
+            for tree in trees:
+                if tree.flat is not None and tree.flat.may_bring(prefix):
+                    return tree
+            parent = self._trees.get(_parent(prefix)) if prefix else None
+            if (
+                parent is None
+                or parent not in trees
+                or parent.is_given_up
+                or parent.flat
+                or parent.children < 2
+            ):
+                return None
+            page_names = max(1, min(MAX_LIST_RESULTS, self._most_names))
+            parent.flat = FlatListing(_parent(prefix), self._store, page_names=page_names)
+            return parent
+
+    def _above(self, prefix: str) -> list[_Tree]:
+        """Return the trees that a directory is in and that were walked a moment ago, innermost first."""
+        trees = []
+        while prefix:
+            prefix = _parent(prefix)
+            tree = self._trees.get(prefix)
+            if tree is not None and self._cache.is_under_way(tree.walk):
+                trees.append(tree)
+        return trees
+
+
+def _parent(prefix: str) -> str:
+    return prefix[: prefix.rfind("/", 0, -1) + 1]
