@@ -73,20 +73,11 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
-        self._walks.visit(prefix)
-        known = self.cache.listing(prefix)
-        if known is None and self._walks.read_up_to(prefix):
+        with self._walks.visit(prefix):
             known = self.cache.listing(prefix)
-        if known is not None:
-            return known
-        asked_at = self.cache.now()
-        nodes: dict[str, Node] = {}
-        hidden: dict[str, str] = {}
-        for page in self._pages(prefix):
-            self._collect(page, prefix, nodes, hidden)
-        if not nodes and not self.node(path).is_directory:
-            raise NotADirectory(f"{path}: not a directory")
-        return self._record_listing(prefix, nodes, hidden, asked_at)
+            if known is None and self._walks.read_up_to(prefix):
+                known = self.cache.listing(prefix)
+            return known if known is not None else self._list(path, prefix)
 
     def has_entries(self, path: str) -> bool:
         """Ask the service whether anything is below a directory, whatever the cache says."""
@@ -126,6 +117,16 @@ class Namespace:
             return self._ask(prefix, entry)
         node = Node(info, is_directory=is_directory_marker(info))
         return self.cache.record_answer(prefix, entry, node, asked_at)
+
+    def _list(self, path: str, prefix: str) -> dict[str, Node]:
+        asked_at = self.cache.now()
+        nodes: dict[str, Node] = {}
+        hidden: dict[str, str] = {}
+        for page in self._pages(prefix):
+            self._collect(page, prefix, nodes, hidden)
+        if not nodes and not self.node(path).is_directory:
+            raise NotADirectory(f"{path}: not a directory")
+        return self._record_listing(prefix, nodes, hidden, asked_at)
 
     def _list_small(self, prefix: str) -> dict[str, Node] | None:
         """List a directory if it is small; remember that it is not otherwise."""

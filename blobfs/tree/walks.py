@@ -7,6 +7,7 @@ Instead of one request a directory, all names below the first one are then read 
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import cachetools
@@ -94,7 +95,7 @@ class FlatListing:
             self._path.append(Gathered(prefix, asked_at))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Tree:
     """A directory that was listed, and what was then asked for below it."""
 
@@ -117,18 +118,15 @@ class Walks:
         self._lock = threading.Lock()  # guards the trees
         self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
 
-    def visit(self, prefix: str) -> None:
-        """Note that a directory's listing is asked for."""
-        now = self._cache.now()
-        with self._lock:
-            trees = self._above(prefix)
+    @contextmanager
+    def visit(self, prefix: str) -> Iterator[None]:
+        """Note that a directory's listing is asked for. The time of the answer is no pause of the walk's."""
+        trees = self._visited(prefix)
+        try:
+            yield
+        finally:
             for tree in trees:
-                tree.walk.visited_at = now
-            parent = self._trees.get(_parent(prefix))
-            if parent is not None and parent in trees and parent.last_child != prefix:
-                parent.last_child = prefix
-                parent.children += 1
-            self._trees[prefix] = _Tree(Walk(now))
+                tree.walk.visited_at = self._cache.now()
 
     def read_up_to(self, prefix: str) -> bool:
         """Read on until a directory is offered to the walk that comes to it; False if none will be.
@@ -142,6 +140,19 @@ class Walks:
             return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat)
         finally:
             tree.lock.release()
+
+    def _visited(self, prefix: str) -> list[_Tree]:
+        now = self._cache.now()
+        with self._lock:
+            trees = self._above(prefix)
+            for tree in trees:
+                tree.walk.visited_at = now
+            parent = self._trees.get(_parent(prefix))
+            if parent is not None and parent in trees and parent.last_child != prefix:
+                parent.last_child = prefix
+                parent.children += 1
+            tree = self._trees[prefix] = _Tree(Walk(now))
+            return [*trees, tree]
 
     def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing) -> bool:
         in_vain, oldest = 0, self._cache.now() - WALK_SECONDS

@@ -1,6 +1,7 @@
 """Recursive walks: what they ask of the service, and how old what they see may be."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fakes import CALLER, ManualClock, MemoryStore, filesystem_of, machine
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from blobfs.errors import NotFound
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.format.names import NameMap
-from blobfs.store import ALWAYS
+from blobfs.store import ALWAYS, ListPage
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, Node, TreeCache
 from blobfs.tree.namespace import Namespace
 
@@ -166,6 +167,17 @@ def test_changes_made_here_are_seen_by_the_walk_at_once(clock: ManualClock, file
     assert len(shown("/d014/moved")) == 50
     with pytest.raises(NotFound):
         filesystem.directories.entries("/d013")
+
+
+def test_slow_answer_of_the_service_is_no_pause(store: MemoryStore, clock: ManualClock) -> None:
+    class SlowStore(MemoryStore):
+        def list_page(self, prefix: str, **options: Any) -> ListPage:
+            clock.advance(1.5)
+            return store.list_page(prefix, **options)
+
+    found = dict(walk(namespace(SlowStore(), clock)))
+    assert len(found) == 201
+    assert store.requests == {"LIST": 4}
 
 
 def test_name_forgotten_while_a_page_is_on_its_way_is_not_believed(

@@ -1,0 +1,54 @@
+"""What programs that walk through a tree ask of the service, and what they see."""
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mounts import Mounts
+from responder.control import Responder
+from responder.recipes import Recipe
+
+BLOBS, DIRECTORIES = 4000, 200
+
+walkers = pytest.mark.parametrize("walker", [["find"], ["du", "-s"], ["ls", "-lR"]], ids=" ".join)
+
+
+@pytest.fixture(params=["libfuse3", "libfuse2"])
+def tree(responder: Responder, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A mount of 4,000 blobs in 200 directories."""
+    container = uuid.uuid4().hex
+    responder.create_container(container)
+    responder.make_blobs(container, Recipe("d{directory}/f{index}", BLOBS, DIRECTORIES, size_bytes=1))
+    with Mounts(responder, container, request.param) as mounts:
+        yield mounts().path
+
+
+def walked(*command: str | Path) -> str:
+    """Return what a program prints on its way through a tree."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@walkers
+def test_walk_takes_fewer_requests_than_directories(
+    tree: Path, responder: Responder, walker: list[str]
+) -> None:
+    before = sum(responder.counters.requests.values())
+    walked(*walker, tree)
+    assert sum(responder.counters.requests.values()) - before < DIRECTORIES / 4
+
+
+def test_walk_finds_every_file(tree: Path) -> None:
+    found = walked("find", tree, "-type", "f", "-printf", "%P %s\n").splitlines()
+    expected = (f"d{index * DIRECTORIES // BLOBS}/f{index} 1" for index in range(BLOBS))
+    assert sorted(found) == sorted(expected)
+
+
+def test_walk_sees_what_was_changed_through_the_mount_a_moment_ago(tree: Path) -> None:
+    walked("find", tree)
+    (tree / "d150" / "new").write_bytes(b"")
+    (tree / "d151" / "f3020").unlink()
+    found = walked("find", tree, "-printf", "%P\n").splitlines()
+    assert "d150/new" in found
+    assert "d151/f3020" not in found
