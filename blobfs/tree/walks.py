@@ -38,7 +38,9 @@ class FlatListing:
     service has; so a directory is complete when a name of another one follows, or nothing.
     """
 
-    def __init__(self, prefix: str, store: BlobStore, *, page_names: int) -> None:
+    def __init__(self, prefix: str, store: BlobStore, *, began_at: float, page_names: int) -> None:
+        self.began_at = began_at  # by the cache's clock
+        self.pages = 0
         self._prefix = prefix
         self._store = store
         self._page_names = page_names
@@ -64,6 +66,7 @@ class FlatListing:
     def read_page(self, asked_at: float) -> list[Gathered]:
         """Return the directories that one more page makes complete. One request."""
         page = self._store.list_page(self._prefix, marker=self._marker, max_results=self._page_names)
+        self.pages += 1
         complete: list[Gathered] = []
         for blob in page.blobs:
             directory = blob.name[: blob.name.rfind("/") + 1]
@@ -178,17 +181,21 @@ class Walks:
                 if tree.flat is not None and tree.flat.may_bring(prefix):
                     return tree
             parent = self._trees.get(_parent(prefix)) if prefix else None
-            if (
-                parent is None
-                or parent not in trees
-                or parent.is_given_up
-                or parent.flat
-                or parent.children < 2
-            ):
+            if parent is None or parent not in trees or not self._may_begin(parent):
                 return None
             page_names = max(1, min(MAX_LIST_RESULTS, self._most_names))
-            parent.flat = FlatListing(_parent(prefix), self._store, page_names=page_names)
+            parent.flat = FlatListing(
+                _parent(prefix), self._store, began_at=self._cache.now(), page_names=page_names
+            )
             return parent
+
+    def _may_begin(self, tree: _Tree) -> bool:
+        """Tell whether to list all below a directory: for a walk; for a slow one again, if that is short."""
+        if tree.is_given_up or tree.children < 2:
+            return False
+        flat = tree.flat
+        is_old = flat is None or self._cache.now() - flat.began_at >= WALK_SECONDS
+        return is_old and (flat is None or flat.pages <= PAGES_AHEAD)
 
     def _above(self, prefix: str) -> list[_Tree]:
         """Return the trees that a directory is in and that were walked a moment ago, innermost first."""

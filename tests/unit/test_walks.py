@@ -180,6 +180,12 @@ def test_slow_answer_of_the_service_is_no_pause(store: MemoryStore, clock: Manua
     assert store.requests == {"LIST": 4}
 
 
+def test_slow_walk_lists_a_small_tree_again(store: MemoryStore, clock: ManualClock) -> None:
+    for _ in walk(namespace(store, clock)):
+        clock.advance(0.5)
+    assert store.requests["LIST"] < len(DIRECTORIES) / 2
+
+
 def test_name_forgotten_while_a_page_is_on_its_way_is_not_believed(
     store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
