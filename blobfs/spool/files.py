@@ -13,6 +13,7 @@ from blobfs.spool.records import HEAD_BYTES, Kind, head_of
 
 SUFFIX = ".journal"
 KEPT_FILES = 32  # about as many files as are written at once
+NEW_FILES = 16  # made at a time
 WRITE_BACK_BYTES = 8 * MiB  # the disk is told to begin after so much, so that little is left to sync
 
 
@@ -24,7 +25,6 @@ class JournalFile:
         self.descriptor = descriptor
         self.size_bytes = size_bytes
         self.record_count = 0  # of those added here
-        self._is_new = not size_bytes
         self._last_at = size_bytes
 
     @classmethod
@@ -89,9 +89,6 @@ class JournalFile:
     def sync(self) -> None:
         """Have the disk keep what is there. Raises OSError."""
         os.fdatasync(self.descriptor)
-        if self._is_new:  # fsync(2): the name of a new file needs an fsync of its own
-            _sync_directory(self.path.parent)
-            self._is_new = False
 
     def read_at(self, position: int, length: int) -> bytes:
         """Return bytes, fewer at the end."""
@@ -117,7 +114,8 @@ class JournalFile:
 class JournalFiles:
     """The journals that a process has in one directory. Any thread may call.
 
-    Empty ones are used again, because to sync a new name takes as long as to sync what is in it.
+    They are made several at a time and used again when they are empty, because to sync a new name
+    takes as long as to sync what is in it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -126,12 +124,10 @@ class JournalFiles:
 
     def take(self) -> JournalFile:
         """Return an empty journal. Raises NoSpace."""
-        with suppress(IndexError):
-            return self._free.pop()
         while True:
-            file = JournalFile.create(self._directory / f"{secrets.token_hex(8)}{SUFFIX}")
-            if file is not None:
-                return file
+            with suppress(IndexError):
+                return self._free.pop()
+            self._free.extend(self._new_files())
 
     def give_back(self, file: JournalFile) -> None:
         """Empty a journal that nobody needs any more. Raises OSError."""
@@ -147,6 +143,21 @@ class JournalFiles:
         while self._free:
             self._free.pop().remove()
 
+    def _new_files(self) -> list[JournalFile]:
+        """Make as many as are worth one fsync(2) of their directory. Raises NoSpace, having none."""
+        files: list[JournalFile] = []
+        while len(files) < NEW_FILES:
+            try:
+                file = JournalFile.create(self._directory / f"{secrets.token_hex(8)}{SUFFIX}")
+            except NoSpace:
+                if not files:
+                    raise
+                break
+            if file is not None:
+                files.append(file)
+        _sync_directory(self._directory)
+        return files
+
 
 def _write_all(descriptor: int, rest: memoryview, position: int) -> None:
     while rest:
@@ -156,8 +167,12 @@ def _write_all(descriptor: int, rest: memoryview, position: int) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Have the disk keep the names in a directory. Raises NoSpace."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise NoSpace(f"{path}: no journal can be kept: {error.strerror}") from error

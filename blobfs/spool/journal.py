@@ -30,8 +30,8 @@ class Journal(Protocol):
         """Note that name, base or attributes are others now. Raises nothing."""
         ...
 
-    def request_commit(self) -> None:
-        """Note that somebody counts on what is there, and have the disk keep it. Raises nothing."""
+    def request_commit(self) -> bool:
+        """Note that somebody counts on what is there; tell whether the disk keeps it. Raises nothing."""
         ...
 
     def end(self) -> None:
@@ -58,7 +58,8 @@ class Unspooled:
 
     def retarget(self) -> None: ...
 
-    def request_commit(self) -> None: ...
+    def request_commit(self) -> bool:
+        return False
 
     def end(self) -> None: ...
 
@@ -78,15 +79,16 @@ class DiskJournal:
         self._cure = cure
         self._file: JournalFile | None = None
         self._is_given_up = False  # until the next commit: a part of it could not be noted
+        self._requested = b""  # the target of a request that nothing was noted after
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `Journal`; so for the others."""
         if not self._is_given_up:
-            self._begun().append(Kind.WRITE, offset, data)
+            self._note(Kind.WRITE, offset, data)
 
     def truncate(self, size_bytes: int) -> None:
         if not self._is_given_up:
-            self._begun().append(Kind.TRUNCATE, size_bytes)
+            self._note(Kind.TRUNCATE, size_bytes)
 
     def undo(self) -> None:
         if self._file is not None:
@@ -97,27 +99,31 @@ class DiskJournal:
     def retarget(self) -> None:
         if self._file is not None:
             try:
-                self._file.append(Kind.TARGET, body=body_of_target(self._target()))
+                self._note(Kind.TARGET, body=body_of_target(self._target()))
             except NoSpace as full:
                 # Notes for another name would be worse than none.
                 self.end()
                 self._is_given_up = True
                 logger.warning("%s: a crash before its commit would lose it: %s", self._target().name, full)
 
-    def request_commit(self) -> None:
+    def request_commit(self) -> bool:
         if self._is_given_up:
-            return
+            return False
+        body = body_of_target(self._target())
+        if body == self._requested:
+            return True
         try:
-            file = self._begun()
-            file.append(Kind.COMMIT, body=body_of_target(self._target()))
-            file.sync()
+            self._note(Kind.COMMIT, body=body).sync()
         except (NoSpace, OSError) as trouble:
             # What the service has in a moment needs no spool.
             logger.warning("%s: the spool does not know of its commit: %s", self._target().name, trouble)
+            return False
+        self._requested = body
+        return True
 
     def end(self) -> None:
         file, self._file = self._file, None
-        self._is_given_up = False
+        self._is_given_up, self._requested = False, b""
         if file is not None:
             try:
                 self._files.give_back(file)
@@ -136,6 +142,12 @@ class DiskJournal:
             logger.warning("%s: a later attempt to commit it will find the conflict: %s", file.path, full)
         file.close()
         return self._cure
+
+    def _note(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> JournalFile:
+        self._requested = b""
+        file = self._begun()
+        file.append(kind, number, body)
+        return file
 
     def _begun(self) -> JournalFile:
         if self._file is None:

@@ -17,7 +17,7 @@ from blobfs.errors import Changed, InvalidArgument, NoSpace, TimedOut, Unavailab
 from blobfs.filesystem.files import File
 from blobfs.format.attributes import Attributes
 from blobfs.spool.directory import Spool, directories_of, leftovers_in
-from blobfs.spool.files import JournalFile
+from blobfs.spool.files import NEW_FILES, JournalFile
 from blobfs.spool.leftovers import Leftover, State
 from blobfs.spool.recovery import Recovery
 from blobfs.store import BlobInfo, ContentHeaders
@@ -100,11 +100,11 @@ def test_a_committed_file_has_no_journal(crash: Machines) -> None:
 
 
 def test_journals_are_used_again(crash: Machines) -> None:
-    for name in ("x", "y", "z"):
-        file = crash.file(name)
+    for number in range(2 * NEW_FILES):
+        file = crash.file(str(number))
         write(file, 0, BODY)
         file.commit()
-    assert len(list(crash.directory.rglob("*.journal"))) == 1
+    assert len(list(crash.directory.rglob("*.journal"))) == NEW_FILES
     crash.spool.close()
     assert list(crash.directory.rglob("*.journal")) == []
 
