@@ -8,7 +8,8 @@ The house, from the street down; imports only ever point downwards:
                      the other one, after a crash; ``assembly``: what both are made of
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``renames``, ``removal``; ``files``: one object for all handles of a name;
+                     ``renames``, ``removal``; ``commits``: now or behind; ``files``: one object for all
+                     handles of a name;
                      ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
@@ -39,7 +40,7 @@ If-Match; the new version comes back as a value and ``filesystem`` tells the ``n
 What always holds:
 
 1. The same bytes are never fetched twice at once, and a reader never waits for queued work: it takes it over.
-2. A task in a pool never waits for another task.
+2. A task in a pool never waits for another task; but a commit waits for its blocks, which wait for nothing.
 3. Cached bytes are keyed by name and ETag; a reader meets `Changed`, never a mixture.
 4. A committed blob is complete or as it was: nobody sees part of a write.
 5. Every commit says which version it replaces. A file that lost such a race stays failed.

@@ -197,7 +197,7 @@ def _status(
     binding_name: str,
     read_only: bool,
 ) -> Mapping[str, Any]:
-    uncommitted = filesystem.handles.uncommitted()
+    uncommitted = filesystem.commits.uncommitted()
     return {
         "pid": os.getpid(),
         "account": settings.account,
@@ -215,7 +215,7 @@ def _finish(filesystem: Filesystem) -> None:
     """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
     with contextlib.suppress(Failure):  # each file's own failure is named below
         filesystem.handles.sync("/")
-    left = list(filesystem.handles.uncommitted())
+    left = list(filesystem.commits.uncommitted())
     for file in left:
         logger.error("%s is not committed: %s", file.path, file.reason)
     if left:

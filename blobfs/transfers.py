@@ -6,11 +6,14 @@ operations have budgets of their own, so uploads cannot starve a reader.
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -19,10 +22,10 @@ Transfer: TypeAlias = Future[Any]
 
 
 class Transfers:
-    """Named thread pools: for reads, for writes, for copies and deletes of names, and for the local disk."""
+    """Named thread pools: for reads, writes, names, commits of closed files, and the local disk."""
 
     def __init__(self, *, reads: int, writes: int) -> None:
-        self._sizes = {"read": reads, "write": writes, "name": writes, "disk": 1}
+        self._sizes = {"read": reads, "write": writes, "name": writes, "commit": writes, "disk": 1}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._changed = threading.Condition()  # guards the two fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
@@ -65,6 +68,10 @@ class Transfers:
             future.exception()
         return [future.result() for future in futures]
 
+    def behind(self, task: Callable[[], None]) -> None:
+        """Run a commit, which may wait for writes, in the background; not at all if blobfs ends before."""
+        self._pools["commit"].submit(_logged, task)
+
     def after(self, seconds: float, task: Callable[[], None]) -> None:
         """Run `task` once, some time from now; not at all if blobfs ends before."""
         with self._changed:
@@ -89,4 +96,11 @@ class Transfers:
                 if wait_seconds is None or wait_seconds > 0:
                     self._changed.wait(wait_seconds)
                 else:
-                    self._pools["name"].submit(heapq.heappop(self._due)[2])
+                    self._pools["name"].submit(_logged, heapq.heappop(self._due)[2])
+
+
+def _logged(task: Callable[[], None]) -> None:
+    try:
+        task()
+    except Exception:  # nobody asks for the result
+        logger.exception("a task in the background failed")

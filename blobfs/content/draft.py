@@ -49,6 +49,11 @@ class Draft:
         """The size of the file."""
         return self.extents.size_bytes
 
+    @property
+    def buffered_bytes(self) -> int:
+        """How much of the pool the content takes."""
+        return sum(extent.buffer.size_bytes for extent in self.extents if extent.buffer is not None)
+
     def read_into(self, offset: int, target: memoryview, stream: Stream | None = None) -> int:
         """Copy bytes to `target`; return how many there are before the end.
 

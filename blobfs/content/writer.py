@@ -70,6 +70,11 @@ class BlobWriter:
         return self._draft.size_bytes
 
     @property
+    def buffered_bytes(self) -> int:
+        """How much of the pool the content takes."""
+        return self._draft.buffered_bytes
+
+    @property
     def has_staged(self) -> bool:
         """Blocks of a file never committed may be on the service, under its name."""
         return self._staging.has_blocks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobfs.errors import BadHandle
-from blobfs.filesystem.files import File
+from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Stat, Volume
 from blobfs.format.names import join_path, split_path
@@ -64,9 +64,7 @@ class Directories:
 
     def read(self, handle: int, *, restart: bool) -> Sequence[tuple[str, Stat]]:
         """Return ``.``, ``..`` and all entries; the same list again unless it is to `restart`."""
-        directory = self._handles.get(handle)
-        if directory is None:
-            raise BadHandle(f"directory handle {handle} is not open")
+        directory = self._directory(handle)
         if restart:
             parent = split_path(directory.path)[0]
             found = {".": directory.path, "..": parent, **self._found(directory.path)}
@@ -77,9 +75,17 @@ class Directories:
         """Return a directory's entries, files that are not committed yet included."""
         return Entries(self._volume, path, self._found(path))
 
+    def _directory(self, handle: int) -> DirectoryHandle:
+        try:
+            return self._handles[handle]
+        except KeyError:
+            raise BadHandle(f"directory handle {handle} is not open") from None
+
     def _found(self, path: str) -> dict[str, Node | File]:
         volume = self._volume
         prefix = volume.names.directory_prefix(path)
+        # Before the listing: what is committed while that is made may be missing there.
+        uncommitted = [file for file in volume.files.under(prefix) if file.is_uncommitted]
         for file in volume.files.under(prefix):
             volume.note_commit(file)
         found: dict[str, Node | File] = {
@@ -87,11 +93,16 @@ class Directories:
             for entry, node in volume.namespace.entries(path).items()
             if not self._removal.is_pending(join_path(path, entry))
         }
-        for file in volume.files.under(prefix):
-            entry = file.name[len(prefix) :]
-            if file.is_uncommitted and "/" not in entry:
+        uncommitted += [file for file in volume.files.under(prefix) if file.is_uncommitted]
+        for file in uncommitted:
+            entry = file.name.removeprefix(prefix)
+            if file.state is not FileState.UNLINKED and file.name == prefix + entry and "/" not in entry:
                 found[entry] = file
         return found
+
+    def path(self, handle: int) -> str:
+        """Return the path that a directory was opened by."""
+        return self._directory(handle).path
 
     def close(self, handle: int) -> None:
         """Forget a directory handle."""

@@ -87,6 +87,7 @@ class File:
         self.state = FileState.NAMED
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did
+        self.is_requested = False  # a crash loses nothing of it, and nothing was edited since
         self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
         self._doubtful: Mapping[str, str] | None = None  # metadata of a write whose reply never came
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
@@ -105,6 +106,12 @@ class File:
             return self._writer.size_bytes
         assert self.base is not None
         return self.base.size_bytes
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much memory its content takes."""
+        with self.lock:
+            return self._writer.buffered_bytes if self._writer is not None else 0
 
     @property
     def is_uncommitted(self) -> bool:
@@ -188,10 +195,13 @@ class File:
             self.trouble = None
             return True
 
+    @property
+    def has_news(self) -> bool:
+        """A commit has made something of the blob: reading or writing may have had to commit, too."""
+        return self._news is not None
+
     def take_news(self) -> BlobInfo | None:
-        """Return what a commit made of the blob, once: reading or writing may have had to commit, too."""
-        if self._news is None:
-            return None
+        """Return what a commit made of the blob, once."""
         with self.lock:
             news, self._news = self._news, None
             return news
@@ -208,14 +218,13 @@ class File:
                 self._writer = writer
             except (Changed, AlreadyExists, NotFound) as failure:
                 self.failure = failure
-            self.state = FileState.UNLINKED
-            self.end_journal()
+            self.drop()
 
     def can_move_unsent(self) -> bool:
         """Nothing of the file is on the service, so a new name costs nothing."""
-        if self.base is not None or self._writer is None or self.state is not FileState.NAMED:
-            return False
         with self.lock:
+            if self.base is not None or self._writer is None or self.state is not FileState.NAMED:
+                return False
             return not self._writer.has_staged
 
     def move_unsent(self, name: str, replaces_etag: str) -> None:
@@ -237,20 +246,22 @@ class File:
                 self._writer.rebase(base)
             self._journal.retarget()
 
-    def request_commit(self) -> None:
-        """Have a crash not lose what is here; without a spool, nothing can be done for that."""
+    def request_commit(self) -> bool:
+        """Have a crash not lose what is uncommitted here; tell whether that is so: not without a spool."""
         with self.lock:
             if self.is_uncommitted and self.failure is None:
-                self._journal.request_commit()
+                self.is_requested = self._journal.request_commit()
+            return self.is_uncommitted and self.is_requested
 
     def leave_journal(self) -> str:
         """Give the file up; return how to get at what the spool has of it, empty if it has nothing."""
         with self.lock:
             return self._journal.leave()
 
-    def end_journal(self) -> None:
-        """Keep nothing for after a crash any more: the name is gone."""
+    def drop(self) -> None:
+        """Commit nothing and keep nothing for after a crash any more: the name is gone."""
         with self.lock:
+            self.state = FileState.UNLINKED
             self._journal.end()
             self._journal = Unspooled(self._target)
 
@@ -265,6 +276,7 @@ class File:
 
     def _edited(self) -> BlobWriter:
         self._raise_failure()
+        self.is_requested = False
         if self._writer is None:
             assert self.base is not None
             if self.base.kind is not BlobKind.BLOCK:
@@ -305,6 +317,7 @@ class File:
         else:
             self._store_attributes(self.attributes)
             self._news = self.base
+            self._journal.end()
 
     def _commit_content(self, writer: BlobWriter) -> None:
         self._adopt_doubtful_write()

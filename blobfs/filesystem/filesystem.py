@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from blobfs.content.reader import Stream
 from blobfs.errors import NoAttribute, NotFound
+from blobfs.filesystem.commits import Commits, WriteBack
 from blobfs.filesystem.directories import Directories
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.removal import Removal
@@ -26,13 +27,21 @@ MAX_SYMLINK_BYTES = 4096  # PATH_MAX
 class Filesystem:
     """Operations by path; `handles` has those on open files, `directories` those on open directories."""
 
-    def __init__(self, volume: Volume, *, open_bytes: int, exclusive_create: bool = False) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        open_bytes: int,
+        exclusive_create: bool = False,
+        write_back: WriteBack | None = None,
+    ) -> None:
         self.volume = volume
+        self.commits = Commits(volume, write_back)
         self._removal = Removal(volume)
-        self._renames = Renames(volume, self._removal)
+        self._renames = Renames(volume, self._removal, self.commits)
         self.directories = Directories(volume, self._removal)
         self.handles = Handles(
-            volume, self._removal, open_bytes=open_bytes, exclusive_create=exclusive_create
+            volume, self._removal, self.commits, open_bytes=open_bytes, exclusive_create=exclusive_create
         )
 
     # Names…
@@ -84,6 +93,10 @@ class Filesystem:
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         self._removal.rmdir(path)
+
+    def sync_directory(self, handle: int) -> None:
+        """Have the service hold the names in an open directory. All others it has when they are made."""
+        self.commits.commit_closed(self.volume.names.directory_prefix(self.directories.path(handle)))
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name; libfuse's hidden names mean that an open file loses its own."""

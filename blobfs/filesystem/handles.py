@@ -1,38 +1,18 @@
 """Open files: handles to read and write by, and the commits they cause."""
 
 import itertools
-import logging
 import os
 import stat
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blobfs.errors import (
-    AccessDenied,
-    AlreadyExists,
-    BadHandle,
-    Busy,
-    Changed,
-    Damaged,
-    Failure,
-    IsADirectory,
-    NotFound,
-    TimedOut,
-    Unavailable,
-)
+from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
+from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.files import File, Handle
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
-from blobfs.format.names import is_temporary_name
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
-
-logger = logging.getLogger(__name__)
-
-RECOMMIT_SECONDS = (5.0, 60.0)  # first and longest wait before a closed file is committed again
-CURABLE = (AccessDenied, Busy, Damaged, TimedOut, Unavailable)  # by time, or by a new credential
-RENAME_SECONDS = 2.0  # a temporary name that was not renamed by then is committed as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +25,20 @@ class Opened:
     is_newer: bool = False  # the file changed since the kernel was last told about it
 
 
-@dataclass(frozen=True, slots=True)
-class Uncommitted:
-    """A file whose bytes are not on the service, and why."""
-
-    path: str
-    reason: str
-
-
 class Handles:
     """Handles of files, by number."""
 
-    def __init__(self, volume: Volume, removal: Removal, *, open_bytes: int, exclusive_create: bool) -> None:
+    def __init__(
+        self, volume: Volume, removal: Removal, commits: Commits, *, open_bytes: int, exclusive_create: bool
+    ) -> None:
         self._volume = volume
         self._removal = removal
+        self._commits = commits
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
         self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self._waits_seconds: dict[File, float] = {}  # before closed files are committed again
 
     def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""
@@ -129,7 +103,7 @@ class Handles:
         opened.file.write(None if opened.append else offset, data)
 
     def truncate_path(self, path: str, size_bytes: int) -> None:
-        """Set a file's size by its path; the commit happens before this returns."""
+        """Set a file's size by its path, as somebody would who opened and closed it."""
         opened = self.open(path, os.O_WRONLY)
         try:
             self._handles[opened.handle].file.truncate(size_bytes)
@@ -158,18 +132,15 @@ class Handles:
                 opened.file.truncate(offset + length)
 
     def flush(self, handle: int) -> None:
-        """Commit what a writable handle's file has. Called for every close(2) of a descriptor."""
+        """Commit what a writable handle's file has, or know it safe. Called for every close(2)."""
         opened = self._handle(handle)
         # A file may be created by a descriptor that can only read it.
         if opened.writable or opened.file.base is None:
-            if _awaits_rename(opened.file):
-                opened.file.request_commit()
-            else:
-                self._commit(opened.file)
+            self._commits.close(opened.file)
 
     def fsync(self, handle: int) -> None:
         """Commit what the file has, and return when the service has acknowledged it."""
-        self._commit(self._handle(handle).file)
+        self._commits.commit(self._handle(handle).file)
 
     def sync(self, path: str) -> None:
         """Commit a file, or all files below a directory, and finish the deletions there.
@@ -181,7 +152,7 @@ class Handles:
         removal.settle_below(path)
         prefix = volume.names.directory_prefix(path)
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
-        failures = [failure for file in files if (failure := self._failure_to_commit(file))]
+        failures = self._commits.commit_all(files)
         failures += [Unavailable(f"{lost}: {why}") for lost, why in self._lost_below(path)]
         if failures:
             raise failures[0]
@@ -191,34 +162,15 @@ class Handles:
         return [(lost, why) for lost, why in list(self._volume.lost.items()) if f"{lost}/".startswith(prefix)]
 
     def release(self, handle: int) -> None:
-        """Forget a handle. What is uncommitted after the last one is committed now.
-
-        If the service is away or refuses the credential, the bytes stay here and are tried again from
-        time to time, and by `sync`. After other failures they are lost, and named.
-        """
+        """Forget a handle. After the last one, what is uncommitted is committed or known to be."""
         with self._lock:
             opened = self._handles.pop(handle, None)
             if opened is None:
                 return
         file = opened.file
         self._volume.files.leave(file)
-        if file.handles or not file.is_uncommitted:
-            return
-        if _awaits_rename(file):
-            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_later(file))
-        else:
-            # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
-            self._commit_released(file)
-
-    def uncommitted(self) -> Iterable[Uncommitted]:
-        """Name the files whose bytes the service does not have."""
-        for file in self._volume.files:
-            if file.is_uncommitted:
-                yield Uncommitted(
-                    self._volume.path_of(file.name), str(file.failure or file.trouble or "still open")
-                )
-        for path, reason in list(self._volume.lost.items()):
-            yield Uncommitted(path, reason)
+        if not file.handles and file.is_uncommitted:
+            self._commits.release(file)
 
     def _open_committed(self, path: str, flags: int) -> Opened:
         """Open the version that the service has, unless this mount writes the name meanwhile: then again."""
@@ -279,54 +231,3 @@ class Handles:
             return self._handles[handle]
         except KeyError:
             raise BadHandle(f"handle {handle} is not open") from None
-
-    def _commit(self, file: File) -> None:
-        volume, path = self._volume, self._volume.path_of(file.name)
-        try:
-            committed = file.commit()
-        except (Changed, AlreadyExists):
-            volume.namespace.forget(path)  # somebody else has made it something we have not seen
-            raise
-        if committed:
-            volume.note_commit(file)
-            volume.lost.pop(path, None)
-
-    def _failure_to_commit(self, file: File) -> Failure | None:
-        try:
-            self._commit(file)
-        except Failure as failure:
-            return failure
-        return None
-
-    def _commit_later(self, file: File) -> None:
-        """Commit a closed file that was not renamed, or could not be committed before."""
-        if not file.handles and file.is_uncommitted and self._volume.files.get(file.name) is file:
-            self._commit_released(file)
-
-    def _commit_released(self, file: File) -> None:
-        failure = self._failure_to_commit(file)
-        if isinstance(failure, CURABLE):
-            self._keep(file, failure)
-            return
-        if failure is not None:
-            self._volume.lost[self._volume.path_of(file.name)] = str(failure)
-            logger.error("%s was closed without being committed: %s", file.name, failure)
-            if cure := file.leave_journal():
-                logger.error("%s is in the spool; see: %s", file.name, cure)
-        elif self._waits_seconds.pop(file, None):
-            logger.warning("%s is committed after all", file.name)
-        self._volume.files.forget_unused(file)
-
-    def _keep(self, file: File, failure: Failure) -> None:
-        """Keep what could not be sent, and try again later."""
-        first_seconds, longest_seconds = RECOMMIT_SECONDS
-        if file not in self._waits_seconds:
-            logger.error("%s was closed and is not committed yet, but kept: %s", file.name, failure)
-        wait_seconds = min(2 * self._waits_seconds.get(file, first_seconds / 2), longest_seconds)
-        self._waits_seconds[file] = wait_seconds
-        self._volume.transfers.after(wait_seconds, lambda: self._commit_later(file))
-
-
-def _awaits_rename(file: File) -> bool:
-    """rsync writes to a temporary name: while all of the file is in memory, the rename can be its commit."""
-    return is_temporary_name(file.name) and file.can_move_unsent()

@@ -8,6 +8,7 @@ file is not known at that moment, so the blob goes a moment later, or the rename
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 from blobfs.errors import (
@@ -173,8 +174,9 @@ class Removal:
         if node.is_directory:
             raise IsADirectory(f"{path}: is a directory")
         name = volume.names.blob_name(path)
-        volume.store.delete(name, ALWAYS)
         file = volume.files.get(name)
-        if file is not None:
-            file.end_journal()
-            volume.files.remove(file)
+        with file.lock if file is not None else nullcontext():  # nobody commits it meanwhile
+            volume.store.delete(name, ALWAYS)
+            if file is not None:
+                file.drop()
+                volume.files.remove(file)

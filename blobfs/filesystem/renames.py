@@ -5,6 +5,8 @@ side; if one copy fails, the copies made are taken back and everything is where 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from blobfs.errors import (
@@ -16,6 +18,7 @@ from blobfs.errors import (
     NotADirectory,
     NotFound,
 )
+from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.files import File
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
@@ -38,9 +41,10 @@ class Move:
 class Renames:
     """Renames files and directories of a volume."""
 
-    def __init__(self, volume: Volume, removal: Removal) -> None:
+    def __init__(self, volume: Volume, removal: Removal, commits: Commits) -> None:
         self._volume = volume
         self._removal = removal
+        self._commits = commits
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name, by POSIX's rules for what it may replace. Blocks for the copies.
@@ -54,23 +58,30 @@ class Renames:
             return
         pending_etag = self._removal.take_over(new_path)
         self._removal.settle(old_path)
-        source = volume.local_file(old_path)
-        node = Node(source.base) if source is not None else volume.namespace.node(old_path)
-        target = self._target(new_path)
-        if target is not None and not replace_target:
-            raise AlreadyExists(f"{new_path}: exists")
-        if node.is_directory:
-            self._rename_directory(old_path, new_path, node, target)
-        else:
-            self._rename_file(old_path, new_path, source, node, target, pending_etag)
+        with self._standing_still(old_path) as source, self._standing_still(new_path) as replaced:
+            node = Node(source.base) if source is not None else volume.namespace.node(old_path)
+            target = Node(replaced.base) if replaced is not None else self._find(new_path)
+            if target is not None and not replace_target:
+                raise AlreadyExists(f"{new_path}: exists")
+            if node.is_directory:
+                self._rename_directory(old_path, new_path, node, target)
+            else:
+                self._rename_file(old_path, new_path, source, node, target, pending_etag)
         volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
         volume.keep_directory(old_path)
         volume.entry_changed(old_path)
 
-    def _target(self, path: str) -> Node | None:
+    @contextmanager
+    def _standing_still(self, path: str) -> Iterator[File | None]:
+        """Give the file of a path, if this mount knows more of it; nobody commits it meanwhile.
+
+        The kernel makes one rename at a time, so two that wait for each other's files do not happen.
+        """
         file = self._volume.local_file(path)
-        if file is not None:
-            return Node(file.base)
+        with file.lock if file is not None else nullcontext():
+            yield file
+
+    def _find(self, path: str) -> Node | None:
         # The kernel has looked the name up for this very call.
         return self._volume.namespace.find(path, believe_absence=True)
 
@@ -104,8 +115,8 @@ class Renames:
         file.move_unsent(new_name, replaced_etag)
         try:
             file.set_attributes(_renamed_now)
-            if not file.handles and file.commit():
-                volume.note_commit(file)
+            if not file.handles:
+                self._commits.settle(file)
         except Failure:
             file.move_unsent(old_name, "")
             raise
@@ -215,8 +226,9 @@ class Renames:
         self._record_directory(old_path, new_path, copies)
 
     def _commit_below(self, path: str) -> None:
-        for file in self._volume.files.under(self._volume.names.directory_prefix(path)):
-            file.commit()
+        files = self._volume.files.under(self._volume.names.directory_prefix(path))
+        if failures := self._commits.commit_all(files):
+            raise failures[0]
 
     def _moves(self, old_path: str, new_path: str, node: Node, target: Node | None) -> list[Move]:
         names = self._volume.names

@@ -138,12 +138,21 @@ class Volume:
                 raise NotFound(f"{path}: no such file or directory")
             return file
         file = self.files.get(self.names.blob_name(path))
-        if file is not None:
-            self.note_commit(file)
-        return file if file is not None and file.is_uncommitted and file.failure is None else None
+        if file is None:
+            return None
+        # In this order: what is committed in between must not be missed by both.
+        knows_more = file.is_uncommitted and file.failure is None
+        self.note_commit(file)
+        return file if knows_more else None
 
     def note_commit(self, file: File) -> None:
         """Believe what a file has committed since this was last asked, and the kernel's pages of it."""
+        if not file.has_news:
+            return
+        with file.lock:  # so that what is known does not overtake a later change of the name
+            self._note_news(file)
+
+    def _note_news(self, file: File) -> None:
         news = file.take_news()
         if news is not None:
             self.namespace.record(self.path_of(news.name), Node(news))

@@ -95,8 +95,9 @@ class Operations:
         """closedir(3)."""
         self._filesystem.directories.close(handle)
 
-    def fsyncdir(self, _path: str, _datasync: int, _handle: int) -> None:
-        """Names are on the service as soon as the operation that made them returns."""
+    def fsyncdir(self, _path: str, _datasync: int, handle: int) -> None:
+        """fsync(2) of a directory."""
+        self._filesystem.sync_directory(handle)
 
     def mkdir(self, path: str, mode: int) -> None:
         """mkdir(2)."""

@@ -195,7 +195,7 @@ class Mounted:
 
     def unmount(self) -> None:
         self.fs.handles.sync("/")
-        assert list(self.fs.handles.uncommitted()) == []
+        assert list(self.fs.commits.uncommitted()) == []
         self.stop()
 
     def stop(self) -> None:

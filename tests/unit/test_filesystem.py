@@ -252,7 +252,7 @@ def test_lost_update_is_refused(fs: Filesystem, mount: Mount) -> None:
         with pytest.raises(Changed):
             fs.handles.flush(handle)
     fs.handles.release(handle)
-    assert [file.path for file in fs.handles.uncommitted()] == ["/x"]
+    assert [file.path for file in fs.commits.uncommitted()] == ["/x"]
     assert read(fs, "/x") == b"theirs"
 
 
@@ -315,7 +315,7 @@ def test_failed_commit_is_reported_by_close_and_the_old_blob_stays(mount: Mount,
         fs.handles.flush(handle)
     assert memory.bodies == {"x": b"old"}
     fs.handles.release(handle)
-    assert [(file.path, file.reason) for file in fs.handles.uncommitted()] == [("/x", "no service")]
+    assert [(file.path, file.reason) for file in fs.commits.uncommitted()] == [("/x", "no service")]
 
 
 def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: MemoryStore) -> None:
@@ -327,9 +327,9 @@ def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: Mem
     with pytest.raises(Unavailable):
         fs.handles.sync("/")
     assert len(memory.bodies) == 2
-    assert len(list(fs.handles.uncommitted())) == 1
+    assert len(list(fs.commits.uncommitted())) == 1
     fs.handles.sync("/")
-    assert (len(memory.bodies), list(fs.handles.uncommitted())) == (3, [])
+    assert (len(memory.bodies), list(fs.commits.uncommitted())) == (3, [])
 
 
 def test_read_only_mount_refuses_every_change(mount: Mount, memory: MemoryStore) -> None:
@@ -391,7 +391,7 @@ def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: Mem
     fs.unlink(HIDDEN)
     with pytest.raises(NotFound):
         fs.stat(HIDDEN)
-    assert (memory.bodies, list(fs.handles.uncommitted())) == ({}, [])
+    assert (memory.bodies, list(fs.commits.uncommitted())) == ({}, [])
 
 
 def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
@@ -606,9 +606,9 @@ def test_temporary_name_that_is_not_renamed_is_committed_later(fs: Filesystem, m
     handle = create(fs, "/.x.Ab12Cd")
     fs.handles.write(handle, 0, memoryview(b"bytes"))
     close(fs, handle)
-    assert [file.path for file in fs.handles.uncommitted()] == ["/.x.Ab12Cd"]
+    assert [file.path for file in fs.commits.uncommitted()] == ["/.x.Ab12Cd"]
     later(fs)
-    assert (memory.bodies, list(fs.handles.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+    assert (memory.bodies, list(fs.commits.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
 def test_temporary_file_that_lost_its_memory_is_committed_later_too(
@@ -619,7 +619,7 @@ def test_temporary_file_that_lost_its_memory_is_committed_later_too(
     close(fs, handle)
     fs.volume.files.release_memory(0)
     later(fs)
-    assert (memory.bodies, list(fs.handles.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
+    assert (memory.bodies, list(fs.commits.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
 def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
@@ -855,7 +855,7 @@ def test_threads_that_open_append_and_close_lose_nothing(memory: MemoryStore, cl
             list(threads.map(append, range(6)))
     lines = memory.bodies["log"].decode().split()
     assert sorted(lines) == sorted(f"{number}-{step}" for number in range(6) for step in range(25))
-    assert list(fs.handles.uncommitted()) == []
+    assert list(fs.commits.uncommitted()) == []
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ LAYERS = """
     filesystem.files filesystem.own_writes
     filesystem.file_table
     filesystem.volume
-    filesystem.removal
+    filesystem.commits filesystem.removal
     filesystem.renames
     filesystem.directories filesystem.handles
     filesystem.filesystem

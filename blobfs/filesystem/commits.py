@@ -1,0 +1,205 @@
+"""When files are committed: at close and fsync, or, closed and safe on the local disk, in the background.
+
+A file that was closed and is not committed yet stays in the table of files, and what knows names asks
+there first: for this mount, it is as if it were committed.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from blobfs.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Busy,
+    Changed,
+    Damaged,
+    Failure,
+    TimedOut,
+    Unavailable,
+)
+from blobfs.filesystem.files import File
+from blobfs.filesystem.volume import Volume
+from blobfs.format.names import is_temporary_name
+
+logger = logging.getLogger(__name__)
+
+RECOMMIT_SECONDS = (5.0, 60.0)  # first and longest wait before a closed file is committed again
+CURABLE = (AccessDenied, Busy, Damaged, TimedOut, Unavailable)  # by time, or by a new credential
+RENAME_SECONDS = 2.0  # a temporary name that was not renamed by then is committed as it is
+OPEN, CLOSED = "still open", "closed, on its way"  # why a file is uncommitted that has not failed
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBack:
+    """How much may wait for its upload after its close; what is closed beyond that, close itself sends."""
+
+    files: int
+    buffered_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uncommitted:
+    """A file whose bytes are not on the service, and why."""
+
+    path: str
+    reason: str
+    has_failed: bool = False
+
+
+class Commits:
+    """Commits files of a volume. Without `write_back` none waits, but for rsync's temporary ones."""
+
+    def __init__(self, volume: Volume, write_back: WriteBack | None) -> None:
+        self._volume = volume
+        self._write_back = write_back
+        self._lock = threading.Lock()  # guards the three fields below
+        self._queued: set[File] = set()
+        self._behind: dict[File, int] = {}  # all that were closed and are not committed: their memory
+        self._waits_seconds: dict[File, float] = {}  # before those that failed are committed again
+
+    def close(self, file: File) -> None:
+        """Commit what a descriptor that is being closed may have written, or know that it will be.
+
+        Blocks. Raises what `File.commit` raises.
+        """
+        if _awaits_rename(file):
+            file.request_commit()
+        else:
+            self.settle(file)
+
+    def settle(self, file: File) -> None:
+        """Have the file committed now, or in the background if that is as safe. Raises what `commit` does."""
+        if not self._commit_behind(file):
+            self.commit(file)
+
+    def commit(self, file: File) -> None:
+        """Commit what the file has, and return when the service has acknowledged it. Raises Failure."""
+        volume, path = self._volume, self._volume.path_of(file.name)
+        try:
+            committed = file.commit()
+        except (Changed, AlreadyExists):
+            volume.namespace.forget(path)  # somebody else has made it something we have not seen
+            raise
+        if committed:
+            volume.note_commit(file)
+            volume.lost.pop(path, None)
+        if self._forget(file):
+            logger.warning("%s is committed after all", file.name)
+        volume.files.forget_unused(file)
+
+    def commit_all(self, files: Iterable[File]) -> list[Failure]:
+        """Commit files side by side, those that wait as well; return what failed. Blocks."""
+        outcomes = self._volume.transfers.for_each(self._failure_to_commit, files)
+        return [failure for failure in outcomes if failure is not None]
+
+    def commit_closed(self, prefix: str) -> None:
+        """Commit the files directly below a prefix that are on their way. Raises the first failure."""
+        with self._lock:
+            files = [file for file in self._behind if file.is_requested and file.name.startswith(prefix)]
+        if failures := self.commit_all(file for file in files if "/" not in file.name[len(prefix) :]):
+            raise failures[0]
+
+    def release(self, file: File) -> None:
+        """Have a file committed after its last handle is gone.
+
+        If the service is away or refuses the credential, the bytes stay here and are tried again from
+        time to time, and by `commit_all`. After other failures they are lost, and named.
+        """
+        if _awaits_rename(file):
+            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_later(file))
+        # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
+        elif not self._commit_behind(file):
+            self._commit_released(file)
+
+    def uncommitted(self) -> Iterable[Uncommitted]:
+        """Name the files whose bytes the service does not have."""
+        for file in self._volume.files:
+            if file.is_uncommitted:
+                failure = file.failure or file.trouble
+                reason = str(failure) if failure else OPEN if file.handles else CLOSED
+                yield Uncommitted(self._volume.path_of(file.name), reason, failure is not None)
+        for path, reason in list(self._volume.lost.items()):
+            yield Uncommitted(path, reason, has_failed=True)
+
+    def _commit_behind(self, file: File) -> bool:
+        """Have the file committed in the background, unless that is not safe or too much waits already."""
+        if not self._has_room(file) or not file.request_commit():
+            return False
+        buffered_bytes = file.buffered_bytes
+        with self._lock:
+            is_queued = file in self._queued
+            self._queued.add(file)
+            self._behind[file] = buffered_bytes
+        if not is_queued:
+            self._volume.transfers.behind(lambda: self._commit_queued(file))
+        return True
+
+    def _has_room(self, file: File) -> bool:
+        if self._write_back is None:
+            return False
+        buffered_bytes = file.buffered_bytes
+        with self._lock:
+            others = [others_bytes for other, others_bytes in self._behind.items() if other is not file]
+        is_small = sum(others) + buffered_bytes <= self._write_back.buffered_bytes
+        return is_small and len(others) < self._write_back.files
+
+    def _commit_queued(self, file: File) -> None:
+        with self._lock:
+            self._queued.discard(file)
+        self._commit_later(file)
+
+    def _commit_later(self, file: File) -> None:
+        """Commit a closed file, unless it is gone, or open and edited again: then its next close does."""
+        with file.lock:
+            is_here = self._volume.files.get(file.name) is file and file.is_uncommitted
+            if is_here and (file.is_requested or not file.handles):
+                self._commit_released(file)
+            else:
+                self._forget(file)
+
+    def _commit_released(self, file: File) -> None:
+        failure = self._failure_to_commit(file)
+        if isinstance(failure, CURABLE):
+            self._keep(file, failure)
+        elif failure is not None:
+            self._forget(file)
+            if not file.handles:  # otherwise they are told
+                self._lose(file, failure)
+
+    def _forget(self, file: File) -> bool:
+        """Count a file no longer among those to be committed; tell whether that had failed before."""
+        with self._lock:
+            self._behind.pop(file, None)
+            return self._waits_seconds.pop(file, None) is not None
+
+    def _lose(self, file: File, failure: Failure) -> None:
+        self._volume.lost[self._volume.path_of(file.name)] = str(failure)
+        logger.error("%s was closed without being committed: %s", file.name, failure)
+        if cure := file.leave_journal():
+            logger.error("%s is in the spool; see: %s", file.name, cure)
+        self._volume.files.forget_unused(file)
+
+    def _keep(self, file: File, failure: Failure) -> None:
+        """Keep what could not be sent, and try again later."""
+        first_seconds, longest_seconds = RECOMMIT_SECONDS
+        with self._lock:
+            last_seconds = self._waits_seconds.get(file, 0.0)
+            wait_seconds = min(2 * last_seconds or first_seconds, longest_seconds)
+            self._waits_seconds[file] = wait_seconds
+        if not last_seconds:
+            logger.error("%s was closed and is not committed yet, but kept: %s", file.name, failure)
+        self._volume.transfers.after(wait_seconds, lambda: self._commit_later(file))
+
+    def _failure_to_commit(self, file: File) -> Failure | None:
+        try:
+            self.commit(file)
+        except Failure as failure:
+            return failure
+        return None
+
+
+def _awaits_rename(file: File) -> bool:
+    """rsync writes to a temporary name: while all of the file is in memory, the rename can be its commit."""
+    return is_temporary_name(file.name) and file.can_move_unsent()
