@@ -1,20 +1,23 @@
 """The composition root: every object is made here, once, and handed the numbers it needs."""
 
 import contextlib
+import json
 import logging
 import mimetypes
 import os
+import resource
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blobfs.assembly import content_of, fetcher_of, kernel_threads, names_bytes, open_service
+from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
 from blobfs.azure.store import AzureStore
-from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
+from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, KiB
 from blobfs.callers import Callers
 from blobfs.content.fetcher import Fetcher
 from blobfs.errors import Failure, Unavailable
+from blobfs.filesystem.commits import Uncommitted, WriteBack
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.own_writes import OwnWrites
@@ -37,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed files on their way
+LISTED_BYTES = 48 * KiB  # of uncommitted files; an extended attribute has at most 64 KiB: xattr(7)
 
 
 def check(settings: MountSettings) -> None:
@@ -146,8 +151,25 @@ def _filesystem(
     )
     content.pool.add_reclaimer(volume.files.release_memory)
     return Filesystem(
-        volume, open_bytes=settings.reads.open_bytes, exclusive_create=settings.exclusive_create
+        volume,
+        open_bytes=settings.reads.open_bytes,
+        exclusive_create=settings.exclusive_create,
+        write_back=_write_back(settings, content) if settings.writeback else None,
     )
+
+
+def _write_back(settings: MountSettings, content: Content) -> WriteBack:
+    return WriteBack(
+        files=min(settings.transfers.waiting_files, _raise_open_files() // 2),
+        buffered_bytes=content.pool.budget_bytes // WAITING_SHARE,
+    )
+
+
+def _raise_open_files() -> int:
+    """Have as many files open as the system allows; return how many. Every waiting file has a journal."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def _is_emulator(settings: MountSettings) -> bool:
@@ -197,7 +219,7 @@ def _status(
     binding_name: str,
     read_only: bool,
 ) -> Mapping[str, Any]:
-    uncommitted = filesystem.commits.uncommitted()
+    uncommitted = list(filesystem.commits.uncommitted())
     return {
         "pid": os.getpid(),
         "account": settings.account,
@@ -207,8 +229,22 @@ def _status(
         "binding": binding_name,
         "requests": dict(store.requests),
         "damaged_replies": fetcher.damaged_replies,
-        "uncommitted": [{"path": file.path, "reason": file.reason} for file in uncommitted],
+        "uncommitted": _listed(uncommitted),
+        "uncommitted_count": len(uncommitted),
     }
+
+
+def _listed(uncommitted: Iterable[Uncommitted]) -> list[Mapping[str, str]]:
+    """Return as many as can be told, those first that have failed."""
+    listed: list[Mapping[str, str]] = []
+    free_bytes = LISTED_BYTES
+    for file in sorted(uncommitted, key=lambda file: not file.has_failed):
+        entry = {"path": file.path, "reason": file.reason}
+        free_bytes -= len(json.dumps(entry))
+        if free_bytes < 0:
+            break
+        listed.append(entry)
+    return listed
 
 
 def _finish(filesystem: Filesystem) -> None:

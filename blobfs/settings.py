@@ -28,6 +28,7 @@ class TransferSettings:
 
     reads: int = 16
     writes: int = 8
+    waiting_files: int = 1000  # closed with --writeback and on their way; each has a journal open
     connections: int = 64  # above reads + writes + kernel threads, so nobody waits for a socket
 
 
@@ -85,6 +86,7 @@ class MountSettings:
     cache_dir: Path | None = None  # None: nothing is kept on disk
     cache_bytes: int = 10 * 1024 * MiB
     spool_dir: Path | None = None
+    writeback: bool = False
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

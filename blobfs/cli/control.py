@@ -12,6 +12,8 @@ STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
 
+NOT_FAILED = ("still open", "closed, on its way")  # the mount's words for what is uncommitted without trouble
+
 # What an error of the commit means here; README.md, "When something goes wrong".
 CAUSES = {
     errno.EIO: "the service cannot be reached or fails; the mount's log says how",
@@ -36,6 +38,7 @@ class MountStatus:
     account: str
     container: str
     uncommitted: Sequence[Uncommitted]
+    uncommitted_count: int  # more than are listed if they are many
 
 
 def read_status(mountpoint: Path) -> MountStatus | None:
@@ -50,7 +53,20 @@ def read_status(mountpoint: Path) -> MountStatus | None:
             return None
         raise
     uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in status["uncommitted"]]
-    return MountStatus(status["pid"], status["account"], status["container"], uncommitted)
+    count = status["uncommitted_count"]
+    return MountStatus(status["pid"], status["account"], status["container"], uncommitted, count)
+
+
+def lines_of(status: MountStatus, cause: str = "") -> list[str]:
+    """Say for each uncommitted file why it is that: if it has not failed, the `cause` of just now."""
+    lines = [f"{file.path}: {_reason(file.reason, cause)}" for file in status.uncommitted]
+    if unlisted := status.uncommitted_count - len(lines):
+        lines.append(f"and {unlisted} more")
+    return lines
+
+
+def _reason(reason: str, cause: str) -> str:
+    return f"{reason}; {cause}" if cause and reason in NOT_FAILED else reason
 
 
 def commit_all_below(path: Path) -> None:

@@ -219,6 +219,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Keep what is not committed here, too: a crash does not lose it.  [default: nowhere]",
     ),
     click.Option(
+        ["--writeback/--no-writeback"],
+        default=False,
+        help="Have close() return when the bytes are safe in --spool-dir, and upload behind.",
+    ),
+    click.Option(
         ["--attr-timeout"],
         type=seconds_up_to(MAX_ATTR_TIMEOUT_SECONDS),
         default=_DEFAULTS.attr_timeout_seconds,
@@ -320,6 +325,8 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
     """Raise UsageError for options that cannot both be meant."""
     if values["read_only"] and values["create_container"]:
         raise click.UsageError("--read-only and --create-container contradict each other.")
+    if values["writeback"] and values["spool_dir"] is None:
+        raise click.UsageError("--writeback keeps in a spool what is to be sent: name one with --spool-dir.")
     if values["block_size"] * 4 > values["memory"]:
         most = spell_size(values["memory"] // 4)
         raise click.UsageError(f"--block-size is over a quarter of --memory: at most {most} fit.")

@@ -69,7 +69,7 @@ def _settings(ctx: click.Context) -> MountSettings:
     values = ctx.params
     if values["spool_dir"] is None:
         raise click.UsageError("Missing option '--spool-dir'.")
-    refuse_contradictions({**values, "read_only": False, "create_container": False})
+    refuse_contradictions({**values, "read_only": False, "create_container": False, "writeback": False})
     return MountSettings(
         account=values["account"],
         container=values["container"],

@@ -9,7 +9,7 @@ from typing import IO
 
 import click
 
-from blobfs.cli.control import cause_of, commit_all_below, read_receipt, read_status
+from blobfs.cli.control import cause_of, commit_all_below, lines_of, read_receipt, read_status
 from blobfs.cli.values import absolute_path
 from blobfs.errors import InvalidArgument, NotFound, Unavailable
 
@@ -49,7 +49,7 @@ def _commit(path: Path, mountpoint: Path) -> None:
         raise NotFound(f"{path} does not exist.") from None
     except OSError as error:
         status = read_status(mountpoint)
-        left = "".join(f"\n{file.path}: {file.reason}" for file in status.uncommitted) if status else ""
+        left = "".join(f"\n{line}" for line in lines_of(status)) if status else ""
         raise Unavailable(f"{path}: not everything is committed: {cause_of(error)}{left}") from error
 
 

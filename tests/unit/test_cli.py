@@ -20,7 +20,7 @@ from blobfs.cli.main import blobfs
 from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
 from blobfs.cli.options import PARAMETERS, config_values
-from blobfs.cli.umount import STILL_OPEN, users_of
+from blobfs.cli.umount import users_of
 from blobfs.cli.values import octal, size_between, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
 
@@ -277,6 +277,7 @@ def test_mount8_may_ask_for_everything_but_the_mount(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--read-only", "--create-container"], "contradict"),
+        (["--writeback"], "--writeback keeps in a spool what is to be sent: name one with --spool-dir"),
         (["--memory=16MiB"], "--block-size is over a quarter of --memory: at most 4MiB fit"),
         (["--log-file=/mnt/log"], "--log-file /mnt/log lies inside the mountpoint"),
         (["--auth=entra", "--sas-file=FILE"], "--sas-file and --auth contradict each other"),
@@ -458,15 +459,15 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     def fail(_: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    uncommitted = [Uncommitted("/file", STILL_OPEN), Uncommitted("/other", "somebody holds a lease")]
-    status = MountStatus(os.getpid(), "account", "container", uncommitted)
+    uncommitted = [Uncommitted("/file", "still open"), Uncommitted("/other", "somebody holds a lease")]
+    status = MountStatus(os.getpid(), "account", "container", uncommitted, 5)
     monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
     monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
     monkeypatch.setattr("blobfs.cli.umount.commit_all_below", fail)
     result = run("umount", tmp_path)
     assert result.exit_code == 1
     assert "\n/file: still open; the service cannot be reached or fails" in result.stderr
-    assert "\n/other: somebody holds a lease\n" in result.stderr
+    assert "\n/other: somebody holds a lease\nand 3 more\n" in result.stderr
     assert "run the same command again" in result.stderr
     assert f"blobfs umount --force {tmp_path} gives these files up" in result.stderr
 

@@ -1,0 +1,329 @@
+"""Uploads behind close(): what programs see of them, and what a crash, a race or a refusal does to them."""
+
+import errno
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerClient
+from azurite import Azurite
+from mounts import Mounts, blobfs, on_both_bindings
+from responder.control import Responder
+from responder.faults import Fault, Rule
+from trees import make_tree, snapshot
+from unix import refused
+from waiting import wait_until
+
+LARGE = os.urandom(300_000)  # several blocks
+COMMITS_REFUSED = [Rule(kind=kind, status=403) for kind in ("PUT blob", "PUT block list")]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Responder]:
+    with Responder(checks_access=True) as service:
+        yield service
+
+
+@pytest.fixture
+def box(service: Responder) -> str:
+    name = uuid.uuid4().hex
+    service.order()
+    service.reset_counters()
+    service.create_container(name)
+    return name
+
+
+@pytest.fixture
+def blobs(service: Responder, box: str) -> Iterator[ContainerClient]:
+    with service.client() as client:
+        yield client.get_container_client(box)
+
+
+@pytest.fixture
+def mounts(service: Responder, box: str, binding: str) -> Iterator[Mounts]:
+    with Mounts(service, box, binding) as mounts:
+        mounts.tolerate_log("403|not committed yet, but kept|is committed after all")
+        yield mounts
+        service.order()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    return ["--writeback", "--spool-dir", str(tmp_path / "spool"), "--block-size", "64KiB"]
+
+
+def bodies(blobs: ContainerClient) -> dict[str, bytes]:
+    return {name: blobs.download_blob(name).readall() for name in blobs.list_blob_names()}
+
+
+def leftovers(service: Responder, box: str, spool: Path) -> dict[str, str]:
+    where = [service.account, box, "--endpoint", service.endpoint, "--spool-dir", spool]
+    ended = blobfs("recover", *where, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return {each["name"]: each["state"] for each in json.loads(ended.stdout)}
+
+
+@on_both_bindings
+def test_a_closed_file_is_there_for_its_mount_before_it_is_sent(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    for name, body in (("small", b"bytes"), ("large", LARGE), ("gone", b""), ("moved", b"old name")):
+        (mount.path / name).write_bytes(body)
+    with (mount.path / "small").open("ab") as file:
+        file.write(b" and more")
+    os.chmod(mount.path / "small", 0o600)
+    os.utime(mount.path / "small", ns=(7, 7))
+    (mount.path / "moved").rename(mount.path / "new name")
+    (mount.path / "gone").unlink()
+    assert sorted(os.listdir(mount.path)) == ["large", "new name", "small"]
+    status = (mount.path / "small").stat()
+    assert (status.st_size, status.st_mode & 0o777, status.st_mtime_ns) == (14, 0o600, 7)
+    expected = {"small": b"bytes and more", "large": LARGE, "new name": b"old name"}
+    assert {name: (mount.path / name).read_bytes() for name in expected} == expected
+    assert bodies(blobs) == {}
+
+    service.order()
+    assert blobfs("sync", mount.path).returncode == 0
+    assert bodies(blobs) == expected
+    assert blobs.get_blob_client("small").get_blob_properties().metadata["modtime"] == "7"
+    assert {name: (mount.path / name).read_bytes() for name in expected} == expected
+
+
+def test_what_is_removed_before_it_is_sent_costs_nothing(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    service.order(*COMMITS_REFUSED)
+    mount = mounts(*options)
+    (mount.path / "x").write_bytes(b"bytes")
+    (mount.path / "x").unlink()
+    service.order()
+    mounts.unmount(mount)
+    assert "DELETE blob" not in service.counters.requests
+    assert bodies(blobs) == {}
+
+
+def test_a_rename_over_another_file_before_both_are_sent_costs_nothing(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    (mount.path / "x").write_bytes(b"old")
+    (mount.path / "new").write_bytes(b"new")
+    (mount.path / "new").rename(mount.path / "x")
+    assert (mount.path / "x").read_bytes() == b"new"
+    service.order()
+    mounts.unmount(mount)
+    assert not {"PUT copy", "DELETE blob"} & service.counters.requests.keys()
+    assert bodies(blobs) == {"x": b"new"}
+
+
+def test_names_may_come_go_and_move_while_they_are_being_sent(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    service.order(Rule(pattern="^PUT", latency_seconds=0.02))
+    mount = mounts(*options)
+    for number in range(100):
+        kept, other = mount.path / f"kept{number}", mount.path / "other"
+        other.write_bytes(b"first")
+        other.write_bytes(b"%d" % number)
+        if number % 3 == 0:
+            other.unlink()
+            other.write_bytes(b"%d" % number)
+        if number % 2:
+            kept.write_bytes(b"replaced")
+        other.rename(kept)
+        assert kept.name in os.listdir(mount.path)
+        assert kept.read_bytes() == b"%d" % number
+    (mount.path / "kept7").unlink()
+    mounts.unmount(mount)
+    expected = {f"kept{number}": b"%d" % number for number in range(100)}
+    del expected["kept7"]
+    assert bodies(blobs) == expected
+
+
+@on_both_bindings
+def test_a_crash_loses_nothing_that_was_closed(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    for number in range(50):
+        (mount.path / str(number)).write_bytes(b"%d" % number)
+    (mount.path / "large").write_bytes(LARGE)
+    (mount.path / "0").rename(mount.path / "renamed")
+    (mount.path / "1").unlink()
+    unfinished = os.open(mount.path / "2", os.O_WRONLY | os.O_TRUNC)
+    os.write(unfinished, b"unfinished")
+    mount.kill()
+    with refused(errno.ENOTCONN):
+        os.close(unfinished)
+    mounts.unmount(mount)
+    assert bodies(blobs) == {}
+    service.order()
+
+    mounts.expect_log("2 is left in the spool: never closed")
+    assert "files committed that a crash had left: 50" in mounts(*options).announcement
+    expected = {str(number): b"%d" % number for number in range(2, 50)}
+    assert bodies(blobs) == {**expected, "renamed": b"0", "large": LARGE}
+
+
+def test_a_crash_does_not_send_over_what_somebody_else_wrote(
+    service: Responder, box: str, mounts: Mounts, options: list[str], blobs: ContainerClient, tmp_path: Path
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    (mount.path / "x").write_bytes(b"ours")
+    mount.kill()
+    mounts.unmount(mount)
+    service.order()
+    blobs.upload_blob("x", b"theirs")
+    mounts.expect_log("x was left by a crash and is not committed: .*somebody else")
+    mounts.expect_log("x is left in the spool: conflict")
+    assert (mounts(*options).path / "x").read_bytes() == b"theirs"
+    assert leftovers(service, box, tmp_path / "spool") == {"x": "conflict"}
+
+
+def test_the_loser_of_a_race_is_named_by_every_barrier_and_kept(
+    service: Responder, box: str, mounts: Mounts, options: list[str], blobs: ContainerClient, tmp_path: Path
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    (mount.path / "x").write_bytes(b"ours")
+    wait_until(lambda: "403" in mount.log.read_text())
+    service.order()
+    blobs.upload_blob("x", b"theirs")
+    mounts.expect_log("x: somebody else wrote it too; ours is kept, see: blobfs recover")
+    mounts.tolerate_log("x was closed without being committed")
+    ended = blobfs("sync", mount.path)
+    assert ended.returncode == 1
+    assert "\n/x: " in ended.stderr
+    assert "\n/x: " in blobfs("umount", mount.path).stderr
+    assert leftovers(service, box, tmp_path / "spool") == {"x": "conflict"}
+
+    assert (mount.path / "x").read_bytes() == b"theirs"
+    (mount.path / "x").write_bytes(b"ours again")
+    mounts.unmount(mount)
+    assert bodies(blobs) == {"x": b"ours again"}
+
+
+def test_barriers_fail_while_the_service_refuses_and_succeed_afterwards(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    (mount.path / "x").write_bytes(b"bytes")
+    descriptor = os.open(mount.path / "x", os.O_RDONLY)
+    with refused(errno.EACCES):
+        os.fsync(descriptor)
+    directory = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
+    with refused(errno.EACCES):
+        os.fsync(directory)
+    for command in ("sync", "umount"):
+        ended = blobfs(command, mount.path)
+        assert ended.returncode == 1
+        assert "\n/x: " in ended.stderr
+    service.order()
+    os.fsync(directory)
+    assert bodies(blobs) == {"x": b"bytes"}
+    os.fsync(descriptor)
+    os.close(directory)
+    os.close(descriptor)
+
+
+def test_a_commit_whose_reply_was_lost_is_no_conflict(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mounts.tolerate_log("reset|aborted|does not answer")
+    mount = mounts(*options)
+    service.order(Rule(pattern="^PUT", fault=Fault.LOSE_REPLY, count=1))
+    (mount.path / "x").write_bytes(b"bytes")
+    mounts.unmount(mount)
+    assert bodies(blobs) == {"x": b"bytes"}
+
+
+def test_a_file_that_is_written_again_is_not_sent_half(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(Rule(pattern="^PUT", latency_seconds=0.3))
+    for number in range(20):  # so many that the last one waits
+        (mount.path / str(number)).write_bytes(b"whole")
+    with (mount.path / "19").open("wb", buffering=0) as file:
+        file.write(b"half")
+        wait_until(lambda: len(list(blobs.list_blob_names())) >= 19)
+        assert "19" not in blobs.list_blob_names()
+        file.write(b" and half")
+    assert blobfs("sync", mount.path).returncode == 0
+    assert bodies(blobs)["19"] == b"half and half"
+
+
+def test_when_too_much_waits_close_sends_itself(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options, "--memory", "32MiB")
+    service.order(*COMMITS_REFUSED)
+    accepted = 0
+    with refused(errno.EACCES):
+        for number in range(1000):
+            (mount.path / str(number)).write_bytes(LARGE[:1000])
+            accepted = number + 1
+    assert 10 < accepted < 200
+    service.order()
+    mounts.unmount(mount)
+    assert len(bodies(blobs)) == accepted + 1
+
+
+def test_reads_do_not_wait_for_uploads(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    blobs.upload_blob("other", LARGE)
+    mount = mounts(*options)
+    service.order(Rule(pattern="^PUT", latency_seconds=1.0))
+    service.reset_counters()
+    for number in range(40):
+        (mount.path / str(number)).write_bytes(b"bytes")
+    assert (mount.path / "other").read_bytes() == LARGE
+    assert "closed, on its way" in os.getxattr(mount.path, "user.blobfs.status").decode()
+    assert len(list(blobs.list_blob_names())) < 40
+    service.order()
+
+
+def test_many_waiting_files_are_counted_in_the_status_and_those_listed_that_fit(
+    service: Responder, mounts: Mounts, options: list[str]
+) -> None:
+    mount = mounts(*options)
+    service.order(*COMMITS_REFUSED)
+    for number in range(300):
+        (mount.path / f"{number:0200}").write_bytes(b"bytes")
+    status = json.loads(os.getxattr(mount.path, "user.blobfs.status"))
+    assert status["uncommitted_count"] == 300
+    assert 0 < len(status["uncommitted"]) < 300
+    ended = blobfs("umount", mount.path)
+    assert f"\nand {300 - ended.stderr.count('/000')} more\n" in ended.stderr
+    service.order()
+    mounts.unmount(mount)
+
+
+def test_a_tree_is_copied_with_one_request_a_file_and_rsync_finds_nothing_to_do(
+    azurite: Azurite, tmp_path: Path, options: list[str]
+) -> None:
+    container = uuid.uuid4().hex
+    azurite.create_container(container)
+    source = tmp_path / "source"
+    make_tree(source)
+    with Mounts(azurite, container, "libfuse3") as mounts:
+        mount = mounts(*options)
+        subprocess.run(["cp", "-a", source, mount.path / "copy"], check=True)
+        assert snapshot(mount.path / "copy") == snapshot(source)
+        subprocess.run(["rsync", "-a", f"{source}/", mount.path / "synced/"], check=True)
+        mounts.unmount(mount)
+        mount = mounts(*options)
+        for copy in ("copy", "synced"):
+            command = ["rsync", "-ain", f"{source}/", mount.path / copy]
+            assert subprocess.run(command, check=True, capture_output=True).stdout == b""
