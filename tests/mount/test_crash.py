@@ -125,13 +125,14 @@ def recover(service: Responder, box: str, spool: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("is_spooled", [False, True], ids=["without a spool", "with a spool"])
+@pytest.mark.parametrize("kind", ["without a spool", "with a spool", "writing back"])
 def test_nothing_that_was_acknowledged_is_lost_in_a_crash(
-    service: Responder, box: str, mounts: Mounts, tmp_path: Path, is_spooled: bool
+    service: Responder, box: str, mounts: Mounts, tmp_path: Path, kind: str
 ) -> None:
-    spool = tmp_path / "spool"
+    spool, is_spooled = tmp_path / "spool", kind != "without a spool"
     options = ["--block-size", "64KiB", "--attr-timeout", "0"]
     options += ["--spool-dir", str(spool)] if is_spooled else []
+    options += ["--writeback"] if kind == "writing back" else []
     mount = mounts(*options)
     hits = offers = 0
     for number in range(ROUNDS):
