@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from itertools import islice
 
 from blobfs.assembly import content_of, fetcher_of, open_service
 from blobfs.callers import NOBODY
@@ -10,12 +12,14 @@ from blobfs.errors import Failure
 from blobfs.format.names import normalized_prefix
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
-from blobfs.spool.leftovers import State
+from blobfs.spool.leftovers import Leftover, State
 from blobfs.spool.recovery import Recovery
 from blobfs.store import BlobStore
 from blobfs.transfers import Transfers
 
 logger = logging.getLogger(__name__)
+
+OPEN_LEFTOVERS = 64  # held at a time: more than are committed at once
 
 
 def open_spool(settings: MountSettings) -> Spool | None:
@@ -27,23 +31,26 @@ def open_spool(settings: MountSettings) -> Spool | None:
 
 
 @contextmanager
-def recovery_from(settings: MountSettings, store: BlobStore) -> Iterator[Recovery]:
-    """Give what commits and saves leftovers; it has threads, so not before the last fork."""
+def _threads(settings: MountSettings) -> Iterator[Transfers]:
+    """Give the threads, which must not be there before the last fork."""
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
     transfers.start()
     try:
-        fetcher = fetcher_of(settings, store, transfers)
-        content = content_of(settings, store, fetcher, transfers, NOBODY)
-        yield Recovery(store, make_writer=content.make_writer, reader=content.reader, pool=content.pool)
+        yield transfers
     finally:
         transfers.close()
+
+
+def _recovery(settings: MountSettings, store: BlobStore, transfers: Transfers) -> Recovery:
+    content = content_of(settings, store, fetcher_of(settings, store, transfers), transfers, NOBODY)
+    return Recovery(store, make_writer=content.make_writer, reader=content.reader, pool=content.pool)
 
 
 @contextmanager
 def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
     """Give what commits and saves leftovers, with a connection of its own. Raises InvalidArgument."""
-    with closing(open_service(settings, NOBODY)) as store, recovery_from(settings, store) as recovery:
-        yield recovery
+    with closing(open_service(settings, NOBODY)) as store, _threads(settings) as transfers:
+        yield _recovery(settings, store, transfers)
 
 
 def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, read_only: bool) -> str:
@@ -64,16 +71,23 @@ def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, r
 
 def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool) -> int:
     count = 0
-    with recovery_from(settings, store) as recovery:
-        for leftover in spool.leftovers():
-            with closing(leftover):
-                if leftover.state is not State.TO_COMMIT:
-                    continue
-                try:
-                    recovery.commit(leftover)
-                except Failure as failure:
-                    logger.error("%s was left by a crash and is not committed: %s", leftover.name, failure)
-                else:
-                    logger.info("%s was left by a crash and is committed now", leftover.name)
-                    count += 1
+    with _threads(settings) as transfers:
+        commit = partial(_commit, _recovery(settings, store, transfers))
+        leftovers = spool.leftovers()
+        while batch := list(islice(leftovers, OPEN_LEFTOVERS)):
+            count += sum(transfers.for_each(commit, batch))
     return count
+
+
+def _commit(recovery: Recovery, leftover: Leftover) -> bool:
+    """Commit a leftover that somebody closed; tell whether that was done."""
+    with closing(leftover):
+        if leftover.state is not State.TO_COMMIT:
+            return False
+        try:
+            recovery.commit(leftover)
+        except Failure as failure:
+            logger.error("%s was left by a crash and is not committed: %s", leftover.name, failure)
+            return False
+        logger.info("%s was left by a crash and is committed now", leftover.name)
+        return True

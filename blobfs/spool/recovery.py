@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,7 @@ class MakeWriter(Protocol):
 
 
 class Recovery:
-    """Commits and saves leftovers, one at a time. All methods block."""
+    """Commits and saves leftovers. All methods block; any thread may call, with its own leftover."""
 
     def __init__(
         self, store: BlobStore, *, make_writer: MakeWriter, reader: BlobReader, pool: BufferPool
@@ -38,7 +39,7 @@ class Recovery:
         self._store = store
         self._make_writer = make_writer
         self._reader = reader
-        self._writer: BlobWriter | None = None
+        self._mine = threading.local()  # its `writer`: of the leftover that the thread commits
         pool.add_reclaimer(self._release_memory)
 
     def commit(self, leftover: Leftover) -> BlobInfo:
@@ -115,7 +116,7 @@ class Recovery:
 
     def _put(self, leftover: Leftover, *, resumes: bool) -> BlobInfo:
         target, base = leftover.target, self._base_of(leftover)
-        self._writer = writer = self._make_writer(target.name, base)
+        self._mine.writer = writer = self._make_writer(target.name, base)
         try:
             self._fill(writer, leftover, resumes=resumes)
             etag = base.etag if base is not None else target.replaced_etag
@@ -124,7 +125,7 @@ class Recovery:
         except OnlyStaged:
             raise NoSpace(f"{target.name}: cannot be put together in this --memory; give it more") from None
         finally:
-            self._writer = None
+            del self._mine.writer
 
     def _base_of(self, leftover: Leftover) -> BlobInfo | None:
         """Return the blob that has the bytes which the journal has not. Raises Changed."""
@@ -157,8 +158,9 @@ class Recovery:
             return None
 
     def _release_memory(self, _size_bytes: int) -> None:
-        if self._writer is not None:
-            self._writer.release_memory()
+        writer: BlobWriter | None = getattr(self._mine, "writer", None)
+        if writer is not None:
+            writer.release_memory()
 
 
 def _steps(pieces: Iterable[Piece]) -> Iterator[Piece]:

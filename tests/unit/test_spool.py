@@ -39,6 +39,7 @@ class Machines:
         self.spool = Spool(self.directory, "account", "container", "")
 
     def close(self) -> None:
+        self.spool.close()
         self._stack.close()
 
     def file(self, name: str = "x", base: BlobInfo | None = None) -> File:
