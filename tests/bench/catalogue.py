@@ -6,7 +6,7 @@ from functools import cache
 import click
 
 from bench.copying import AzCopy, CopySystem, Curl, RcloneCopy
-from bench.mounting import Blobfs, Blobfuse2, MountSystem, Rclone, Zeros
+from bench.mounting import Blobfs, BlobfsWriteBack, Blobfuse2, MountSystem, Rclone, Zeros
 from blobfs.cli.options import PARAMETERS
 
 System = MountSystem | CopySystem
@@ -41,6 +41,7 @@ def _blobfs() -> list[System]:
     found: list[System] = [
         Blobfs("blobfs", ("--binding", "libfuse3")),
         Blobfs("blobfs-libfuse2", ("--binding", "libfuse2")),
+        BlobfsWriteBack("blobfs-writeback", ("--binding", "libfuse3")),
     ]
     if "--no-verify" in _mount_options():
         found.append(Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--no-verify")))
