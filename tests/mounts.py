@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -161,6 +162,17 @@ class Mounts:
             and not any(re.search(pattern, entry) for pattern in (*self._expected, *self._tolerated))
         ]
         assert not trouble, "".join(trouble)
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """Have a disk there of a size such as 1m."""
+    path.mkdir(mode=0o700)
+    assert run("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "spool", path).returncode == 0
+    try:
+        yield path
+    finally:
+        run("umount", "-l", path)
 
 
 def is_mountpoint(path: Path) -> bool:

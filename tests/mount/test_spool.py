@@ -7,12 +7,11 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerClient
-from mounts import Mounts, blobfs, on_both_bindings, run
+from mounts import Mounts, blobfs, on_both_bindings, small_disk
 from responder.control import Responder
 from responder.faults import Rule
 from unix import refused
@@ -237,16 +236,6 @@ def test_a_crash_does_not_replace_what_somebody_else_wrote_since(
     assert "spool: x is left: conflict" in mount.announcement
     assert (mount.path / "x").read_bytes() == b"theirs"
     assert spool.states() == {"x": "conflict"}
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    path.mkdir(mode=0o700)
-    assert run("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "spool", path).returncode == 0
-    try:
-        yield path
-    finally:
-        run("umount", "-l", path)
 
 
 def test_a_full_disk_refuses_the_write_and_what_was_accepted_can_be_committed(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
-from mounts import Mounts, blobfs, on_both_bindings
+from mounts import Mounts, blobfs, on_both_bindings, small_disk
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from trees import make_tree, snapshot
@@ -277,6 +277,28 @@ def test_when_too_much_waits_close_sends_itself(
     service.order()
     mounts.unmount(mount)
     assert len(bodies(blobs)) == accepted + 1
+
+
+def test_a_full_spool_refuses_the_write_and_loses_nothing_that_was_accepted(
+    service: Responder, mounts: Mounts, tmp_path: Path, blobs: ContainerClient
+) -> None:
+    mounts.tolerate_log(
+        "the spool does not know of its commit|the spool takes no more|no journal can be made"
+    )
+    accepted: dict[str, bytes] = {}
+    with small_disk(tmp_path / "small", "1m") as disk:
+        mount = mounts("--writeback", "--spool-dir", disk)
+        service.order(*COMMITS_REFUSED)
+        with refused(errno.ENOSPC):
+            for number in range(50):
+                with (mount.path / str(number)).open("wb", buffering=0) as file:
+                    file.write(LARGE[:50_000])
+                    accepted[str(number)] = LARGE[:50_000]
+        assert 10 < len(accepted) < 22
+        service.order()
+        mounts.unmount(mount)
+    found = bodies(blobs)
+    assert {name: found[name] for name in accepted} == accepted
 
 
 def test_reads_do_not_wait_for_uploads(

@@ -100,6 +100,19 @@ def test_a_committed_file_has_no_journal(crash: Machines) -> None:
     assert crash.journals() == []
 
 
+def test_a_request_to_commit_that_says_nothing_new_is_not_written_again(crash: Machines) -> None:
+    file = crash.file()
+    write(file, 0, BODY)
+    assert file.request_commit()
+    size_bytes = crash.journals()[0].stat().st_size
+    assert file.request_commit()
+    assert crash.journals()[0].stat().st_size == size_bytes
+    write(file, 0, BODY)
+    assert not file.is_requested
+    assert file.request_commit()
+    assert crash.journals()[0].stat().st_size > size_bytes + len(BODY)
+
+
 def test_journals_are_used_again(crash: Machines) -> None:
     for number in range(2 * NEW_FILES):
         file = crash.file(str(number))
