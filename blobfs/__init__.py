@@ -8,8 +8,8 @@ The house, from the street down; imports only ever point downwards:
                      the other one, after a crash; ``assembly``: what both are made of
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``renames``, ``removal``; ``files``: one object for all handles of a name;
-                     ``volume``: the state they share
+                     ``next_files``, asked for ahead; ``renames``, ``removal``; ``files``: one object for
+                     all handles of a name; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
                      by version; ``memory``: the bounded pool; ``fetcher``: from ``disk_cache`` or service,

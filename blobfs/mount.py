@@ -17,6 +17,7 @@ from blobfs.content.fetcher import Fetcher
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, Defaults
@@ -145,8 +146,18 @@ def _filesystem(
         make_file=make_file,
     )
     content.pool.add_reclaimer(volume.files.release_memory)
+    next_files = NextFiles(
+        volume,
+        callers,
+        open_bytes=settings.reads.open_bytes,
+        ahead_files=settings.reads.ahead_files,
+        within_seconds=settings.attr_timeout_seconds,
+    )
     return Filesystem(
-        volume, open_bytes=settings.reads.open_bytes, exclusive_create=settings.exclusive_create
+        volume,
+        next_files,
+        open_bytes=settings.reads.open_bytes,
+        exclusive_create=settings.exclusive_create,
     )
 
 

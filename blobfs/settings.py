@@ -45,6 +45,7 @@ class ReadSettings:
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
+    ahead_files: int = 8  # small ones, for a copy: it takes 2 ms for each, the service often 10
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 
 

@@ -131,6 +131,10 @@ class RangeCache:
         """Return memory for bytes that are to be added. Waits until there is room."""
         return self._pool.take(size_bytes)
 
+    def spare_buffer(self, size_bytes: int) -> Buffer | None:
+        """Like `buffer_for`, but None if there is no room now: for work that is only helpful."""
+        return self._pool.take_if_free(size_bytes)
+
     def add(self, version: BlobVersion, buffer: Buffer, size_bytes: int, *, is_verified: bool) -> None:
         """Take over the first bytes of a blob, which somebody already fetched."""
         with self._lock:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Layout
+from blobfs.content.memory import Buffer
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.whole_check import WholeCheck
 from blobfs.errors import Damaged
@@ -115,8 +116,15 @@ class BlobReader:
 
         Blocks for a request. Raises NotFound.
         """
+        return self._refresh(blob, self._cache.buffer_for(min(blob.size_bytes, first_bytes)), first_bytes)
+
+    def refresh_if_memory(self, blob: BlobInfo, first_bytes: int) -> BlobInfo | None:
+        """Like `refresh`, but None if there is no memory to spare: for work that is only helpful."""
+        buffer = self._cache.spare_buffer(min(blob.size_bytes, first_bytes))
+        return self._refresh(blob, buffer, first_bytes) if buffer is not None else None
+
+    def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
         is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
-        buffer = self._cache.buffer_for(min(blob.size_bytes, first_bytes))
         view = buffer.view[: min(blob.size_bytes, first_bytes)]
         received, info = self._fetcher.first_bytes(blob.name, view, blob.etag if is_here else "")
         if info is None:

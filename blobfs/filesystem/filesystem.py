@@ -13,6 +13,7 @@ from blobfs.content.reader import Stream
 from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.directories import Directories
 from blobfs.filesystem.handles import Handles
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.renames import Renames
 from blobfs.filesystem.volume import Caller, Stat, Volume
@@ -26,13 +27,15 @@ MAX_SYMLINK_BYTES = 4096  # PATH_MAX
 class Filesystem:
     """Operations by path; `handles` has those on open files, `directories` those on open directories."""
 
-    def __init__(self, volume: Volume, *, open_bytes: int, exclusive_create: bool = False) -> None:
+    def __init__(
+        self, volume: Volume, next_files: NextFiles, *, open_bytes: int, exclusive_create: bool = False
+    ) -> None:
         self.volume = volume
         self._removal = Removal(volume)
         self._renames = Renames(volume, self._removal)
         self.directories = Directories(volume, self._removal)
         self.handles = Handles(
-            volume, self._removal, open_bytes=open_bytes, exclusive_create=exclusive_create
+            volume, self._removal, next_files, open_bytes=open_bytes, exclusive_create=exclusive_create
         )
 
     # Names…

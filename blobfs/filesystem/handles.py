@@ -22,6 +22,7 @@ from blobfs.errors import (
     Unavailable,
 )
 from blobfs.filesystem.files import File, Handle
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.format.names import is_temporary_name
@@ -56,9 +57,18 @@ class Uncommitted:
 class Handles:
     """Handles of files, by number."""
 
-    def __init__(self, volume: Volume, removal: Removal, *, open_bytes: int, exclusive_create: bool) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        removal: Removal,
+        next_files: NextFiles,
+        *,
+        open_bytes: int,
+        exclusive_create: bool,
+    ) -> None:
         self._volume = volume
         self._removal = removal
+        self._next_files = next_files
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
         self._lock = threading.Lock()  # guards the table
@@ -226,11 +236,13 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        file, info = volume.enter_current(path, lambda: self._current_blob(path, known, flags))
-        if info is None:
+        asked_ahead = self._next_files.come_to(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
+        file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), asked_ahead)
+        if answer is None:
             # The open that has the kernel drop older pages may not have reached it yet: so does this one.
             return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages)
-        volume.namespace.record(path, Node(info))
+        info = answer.info
+        volume.namespace.record_answer(path, Node(info), answer.asked_at)
         if file.has_foreign_pages:
             volume.distrust_pages(info.name)
         return Opened(

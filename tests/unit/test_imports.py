@@ -39,6 +39,7 @@ LAYERS = """
     filesystem.volume
     filesystem.removal
     filesystem.renames
+    filesystem.next_files
     filesystem.directories filesystem.handles
     filesystem.filesystem
     kernel.operations
@@ -77,7 +78,8 @@ RESERVED = {
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
-        *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
+        *("filesystem.file_table", "filesystem.next_files"),
+        *("filesystem.own_writes", "filesystem.volume"),
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
