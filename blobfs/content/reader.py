@@ -99,6 +99,8 @@ class BlobReader:
             position += self._cache.run(blob.version, layout, position, end, whole=whole).copy(position, rest)
         if sequential and stream.starts_at_zero:
             self._check_whole(blob, layout, end, stream)
+        if sequential:
+            self._let_go(blob, layout, offset, end)
         return end - offset
 
     def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview) -> None:
@@ -143,6 +145,12 @@ class BlobReader:
         self._cache.rename(old.version, new.version)
         self._checksums.rename(old.version, new.version)
 
+    def _let_go(self, blob: BlobInfo, layout: Layout, offset: int, end: int) -> None:
+        """Give up the unit that a reader has left, once it is well past that: its requests overlap."""
+        unit = layout.unit(offset)
+        if unit.start and offset < unit.start + self._most_tolerance_bytes <= end:
+            self._cache.let_go(blob.version, layout.unit(unit.start - 1).start)
+
     def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream) -> None:
         """Keep up the checksum of the whole, where nothing better vouches for all of it."""
         check = stream.whole_check
@@ -162,7 +170,7 @@ class BlobReader:
         earned = min(self._ahead_blocks, 1 + stream.in_order_bytes // self._block_bytes)
         limit = min(blob.size_bytes, position + earned * self._block_bytes)
         position = max(layout.unit(position - 1).stop, stream.ahead_offset)
-        while position < limit:
+        while position < limit and self._cache.has_room_ahead(self._block_bytes):
             fetch = self._cache.prefetch(blob.version, layout, position)
             if fetch is not None:
                 self._transfers.submit_read(self._cache.perform, fetch)
