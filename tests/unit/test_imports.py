@@ -47,7 +47,7 @@ LAYERS = """
     assembly
     recover
     mount
-    cli cli.values cli.control cli.daemon cli.logs
+    cli cli.values cli.machine cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
     cli.mount cli.recover
