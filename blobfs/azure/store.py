@@ -30,6 +30,7 @@ PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
 COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account copies are nearly always instant
 
 _CONFLICTS = frozenset((409, 412))
+_CREATED = 201  # https://learn.microsoft.com/rest/api/storageservices/put-block: "status code 201"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class AzureStore:
         """See `BlobStore.stage_block`."""
         query = {"comp": "block", "blockid": block_id}
         headers = {"Content-MD5": base64_text(md5)}
-        self._client.call(Request("PUT block", "PUT", name, query=query, headers=headers, body=body))
+        request = Request("PUT block", "PUT", name, query=query, headers=headers, body=body)
+        _require_staged(name, self._client.call(request))
 
     def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
         """See `BlobStore.stage_range`."""
@@ -160,6 +162,7 @@ class AzureStore:
             self._refuses_ranges = reply.status != 404  # that is only about this source
             return False
         self._client.check(request, reply)
+        _require_staged(name, reply)
         return True
 
     def uncommitted_ids(self, name: str) -> Sequence[str]:
@@ -325,6 +328,12 @@ def _require_there(name: str, reply: Reply) -> None:
     """Raise Changed if there is no blob any more: who asks for a version has seen one."""
     if reply.error_code == "BlobNotFound":
         raise Changed(f"{name}: the blob was removed by somebody else")
+
+
+def _require_staged(name: str, reply: Reply) -> None:
+    """Raise Unavailable for the success of something else: no other reply to a write tells so little."""
+    if reply.status != _CREATED:
+        raise Unavailable(f"{name}: the service's reply makes no sense: HTTP {reply.status} for a new block")
 
 
 def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:

@@ -25,6 +25,7 @@ class Wanted:
     unit_start: int  # of the unit that the run is in
     checks: Sequence[Check]
     buffer: Buffer | None = None  # behind the view; without one, the bytes are not put on disk
+    by_range_md5: bool = False  # have the service make an MD5 of what the checks do not cover
 
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
@@ -57,7 +58,8 @@ class Fetcher:
 
         Blocks for requests. Raises Damaged if the bytes stay damaged, Changed if the blob was replaced.
         """
-        if held_bytes < len(wanted.span) and self._read_from_disk(wanted):
+        is_kept = held_bytes < len(wanted.span) and not wanted.by_range_md5
+        if is_kept and self._read_from_disk(wanted):
             return
         self._download(wanted, held_bytes)
         self.keep(wanted)
@@ -128,7 +130,7 @@ class Fetcher:
 
     def _receive(self, wanted: Wanted, held_bytes: int) -> None:
         covered_bytes = sum(check.end - check.start for check in wanted.checks)
-        with_md5 = self._range_md5 and covered_bytes < len(wanted.view)
+        with_md5 = (self._range_md5 or wanted.by_range_md5) and covered_bytes < len(wanted.view)
         step = MAX_RANGE_WITH_MD5_BYTES if with_md5 else len(wanted.view)
         for position in range(held_bytes, len(wanted.view), step):
             piece = wanted.view[position : position + step]

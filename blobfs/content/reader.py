@@ -103,15 +103,19 @@ class BlobReader:
             self._let_go(blob, layout, offset, end)
         return end - offset
 
-    def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview) -> None:
+    def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview, block_id: str = "") -> None:
         """Fill `target` with bytes of the blob, taking no memory for it: past the cache, and nothing else.
 
-        For who holds memory already. Blocks whole inside are verified. Raises as `read_into` does.
+        For who holds memory already, and writes them again: a new checksum of damaged bytes would hide the
+        damage for ever. So they are compared with those of the blocks inside, `block_id` if they are that
+        block, or with one that the service makes. Blocks. Raises as `read_into` does.
         """
         layout = self._checksums.full_layout(blob)
         span = range(offset, offset + len(target))
-        wanted = Wanted(blob.version, span, target, layout.unit(offset).start, layout.checks(span))
-        self._fetcher.fill(wanted, self._cache.copy_held(blob.version, offset, target))
+        checks = layout.checks(span) or self._checksums.checks_of_block(span, block_id)
+        unknown = self._checksums.enabled and sum(check.end - check.start for check in checks) < len(target)
+        wanted = Wanted(blob.version, span, target, layout.unit(offset).start, checks, by_range_md5=unknown)
+        self._fetcher.fill(wanted, 0 if unknown else self._cache.copy_held(blob.version, offset, target))
 
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.

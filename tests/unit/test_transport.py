@@ -365,6 +365,8 @@ def test_reply_that_makes_no_sense_is_unavailable(server: ScriptedServer, store:
         lambda: store.put_blob("x", b"", Properties(), ALWAYS),
         lambda: store.list_page(""),
         lambda: store.committed_blocks(BlobVersion("x", "0x2")),
+        lambda: store.stage_block("x", "aWQ=", b"", hashlib.md5().digest()),
+        lambda: store.stage_range(BlobVersion("x", "0x2"), 0, 1, "y", "aWQ="),
     ]
     for call in calls:
         server.answers(Answer(200, {"Last-Modified": "yesterday"}, b"<html>"))
