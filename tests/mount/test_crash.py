@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from load import state_of
-from mounts import blobfs
+from mounts import blobfs, is_mountpoint
 from nursery import Nursery, Process
 from responder.control import Responder
 from responder.faults import Rule
@@ -127,6 +128,13 @@ class Lane:
         assert ended.returncode == 0, ended.stderr
         assert self._mount.has_ended(60)
 
+    def clear(self) -> None:
+        """Leave no mount and no process, whatever happened."""
+        if not self._mount.has_ended():
+            self._mount.kill()
+        if is_mountpoint(self.path):
+            detach(self.path)
+
     def _mounted(self) -> Process:
         mount = self._nursery.start(*self._mount_arguments(), output=self._file("mount"))
         wait_until(lambda: " is mounted on " in mount.said or mount.has_ended())
@@ -196,7 +204,9 @@ def test_nothing_that_was_acknowledged_is_lost_in_a_hundred_crashes(
     service: Responder, nursery: Nursery, tmp_path: Path, is_spooled: bool
 ) -> None:
     lanes = [Lane(service, nursery, tmp_path / str(number), is_spooled=is_spooled) for number in range(LANES)]
-    with ThreadPoolExecutor(LANES) as threads:
+    with ExitStack() as clearing, ThreadPoolExecutor(LANES) as threads:
+        for lane in lanes:
+            clearing.callback(lane.clear)
         hits, offers = map(sum, zip(*threads.map(crash_again_and_again, lanes), strict=True))
     print(f"{LANES * ROUNDS} mounts killed, {hits} writes in flight, {offers} files never closed")
     assert hits >= ROUNDS
