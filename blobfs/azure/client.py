@@ -1,6 +1,5 @@
 """A request until it has an answer: with a credential, retried, and counted."""
 
-import email.utils
 import threading
 import time
 from collections import Counter
@@ -157,7 +156,7 @@ class _Call:
                 self._doubtful |= reply.status not in _NEVER_DONE
                 reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
                 gives = TimedOut if reply.status in _TIMEOUTS else Unavailable
-                raise self._transient(reason, gives, wait_seconds=_retry_after_seconds(reply))
+                raise self._transient(reason, gives, wait_seconds=reply.retry_after_seconds(time.time()))
             self._client.outage.note_answer()
         if self._doubtful or self._skipped_bytes:
             return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
@@ -197,15 +196,3 @@ class _Call:
             outage.suspect(reason, since=self.began_at)
         self._cause = Transient(reason, gives, wait_seconds=wait_seconds)
         return self._cause
-
-
-def _retry_after_seconds(reply: Reply) -> float:
-    """Return how long the service asks to wait: it says so in seconds or as a date."""
-    text = reply.headers.get("retry-after", "")
-    if text.isdecimal():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, moment.timestamp() - time.time())
