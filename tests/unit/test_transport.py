@@ -663,6 +663,16 @@ def test_missing_file_of_certificates_is_named(open_at: Callable[..., AzureStore
         open_at("https://127.0.0.1:1", ca_file=tmp_path / "absent")
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_file_without_certificates_is_refused_before_anything_is_sent(
+    open_at: Callable[..., AzureStore], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "empty.pem"))
+    with pytest.raises(InvalidArgument, match=r"empty.pem holds no certificate .* SSL_CERT_FILE"):
+        open_at("https://127.0.0.1:1")
+
+
 def test_https_goes_through_the_proxy_and_the_loopback_does_not(
     server: ScriptedServer,
     open_at: Callable[..., AzureStore],
