@@ -12,6 +12,8 @@ STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
 
+STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
+
 # What an error of the commit means here; README.md, "When something goes wrong".
 CAUSES = {
     errno.EIO: "the service cannot be reached or fails; the mount's log says how",
@@ -66,6 +68,19 @@ def commit_all_below(path: Path) -> None:
 def cause_of(error: OSError) -> str:
     """Say in words why a commit failed."""
     return CAUSES.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+
+
+def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
+    """Return a line for each file below a path of the mount that is uncommitted, and why; else the cause.
+
+    The cause is of the attempt just made: it is all there is to say of a file that has not failed for good.
+    """
+    lines = [
+        f"{file.path}: {f'{file.reason}; {cause}' if cause and file.reason == STILL_OPEN else file.reason}"
+        for file in status.uncommitted
+        if f"{file.path}/".startswith(below.rstrip("/") + "/")
+    ]
+    return "\n".join(lines) or cause
 
 
 def read_receipt(path: Path) -> dict[str, Any]:

@@ -15,15 +15,13 @@ from typing import NoReturn
 
 import click
 
-from blobfs.cli.control import MountStatus, cause_of, commit_all_below, read_status
+from blobfs.cli.control import MountStatus, cause_of, commit_all_below, named_uncommitted, read_status
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
 
 BUSY_ATTEMPTS = 10
 BUSY_WAIT_SECONDS = 0.1
-
-STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
 
 
 @click.command()
@@ -108,14 +106,7 @@ def _commit(mountpoint: Path) -> str:
         commit_all_below(mountpoint)
     except OSError as error:
         cause = cause_of(error)
-    uncommitted = _status(mountpoint).uncommitted
-    lines = [f"{file.path}: {_reason(file.reason, cause)}" for file in uncommitted]
-    return "\n".join(lines) or cause
-
-
-def _reason(reason: str, cause: str) -> str:
-    """Say why a file is uncommitted: one that has not failed for good has only the cause of just now."""
-    return f"{reason}; {cause}" if cause and reason == STILL_OPEN else reason
+    return named_uncommitted(_status(mountpoint), "/", cause)
 
 
 def unmount(mountpoint: Path, *, lazily: bool = False, server: int = 0) -> None:

@@ -116,6 +116,20 @@ def existing_file(value: str | Path) -> Path:
         raise click.BadParameter(f"{_shortened(path)} cannot be read: {error.strerror}.") from error
 
 
+def new_file(value: str | Path) -> Path:
+    """Read the path of a file to be written, replacing one that is there; ``-`` is stdout."""
+    if str(value) == "-":
+        return Path(value)
+    path = absolute_path(value)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} is a directory.")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"{path} cannot be made: {path.parent} is no directory.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{path} cannot be made: {path.parent} is not yours to write.")
+    return path
+
+
 def secret_file(value: str | Path) -> Path:
     """Read the path of a file that holds a secret; a secret given in its place is not shown."""
     if _SECRET.search(str(value)):

@@ -95,6 +95,12 @@ class Volume:
 
     # Looking…
 
+    def rename_lost(self, old_path: str, new_path: str) -> None:
+        """Have what was lost below a path follow it to its new name; what it replaces is nobody's."""
+        self.lost.pop(new_path, None)
+        for path in [path for path in list(self.lost) if f"{path}/".startswith(f"{old_path}/")]:
+            self.lost[new_path + path[len(old_path) :]] = self.lost.pop(path)
+
     def stat(self, path: str, thread: int = 0) -> Stat:
         """Return what stands under a path, to a thread of some program. Raises NotFound."""
         file = self.local_file(path)
