@@ -50,8 +50,10 @@ def check(settings: MountSettings) -> None:
     open_spool(settings)
 
 
-def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
+def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Mount and serve until unmounted (blocks). Calls ``ready(message)`` once the mount answers.
+
+    Before that, ``tell(message)`` says what takes its time.
 
     Raises Failure when the mount cannot be made, or, after serving, when something could not
     be committed; each such file is in the log.
@@ -71,7 +73,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
     if spool is not None:
-        message += recover_before(settings, store, spool, read_only=read_only)
+        message += recover_before(settings, store, spool, tell, read_only=read_only)
 
     def on_init() -> None:
         transfers.start()

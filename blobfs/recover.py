@@ -1,7 +1,7 @@
 """The composition root of recovery: what a crash left in a spool directory, before a mount or on command."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from blobfs.assembly import content_of, fetcher_of, open_service
@@ -46,12 +46,14 @@ def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
         yield recovery
 
 
-def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, read_only: bool) -> str:
+def recover_before(
+    settings: MountSettings, store: BlobStore, spool: Spool, tell: Callable[[str], None], *, read_only: bool
+) -> str:
     """Commit what crashed mounts were asked to commit; return lines that tell of it, and of what is left.
 
-    Blocks. A failure is logged, and what it concerns is left.
+    Blocks, and tells what it is doing. A failure is logged, and what it concerns is left.
     """
-    committed_count = 0 if read_only else _commit_all(settings, store, spool)
+    committed_count = 0 if read_only else _commit_all(settings, store, spool, tell)
     lines = [f"\nspool: files committed that a crash had left: {committed_count}"] if committed_count else []
     left = []
     for leftover in spool.leftovers():
@@ -62,13 +64,14 @@ def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, r
     return "".join([*lines, f"\nsee: {spool.cure}"] if left else lines)
 
 
-def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool) -> int:
+def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool, tell: Callable[[str], None]) -> int:
     count = 0
     with recovery_from(settings, store) as recovery:
         for leftover in spool.leftovers():
             with closing(leftover):
                 if leftover.state is not State.TO_COMMIT:
                     continue
+                tell(f"committing {leftover.name}, which a crash had left: {leftover.journal_bytes} bytes")
                 try:
                     recovery.commit(leftover)
                 except Failure as failure:

@@ -34,9 +34,9 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if "/" in args[0]:
-            args = ["mount8", *args]
-        return super().resolve_command(ctx, args)
+        if "/" not in args[0]:
+            return super().resolve_command(ctx, args)
+        return mount.name, mount8, args  # messages send its callers to the help of `mount`
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""

@@ -129,13 +129,18 @@ def _check(settings: MountSettings) -> None:
         raise click.UsageError(f"{error}.") from error
 
 
+def _tell(message: str) -> None:
+    """Say on stderr, which the waiting command shares, what it waits for."""
+    click.echo(f"blobfs: {message} …", err=True)
+
+
 def _serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     """Serve until unmounted. Whatever ends it early stands in the log, since stderr may be gone by then."""
     from blobfs.mount import serve
 
     place = start_logging(settings)
     try:
-        serve(settings, lambda message: ready(f"{message}\nlog: {place}"))
+        serve(settings, lambda message: ready(f"{message}\nlog: {place}"), _tell)
     except BaseException as error:  # logged and raised again, an interruption too
         if not settings.foreground:
             logger.error("ended: %s", error, exc_info=not isinstance(error, Failure))

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.blocks import KiB, MiB
-from blobfs.cli.control import MountStatus, Uncommitted, read_status
+from blobfs.cli.control import STILL_OPEN, MountStatus, Uncommitted, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
 from blobfs.cli.options import PARAMETERS, config_values
-from blobfs.cli.umount import STILL_OPEN, users_of
+from blobfs.cli.umount import users_of
 from blobfs.cli.values import octal, size_between, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
 
@@ -263,6 +263,13 @@ def test_an_error_in_a_mount_list_is_named(mount_list: str, complaint: str) -> N
 def test_the_spec_of_mount8_names_account_container_and_prefix() -> None:
     arguments = mount_arguments("account/container/a/b", "/mnt", ["rw,uid=5"])
     assert parsed(*arguments) == MountSettings("account", "container", Path("/mnt"), prefix="a/b", uid=5)
+
+
+def test_a_mistake_in_the_form_of_mount8_is_sent_to_the_help_of_mount(tmp_path: Path) -> None:
+    for arguments in (["account/container"], ["account/container", str(tmp_path), "--nosuch"]):
+        result = CliRunner().invoke(blobfs, arguments)
+        assert result.exit_code == 2
+        assert "See blobfs mount --help" in result.stderr
 
 
 def test_mount8_may_ask_for_everything_but_the_mount(tmp_path: Path) -> None:
