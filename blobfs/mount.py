@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import mimetypes
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, Defaults
+from blobfs.format.headers import guessed_headers
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
@@ -28,7 +28,7 @@ from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
 from blobfs.spool.journal import Unspooled
-from blobfs.store import BlobInfo, BlobStore, ContentHeaders
+from blobfs.store import BlobInfo, BlobStore
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
 from blobfs.tree.creators import Creators
@@ -37,7 +37,6 @@ from blobfs.tree.namespace import Namespace
 logger = logging.getLogger(__name__)
 
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
 def check(settings: MountSettings) -> None:
@@ -127,7 +126,7 @@ def _filesystem(
             store=store,
             reader=content.reader,
             make_writer=content.make_writer,
-            guess_headers=_guess_headers,
+            guess_headers=guessed_headers,
             make_journal=spool.journal if spool is not None else Unspooled,
         )
 
@@ -166,14 +165,6 @@ def _filesystem(
 def _is_emulator(settings: MountSettings) -> bool:
     """The emulator has no limit on names."""
     return settings.account == "devstoreaccount1"
-
-
-def _guess_headers(name: str) -> ContentHeaders:
-    content_type, encoding = mimetypes.guess_type(name, strict=False)
-    if encoding is not None or content_type is None:
-        # A .tar.gz is stored as it is: a Content-Encoding would have browsers unpack it.
-        content_type = DEFAULT_CONTENT_TYPE
-    return ContentHeaders(content_type=content_type)
 
 
 def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:

@@ -130,6 +130,8 @@ def property_headers(properties: Properties) -> dict[str, str]:
     for attribute, header in _CONTENT_HEADERS.items():
         if value := getattr(properties.headers, attribute):
             headers["x-ms-blob-" + header] = value
+    if properties.tier:
+        headers["x-ms-access-tier"] = properties.tier
     if properties.content_md5:
         headers["x-ms-blob-content-md5"] = base64_text(properties.content_md5)
     return headers

@@ -224,8 +224,19 @@ class AzureStore:
         self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
     ) -> BlobInfo:
         """See `BlobStore.copy`."""
+        return self.copy_from(self, source, name, metadata, condition)
+
+    def copy_from(
+        self,
+        origin: "AzureStore",
+        source: BlobInfo,
+        name: str,
+        metadata: Mapping[str, str],
+        condition: Condition,
+    ) -> BlobInfo:
+        """Copy a blob as `copy` does, from another container of the same account."""
         headers = {
-            "x-ms-copy-source": self._client.signed_url(source.name),
+            "x-ms-copy-source": origin._client.signed_url(source.name),
             "x-ms-source-if-match": quoted(source.etag),
             **metadata_headers(metadata),
             **condition_headers(condition),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
 from blobfs.content.disk_cache import DiskCache
-from blobfs.content.layout import Check
+from blobfs.content.layout import Check, verify_all
 from blobfs.content.memory import Buffer
 from blobfs.errors import Changed, Damaged
 from blobfs.store import BlobInfo, BlobStore, BlobVersion
@@ -29,9 +29,7 @@ class Wanted:
 
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
-        start = self.span.start
-        for check in self.checks:
-            check.verify(self.version.name, self.view[check.start - start : check.end - start])
+        verify_all(self.version.name, self.checks, self.span.start, self.view)
 
 
 class Fetcher:

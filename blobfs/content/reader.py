@@ -117,6 +117,13 @@ class BlobReader:
         wanted = Wanted(blob.version, span, target, layout.unit(offset).start, checks, by_range_md5=unknown)
         self._fetcher.fill(wanted, 0 if unknown else self._cache.copy_held(blob.version, offset, target))
 
+    def layout(self, blob: BlobInfo) -> Layout:
+        """Return how `read_exactly` best cuts the blob, and its checksums. Blocks for a request at most.
+
+        Raises Changed if the blob was replaced.
+        """
+        return self._checksums.full_layout(blob)
+
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.
 

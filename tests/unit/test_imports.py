@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel
-    settings callers format.dialects format.names format.xattrs tree.inodes tree.creators
+    settings callers format.dialects format.headers format.names format.xattrs tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
