@@ -93,3 +93,24 @@ class MountSettings:
     retry: RetrySettings = field(default_factory=RetrySettings)
     transfers: TransferSettings = field(default_factory=TransferSettings)
     reads: ReadSettings = field(default_factory=ReadSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """A copy or comparison without a mount, beside what a mount of the same container would be told."""
+
+    recursive: bool = False
+    no_clobber: bool = False
+    update: bool = False
+    checksum: bool = False
+    deletes: bool = False
+    dry_run: bool = False
+    preserves: bool = True
+    symlinks: str = "keep"  # keep, follow or skip
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    jobs: int = 16  # entries at once: a small file is one round trip, and a service answers many
+    limit_bytes_per_second: int = 0  # 0: as fast as it goes
+    tier: str = ""
+    content_type: str = ""
+    reads_all: bool = False  # compare bytes where checksums would do

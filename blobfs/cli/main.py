@@ -5,11 +5,13 @@ from typing import IO, Any
 
 import click
 
+from blobfs.cli.cp import cp
 from blobfs.cli.helper import mount8
 from blobfs.cli.mount import mount
 from blobfs.cli.recover import recover
 from blobfs.cli.sync import sync
 from blobfs.cli.umount import umount
+from blobfs.cli.verify import verify
 from blobfs.errors import Failure
 
 logger = logging.getLogger(__name__)
@@ -61,8 +63,10 @@ def blobfs() -> None:
     """Mount an Azure Blob container as a POSIX directory."""
 
 
+blobfs.add_command(cp)
 blobfs.add_command(mount)
 blobfs.add_command(recover)
 blobfs.add_command(sync)
 blobfs.add_command(umount)
+blobfs.add_command(verify)
 blobfs.add_command(mount8)

@@ -53,6 +53,16 @@ def spell_size(size_bytes: int) -> str:
     return f"{size_bytes}TiB"
 
 
+def spell_rounded(size_bytes: int) -> str:
+    """Return about the size, for people."""
+    size = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < KiB:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= KiB
+    return f"{size:.1f} TiB"
+
+
 def octal(value: object) -> int:
     """Read permission bits. An integer is taken as it is, because TOML has octal ones."""
     try:

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel
-    settings callers format.dialects format.headers format.names format.xattrs tree.inodes tree.creators
+    settings callers copying format.dialects format.headers format.names format.xattrs
+    tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
@@ -44,13 +45,20 @@ LAYERS = """
     filesystem.filesystem
     kernel.operations
     kernel.binding
+    copying.entries copying.meter copying.places copying.report copying.selection copying.part_file
+    copying.catalogue copying.plan copying.trees copying.units copying.workers
+    copying.comparing copying.downloading copying.relocating copying.uploading
+    copying.checker copying.copier
     assembly
     recover
+    copies
     mount
-    cli cli.values cli.machine cli.control cli.daemon cli.logs
+    cli cli.values cli.machine cli.control cli.daemon cli.logs cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount cli.recover
+    cli.mount cli.recover cli.copying
+    cli.cp
+    cli.verify
     cli.helper
     cli.main
     __main__
@@ -62,14 +70,23 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 RESERVED = {
     "blobfs.settings": {
         "assembly",
+        "copies",
         "mount",
         "recover",
+        "cli.copying",
+        "cli.cp",
         "cli.logs",
         "cli.mount",
         "cli.options",
         "cli.recover",
+        "cli.verify",
     },
-    "blobfs.azure": {"assembly", "mount", *(module for module in RANKS if module.startswith("azure"))},
+    "blobfs.azure": {
+        "assembly",
+        "copies",
+        "mount",
+        *(module for module in RANKS if module.startswith("azure")),
+    },
     "blobfs.kernel.binding": {"mount"},
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
@@ -83,6 +100,8 @@ RESERVED = {
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
+    "pathspec": {"copying.selection"},
+    "rich": {"cli.progress"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
