@@ -51,6 +51,7 @@ class Session:
     content: Content
     units: Units
     comparer: Comparer
+    selection: Selection
 
     def copy(self, sources: Sequence[Place], target: Place) -> None:
         """Copy the sources one after the other; what becomes of each entry is in the report. Blocks.
@@ -86,16 +87,16 @@ class Session:
                 continue
             path = root_for(source, entry, target, found, is_one_of_many=len(sources) > 1)
             refuse_inside_itself(source, path, target)
-            errands.append(_Errand(source, tree, entry, target, path, found if path == target.path else None))
+            there = found if path == target.path else self._tree(target, path).root()
+            errands.append(_Errand(source, tree, entry, target, path, there))
         if len({errand.path for errand in errands}) < len(errands):
             raise InvalidArgument("two sources have the same name, and would overwrite each other")
         return errands
 
     def _run(self, errand: "_Errand") -> None:
         tree = self._tree(errand.target, errand.path)
-        found = errand.found or tree.root()
         if errand.source.is_stream:
-            self._read_input(tree.address(""), errand.entry, found)
+            self._read_input(tree.address(""), errand.entry, errand.found)
             return
         copier = Copier(
             self._performer(errand.source, errand.target, errand.path),
@@ -110,7 +111,7 @@ class Session:
             ),
             jobs=self._jobs(errand),
         )
-        copier.copy(errand.tree, errand.entry, tree, found)
+        copier.copy(errand.tree, errand.entry, tree, errand.found)
 
     def _performer(self, source: Place, target: Place, path: str) -> Performer:
         if source.container is None:
@@ -178,16 +179,12 @@ class Session:
         return self._remote(self.store, path)
 
     def _local(self, path: str, *, follow_root: bool = False) -> LocalTree:
-        return LocalTree(Path(path), self._selection, self.wishes.symlinks, follow_root)
+        return LocalTree(Path(path), self.selection, self.wishes.symlinks, follow_root)
 
     def _remote(self, store: AzureStore, path: str) -> RemoteTree:
         limit = None if self.settings.account == EMULATOR_ACCOUNT else MAX_BLOB_NAME_CHARACTERS
         defaults = Defaults.for_umask(os.getuid(), os.getgid(), _umask())
-        return RemoteTree(store, path, defaults, self._selection, self.wishes.symlinks, limit)
-
-    @property
-    def _selection(self) -> Selection:
-        return Selection(self.wishes.include, self.wishes.exclude)
+        return RemoteTree(store, path, defaults, self.selection, self.wishes.symlinks, limit)
 
     def _store_of(self, container: Container) -> AzureStore:
         if container.name == self.settings.container:
@@ -204,7 +201,7 @@ class _Errand:
     entry: Entry
     target: Place
     path: str
-    found: Entry | None  # what stands there, if that is known
+    found: Entry | None  # what stands there
 
 
 @contextmanager
@@ -219,6 +216,7 @@ def session(
 
     Raises InvalidArgument for settings that cannot work, before anything is sent.
     """
+    selection = Selection(wishes.include, wishes.exclude)
     meter = Meter(interruption, limit_bytes_per_second=wishes.limit_bytes_per_second, watch=watch)
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
     with closing(open_service(settings, interruption)) as store, closing(transfers):
@@ -236,7 +234,9 @@ def session(
             verifies=settings.verify != "off",
         )
         comparer = Comparer(units, content.pool, meter, reads_all=wishes.reads_all)
-        yield Session(settings, wishes, interruption, report, meter, store, content, units, comparer)
+        yield Session(
+            settings, wishes, interruption, report, meter, store, content, units, comparer, selection
+        )
 
 
 def _umask() -> int:

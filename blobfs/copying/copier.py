@@ -112,7 +112,7 @@ class Copier:
         except FAILURES as failure:
             self._fail(origin, reason_of(failure))
             return None
-        if step is Step.SKIP:
+        if step is Step.SKIP or (step is Step.SETTLE and not self._performer.is_late(entry)):
             self._report.add(Outcome(Verdict.SKIPPED, work.origin, work.target, entry.size_bytes))
             return None
         if not work.target:
@@ -125,11 +125,12 @@ class Copier:
 
     def _carry_out(self, work: Work, perform: Callable[[Work], None]) -> None:
         """Copy one entry, and report what became of it. Raises nothing that is only about this one."""
-        verdict = Verdict.COPIED
+        step = step_for(work.source, work.replaces, self._orders.rules)
+        verdict = Verdict.COPIED if step is Step.COPY else Verdict.SKIPPED
         try:
-            if self._is_same(work):
-                verdict = Verdict.SKIPPED
-            elif not self._orders.dry_run:
+            if step is Step.COMPARE and not self._is_same(work):
+                verdict = Verdict.COPIED
+            if not self._orders.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
                 perform(work)
         except Abandoned:
             return
@@ -139,10 +140,9 @@ class Copier:
             self._report.add(Outcome(verdict, work.origin, work.target, work.source.size_bytes))
 
     def _is_same(self, work: Work) -> bool:
-        """Compare checksums, if they are to decide; unknown ones differ."""
+        """Compare checksums; unknown ones differ."""
         source, there = work.source, work.replaces
-        if there is None or step_for(source, there, self._orders.rules) is not Step.COMPARE:
-            return False
+        assert there is not None
         if source.blob is None:
             return self._comparer.compare(work.origin, source, there).verdict is Verdict.MATCHES
         if there.blob is None:

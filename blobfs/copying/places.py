@@ -112,9 +112,5 @@ def require_direction(sources: list[Place], target: Place) -> None:
             f"{accounts} are two accounts, and one credential is for one: copy through a local directory. "
             "A local path that looks like an account begins with ./"
         )
-    if len({container.name for container in containers if remote == {True}} - _name_of(target)) > 1:
+    if target.container is None and len(set(containers)) > 1:
         raise InvalidArgument("the sources are in several containers: copy them one after the other")
-
-
-def _name_of(place: Place) -> set[str]:
-    return {place.container.name} if place.container is not None else set()

@@ -16,6 +16,7 @@ class Step(enum.Enum):
 
     COPY = "copy"
     SKIP = "skip"
+    SETTLE = "settle"  # a directory is the same, but what is made in it changes its times
     COMPARE = "compare"  # the checksums decide: they cost reading the file
 
 
@@ -39,10 +40,10 @@ def step_for(source: Entry, target: Entry | None, rules: Rules) -> Step:
         raise AlreadyExists(f"what stands there is {what}")
     if source.kind != target.kind and target.kind not in _REPLACED:
         raise AlreadyExists("what stands there is a device, fifo or socket")
-    if source.is_directory:
-        return Step.SKIP if rules.no_clobber or _is_same_directory(source, target) else Step.COPY
     if rules.no_clobber:
         return Step.SKIP
+    if source.is_directory:
+        return Step.SETTLE if _is_same_directory(source, target) else Step.COPY
     if not (rules.update or rules.checksum):
         return Step.COPY
     if source.kind != target.kind or source.size_bytes != target.size_bytes:
