@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,10 @@ def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
         raise click.UsageError(f"{error}.") from error
     except Failure as failure:
         run.trouble = str(failure)
+    except BrokenPipeError:
+        # Not closed, or the interpreter would fail for it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        run.trouble = "nobody reads standard output any more"
     except OSError as error:
         if error.filename is None:
             raise

@@ -15,7 +15,7 @@ from blobfs.content.memory import BufferPool
 from blobfs.content.writer import BlobWriter
 from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
 from blobfs.copying.meter import Meter
-from blobfs.errors import Changed
+from blobfs.errors import Changed, Unsupported
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, ContentHeaders, Properties
 
@@ -116,7 +116,9 @@ class Uploader:
     def _fill(self, writer: BlobWriter, file: RawIOBase, step_bytes: int) -> None:
         buffer = self._pool.take(step_bytes)
         view = buffer.view[:step_bytes]
-        while count := file.readinto(view):
+        while (count := file.readinto(view)) != 0:
+            if count is None:  # which would be taken for the end
+                raise Unsupported("standard input does not wait for its writer (O_NONBLOCK)")
             writer.write(writer.size_bytes, view[:count])
             self._meter.note(count)
 

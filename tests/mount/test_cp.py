@@ -319,6 +319,34 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(arguments: Sequ
     assert word in ended.stderr
 
 
+def test_options_of_a_mount_in_the_configuration_file_do_no_harm(
+    copies: Copies[Azurite], tmp_path: Path
+) -> None:
+    (tmp_path / "blobfs.toml").write_text('memory = "64MiB"\nattr-timeout = 5\nread-only = true\n')
+    copies("cp", "--config", tmp_path / "blobfs.toml", tmp_path / "blobfs.toml", copies.at())
+    copies("verify", "--config", tmp_path / "blobfs.toml", copies.at())
+
+
+def test_a_reader_of_standard_output_may_go_away(copies: Copies[Azurite], tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(9 * MiB))
+    copies("cp", tmp_path / "large", copies.at())
+    said = shell(
+        tmp_path,
+        f"{sys.executable} -m blobfs cp {copies.at('large')} - 2> said | head -c 5; cat said",
+        PYTHONPATH=PROJECT,
+        **copies.environment,
+    )
+    assert "nobody reads standard output" in said
+    assert "Traceback" not in said
+
+
+def test_a_terminal_shows_how_far_it_is(copies: Copies[Azurite], tree: Path) -> None:
+    command = f"{sys.executable} -m blobfs cp -r --limit-rate 8MiB . {copies.at('tree')}"
+    said = shell(tree, f"script -qec '{command}' /dev/null", PYTHONPATH=PROJECT, **copies.environment)
+    assert "MiB" in said
+    assert "25/25" in said
+
+
 # What they cost, and what is left of those that are ended
 
 

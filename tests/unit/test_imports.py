@@ -53,7 +53,8 @@ LAYERS = """
     recover
     copies
     mount
-    cli cli.values cli.machine cli.control cli.daemon cli.logs cli.progress
+    cli cli.values cli.machine cli.control cli.daemon cli.logs cli.bar
+    cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
     cli.mount cli.recover cli.copying
@@ -101,7 +102,7 @@ RESERVED = {
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
     "pathspec": {"copying.selection"},
-    "rich": {"cli.progress"},
+    "rich": {"cli.bar"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
