@@ -67,16 +67,16 @@ def virtual_directory(path: str) -> Entry:
     return Entry(path, Attributes(stat.S_IFDIR | 0o777, 0, 0, 0, 0, 0), 0)
 
 
-def with_xattrs(attributes: Attributes, descriptor: int) -> Attributes:
-    """Return the attributes with the ``user.*`` ones of an open file. Raises OSError."""
+def with_xattrs(attributes: Attributes, file: int | str) -> Attributes:
+    """Return the attributes with the ``user.*`` ones of an open file, or of a directory. Raises OSError."""
     try:
-        names = os.listxattr(descriptor)
+        names = os.listxattr(file)
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENODATA):
             return attributes
         raise
     found = {
-        name.removeprefix("user."): os.getxattr(descriptor, name)
+        name.removeprefix("user."): os.getxattr(file, name)
         for name in names
         # A mount's own facts about the blob are not the file's.
         if name.startswith("user.") and not name.startswith("user.blobfs.")

@@ -82,11 +82,11 @@ class Uploader:
             # Not to wait for a writer, should it have become a fifo meanwhile.
             with open(work.origin, "rb", buffering=0, opener=_open_at_once) as file:
                 self._send(file, work)
+        elif source.is_directory:
+            self._put(work, b"", with_xattrs(source.attributes, work.origin))
         else:
             link = source.attributes.is_symlink
-            body = os.fsencode(os.readlink(work.origin)) if link else b""
-            properties = Properties(self._metadata(work), content_md5=md5_digest(body))
-            self._store.put_blob(work.target, body, properties, _condition(work.replaces))
+            self._put(work, os.fsencode(os.readlink(work.origin)) if link else b"", source.attributes)
 
     def is_late(self, _entry: Entry) -> bool:
         """Tell that nothing has to wait: a directory is a blob among others."""
@@ -102,6 +102,10 @@ class Uploader:
             self._fill(writer, file, STEP_BYTES)
             writer.commit(self._properties(work, work.source.attributes), _condition(work.replaces))
             return writer.size_bytes
+
+    def _put(self, work: Work, body: bytes, attributes: Attributes) -> None:
+        properties = Properties(self._metadata(attributes), content_md5=md5_digest(body))
+        self._store.put_blob(work.target, body, properties, _condition(work.replaces))
 
     def _send(self, file: RawIOBase, work: Work) -> None:
         before = os.fstat(file.fileno())
@@ -132,11 +136,11 @@ class Uploader:
 
     def _properties(self, work: Work, attributes: Attributes) -> Properties:
         return Properties(
-            self._metadata(work, attributes), self._style.headers_for(work.target), tier=self._style.tier
+            self._metadata(attributes), self._style.headers_for(work.target), tier=self._style.tier
         )
 
-    def _metadata(self, work: Work, attributes: Attributes | None = None) -> Mapping[str, str]:
-        metadata = metadata_of(self._style.attributes(attributes or work.source.attributes), {})
+    def _metadata(self, attributes: Attributes) -> Mapping[str, str]:
+        metadata = metadata_of(self._style.attributes(attributes), {})
         check_size(metadata)
         return metadata
 

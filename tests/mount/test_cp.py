@@ -102,8 +102,12 @@ def verdicts(said: str) -> dict[str, str]:
 def test_a_tree_comes_back_the_same_and_again_nothing_is_copied(
     copies: Copies[Azurite], tree: Path, tmp_path: Path
 ) -> None:
+    for name in ("one", "empty"):
+        os.setxattr(tree / name, "user.colour", b"blue")
     copies("cp", "-r", tree, copies.at("new"))
     copies("cp", "-r", copies.at("new"), tmp_path / "back")
+    for name in ("one", "empty"):
+        assert os.getxattr(tmp_path / "back" / name, "user.colour") == b"blue"
     assert snapshot(tmp_path / "back") == snapshot(tree)
     for update in ("-u", "--checksum"):
         again = copies("cp", "-r", update, "--json", f"{tree}/.", copies.at("new"))
