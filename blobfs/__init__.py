@@ -6,6 +6,7 @@ The house, from the street down; imports only ever point downwards:
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
                      the other one, after a crash; ``assembly``: what both are made of
+``status``           what a mount says of itself; ``metrics``: the same for Prometheus
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``files``: one object for
@@ -25,6 +26,7 @@ The house, from the street down; imports only ever point downwards:
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
 ``blocks``           the service's limits, and ids that are checksums
+``counters``         numbers that grow, without a lock; ``prices``: what requests would cost
 ``settings``         every number that is ours, with unit and reason
 ===================  =================================================================================
 

@@ -8,6 +8,7 @@ import click
 from blobfs.cli.helper import mount8
 from blobfs.cli.mount import mount
 from blobfs.cli.recover import recover
+from blobfs.cli.status import status
 from blobfs.cli.sync import sync
 from blobfs.cli.umount import umount
 from blobfs.errors import Failure
@@ -63,6 +64,7 @@ def blobfs() -> None:
 
 blobfs.add_command(mount)
 blobfs.add_command(recover)
+blobfs.add_command(status)
 blobfs.add_command(sync)
 blobfs.add_command(umount)
 blobfs.add_command(mount8)

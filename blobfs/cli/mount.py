@@ -93,6 +93,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         cache_dir=values["cache_dir"],
         cache_bytes=values["cache_size"],
         spool_dir=values["spool_dir"],
+        metrics=values["metrics"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],

@@ -21,6 +21,7 @@ from blobfs.cli.values import (
     absolute_path,
     certificate_file,
     existing_file,
+    local_address,
     octal,
     seconds_up_to,
     secret_file,
@@ -258,6 +259,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--allow-other/--no-allow-other"], default=False, help="Let other users in, as permissions allow."
+    ),
+    click.Option(
+        ["--metrics"],
+        type=local_address,
+        metavar="ADDRESS",
+        help="Serve Prometheus metrics on this machine: 127.0.0.1:PORT or unix:/PATH.  [default: nowhere]",
     ),
     click.Option(
         ["--binding"],

@@ -52,10 +52,17 @@ class DiskCache:
         require_private(self._directory)
         self._owner = owner
         self._transfers = transfers
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._room = threading.Semaphore(waiting_pieces)
         self._unswept_bytes = capacity_bytes  # written since the last clean-up; the first is due at once
+        self._swept_bytes: int | None = None  # what the last one left
         self._has_warned = False
+
+    @property
+    def held_bytes(self) -> int | None:
+        """How much was there at the last clean-up and was put there since; None before the first write."""
+        swept_bytes = self._swept_bytes
+        return None if swept_bytes is None else swept_bytes + self._unswept_bytes
 
     def holds(self, version: BlobVersion, start: int) -> bool:
         """Tell whether there is a piece that starts there. It may prove torn."""
@@ -130,8 +137,8 @@ class DiskCache:
 
     def _make_room(self, size_bytes: int) -> None:
         self._unswept_bytes += size_bytes
-        if self._unswept_bytes >= self._capacity_bytes * SWEEP_SHARE:
-            self._sweep(int(self._capacity_bytes * (1 - SWEEP_SHARE)))
+        if self._unswept_bytes >= self.capacity_bytes * SWEEP_SHARE:
+            self._sweep(int(self.capacity_bytes * (1 - SWEEP_SHARE)))
             self._unswept_bytes = size_bytes
 
     def _shrink(self, error: OSError) -> None:
@@ -151,6 +158,7 @@ class DiskCache:
                 break
             _remove(entry.path)
             excess_bytes -= entry.size_bytes
+        self._swept_bytes, self._unswept_bytes = allowed_bytes + excess_bytes, 0
 
     def _entries(self) -> Iterator[Entry]:
         for folder, _, names in os.walk(self._directory):

@@ -238,6 +238,8 @@ class Operations:
     def _own_xattr(self, path: str, name: str) -> bytes:
         if name == "status" and path == "/":
             return json.dumps(self._status()).encode()
+        if name.startswith("status.") and path == "/":
+            return self._fact(name.removeprefix("status."))
         if name == "hidden" and self._filesystem.attributes(path).is_directory:
             return json.dumps(self._filesystem.hidden(path)).encode()
         if name == "receipt":
@@ -255,6 +257,15 @@ class Operations:
         if not facts.get(name):
             raise NoAttribute(f"{path}: no attribute {OWN}{name}")
         return facts[name].encode()
+
+    def _fact(self, name: str) -> bytes:
+        """Return one fact of the status as plain text, for scripts; ``requests.LIST`` is one of a group's."""
+        fact: Any = self._status()
+        for part in name.split("."):
+            fact = fact.get(part) if isinstance(fact, Mapping) else None
+        if fact is None:
+            raise NoAttribute(f"the status has no {name} now")
+        return (fact if isinstance(fact, str) else json.dumps(fact)).encode()
 
     def _caller(self) -> Caller:
         return Caller(*self._caller_ids())

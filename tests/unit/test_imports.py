@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel
-    settings callers format.dialects format.names format.xattrs tree.inodes tree.creators
+    settings callers counters prices format.dialects format.names format.xattrs tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
@@ -46,11 +46,14 @@ LAYERS = """
     kernel.binding
     assembly
     recover
+    status metrics
     mount
     cli cli.values cli.machine cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount cli.recover
+    cli.mount cli.recover cli.looks
+    cli.report
+    cli.status
     cli.helper
     cli.main
     __main__
@@ -68,8 +71,15 @@ RESERVED = {
         "cli.mount",
         "cli.options",
         "cli.recover",
+        "cli.report",
+        "status",
     },
-    "blobfs.azure": {"assembly", "mount", *(module for module in RANKS if module.startswith("azure"))},
+    "blobfs.azure": {
+        "assembly",
+        "mount",
+        "status",
+        *(module for module in RANKS if module.startswith("azure")),
+    },
     "blobfs.kernel.binding": {"mount"},
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
@@ -86,11 +96,13 @@ RESERVED = {
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
+    "prometheus_client": {"metrics"},
+    "rich": {"cli.report"},
     "concurrent": {"cli.sync", "transfers"},
     "ctypes": {"kernel.binding"},
-    "http": {"azure.exchange", "azure.transport"},
+    "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.exchange", "azure.pace", "azure.transport"},
+    "socket": {"azure.exchange", "azure.pace", "azure.transport", "metrics"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
