@@ -7,6 +7,7 @@ The house, from the street down; imports only ever point downwards:
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
                      the other one, after a crash; ``assembly``: what both are made of
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
+``doctor``           what may keep a mount from working: the ``machine``, the ``network``, the ``service``
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``files``: one object for

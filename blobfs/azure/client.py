@@ -79,6 +79,11 @@ class Client:
         return self._credential.name
 
     @property
+    def origin(self) -> str:
+        """Scheme and host of the endpoint."""
+        return self._transport.origin
+
+    @property
     def throttle(self) -> Throttle:
         """What limits how many requests are in flight."""
         return self._throttle

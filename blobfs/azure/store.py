@@ -9,6 +9,7 @@ from datetime import datetime
 
 from blobfs.azure.client import Client
 from blobfs.azure.credentials import Authorization
+from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
     Reply,
@@ -68,6 +69,15 @@ class AzureStore:
     def requests(self) -> Mapping[str, int]:
         """How many requests of each kind were sent, repeated ones included."""
         return self._client.requests.totals()
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the service."""
+        return self._client.origin
+
+    def inspector(self) -> Inspector:
+        """Return what can ask about the container over the same connections."""
+        return Inspector(self._client)
 
     def dealings(self) -> Dealings:
         """Return what was counted until now. Sends nothing."""

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks store format content spool tree filesystem kernel
+    blobfs errors blocks store format content spool tree filesystem kernel doctor
+    kernel.versions doctor.findings
     settings callers counters prices format.dialects format.names format.xattrs tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
@@ -19,7 +20,9 @@ LAYERS = """
     azure.exchange azure.listing azure.sources azure.failures
     azure.transport
     azure.client
+    azure.inspection
     azure.store
+    doctor.machine doctor.network doctor.service
     azure.assembly
     tree.cache transfers spool.records
     spool.image spool.files
@@ -46,12 +49,12 @@ LAYERS = """
     kernel.binding
     assembly
     recover
-    status metrics
+    status metrics doctor.examination
     mount
     cli cli.values cli.machine cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount cli.recover cli.looks
+    cli.doctor cli.mount cli.recover cli.looks
     cli.report
     cli.status
     cli.helper
@@ -67,17 +70,17 @@ RESERVED = {
         "assembly",
         "mount",
         "recover",
+        "cli.doctor",
         "cli.logs",
         "cli.mount",
         "cli.options",
         "cli.recover",
         "cli.report",
+        "doctor.examination",
         "status",
     },
     "blobfs.azure": {
-        "assembly",
-        "mount",
-        "status",
+        *("assembly", "mount", "status", "doctor.examination", "doctor.network", "doctor.service"),
         *(module for module in RANKS if module.startswith("azure")),
     },
     "blobfs.kernel.binding": {"mount"},
@@ -98,11 +101,11 @@ RESERVED = {
     "tomllib": {"cli.options"},
     "prometheus_client": {"metrics"},
     "rich": {"cli.report"},
-    "concurrent": {"cli.sync", "transfers"},
-    "ctypes": {"kernel.binding"},
+    "concurrent": {"cli.sync", "doctor.network", "transfers"},
+    "ctypes": {"kernel.binding", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.exchange", "azure.pace", "azure.transport", "metrics"},
+    "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
