@@ -5,6 +5,7 @@ from typing import IO, Any
 
 import click
 
+from blobfs.cli.config import config
 from blobfs.cli.doctor import doctor
 from blobfs.cli.helper import mount8
 from blobfs.cli.mount import mount
@@ -63,6 +64,7 @@ def blobfs() -> None:
     """Mount an Azure Blob container as a POSIX directory."""
 
 
+blobfs.add_command(config)
 blobfs.add_command(doctor)
 blobfs.add_command(mount)
 blobfs.add_command(recover)

@@ -102,6 +102,14 @@ def local_address(value: object) -> tuple[str, int] | Path:
     return host, int(port)
 
 
+def spell_address(address: tuple[str, int] | Path) -> str:
+    """Return the address as `local_address` reads it."""
+    if isinstance(address, Path):
+        return f"unix:{address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def subtree(value: str) -> str:
     """Read the path of a part of the container; it stays as it is written."""
     try:

@@ -22,7 +22,7 @@ from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
 from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
-from blobfs.cli.values import local_address, octal, size_between, spell_size
+from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
 
 size = size_between(0, 1024**5)
@@ -97,8 +97,9 @@ def test_a_size_out_of_range_is_refused_with_the_range() -> None:
         ("unix:/run/blobfs.sock", Path("/run/blobfs.sock")),
     ],
 )
-def test_addresses_of_this_machine_are_read(text: str, address: object) -> None:
+def test_addresses_of_this_machine_are_read(text: str, address: tuple[str, int] | Path) -> None:
     assert local_address(text) == address
+    assert local_address(spell_address(address)) == address
 
 
 @pytest.mark.parametrize(

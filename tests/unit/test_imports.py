@@ -54,7 +54,7 @@ LAYERS = """
     cli cli.values cli.machine cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.doctor cli.mount cli.recover cli.looks
+    cli.config cli.doctor cli.mount cli.recover cli.looks
     cli.report
     cli.status
     cli.helper
