@@ -11,6 +11,8 @@ from typing import Any
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
+CACHED = "user.blobfs.cached"
+WARM = "user.blobfs.warm"
 
 STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
 
@@ -80,6 +82,19 @@ def commit_all_below(path: Path) -> None:
         # A read-only mount has nothing to commit.
         if error.errno != errno.EROFS:
             raise
+
+
+def warm(path: Path, start: int, end: int) -> None:
+    """Have the mount bring these bytes of a file into its cache. Blocks. Raises OSError."""
+    os.getxattr(path, f"{WARM}.{start}-{end}", follow_symlinks=False)
+
+
+def cached_bytes(path: Path) -> int:
+    """Return how many bytes of a file are in its mount's cache.
+
+    Raises OSError: ENODATA or EOPNOTSUPP if it is not in a mount of ours.
+    """
+    return int(os.getxattr(path, CACHED, follow_symlinks=False))
 
 
 def cause_of(error: OSError) -> str:

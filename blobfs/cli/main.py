@@ -13,6 +13,7 @@ from blobfs.cli.recover import recover
 from blobfs.cli.status import status
 from blobfs.cli.sync import sync
 from blobfs.cli.umount import umount
+from blobfs.cli.warm import warm
 from blobfs.errors import Failure
 
 logger = logging.getLogger(__name__)
@@ -71,4 +72,5 @@ blobfs.add_command(recover)
 blobfs.add_command(status)
 blobfs.add_command(sync)
 blobfs.add_command(umount)
+blobfs.add_command(warm)
 blobfs.add_command(mount8)

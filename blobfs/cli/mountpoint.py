@@ -77,6 +77,14 @@ def our_mountpoints() -> list[Path]:
     return [path for path, kind in dict(_mounts()).items() if kind == FILESYSTEM]
 
 
+def our_mount_of(path: Path) -> Path | None:
+    """Return the mountpoint of the mount that a path is in, if that is one of ours."""
+    mounts = dict(_mounts())
+    real = Path(os.path.realpath(path))
+    mountpoint = next((each for each in (real, *real.parents) if each in mounts), None)
+    return mountpoint if mountpoint is not None and mounts[mountpoint] == FILESYSTEM else None
+
+
 def _mounts() -> Iterator[tuple[Path, str]]:
     """Yield each mountpoint with the kind of what is mounted there, later mounts after earlier ones."""
     for line in MOUNTINFO.read_bytes().splitlines():

@@ -73,6 +73,15 @@ class Fetcher:
         if self._disk is not None and wanted.buffer is not None:
             self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
 
+    def keep_surely(self, wanted: Wanted) -> None:
+        """Have the bytes on disk, if there is a cache there, when this returns. Blocks."""
+        if self._disk is not None and wanted.buffer is not None:
+            self._disk.keep_surely(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+
+    def bytes_on_disk(self, version: BlobVersion, start: int) -> int:
+        """Return how many bytes from `start` on are there in one piece."""
+        return self._disk.bytes_at(version, start) if self._disk is not None else 0
+
     def has_on_disk(self, version: BlobVersion) -> bool:
         """Tell whether the first bytes of a blob need not be fetched."""
         return self._disk is not None and self._disk.holds(version, 0)

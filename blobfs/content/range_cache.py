@@ -175,6 +175,13 @@ class RangeCache:
         with self._lock:
             return version in self._shelves and offset in self._shelves[version].runs
 
+    def bytes_held(self, version: BlobVersion, start: int) -> int:
+        """Return how many bytes from the fragment at `start` on are here in one run."""
+        with self._lock:
+            shelf = self._shelves.get(version)
+            run = shelf.runs.get(start) if shelf is not None else None
+            return run.span.stop - start if run is not None else 0
+
     def copy_held(self, version: BlobVersion, start: int, target: memoryview) -> int:
         """Copy the bytes that are here, in a row from the fragment at `start`; return how many there are."""
         count = 0

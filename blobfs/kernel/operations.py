@@ -1,10 +1,12 @@
 """The FUSE operations: libfuse's numbers and flags on one side, `Filesystem` on the other.
 
 It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
-read-only facts about a blob, the mount's status on its root, and the request to commit what is below.
+read-only facts about a blob, the mount's status on its root, the request to commit what is below, and
+that to bring bytes into the cache.
 """
 
 import json
+import re
 import stat as stat_bits
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,8 @@ OWN = "user.blobfs."
 XATTR_CREATE, XATTR_REPLACE = 1, 2  # <sys/xattr.h>
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # fallocate(2)
 RENAME_NOREPLACE = 1  # renameat2(2)
+
+_WARM = re.compile(r"warm\.(\d{1,18})-(\d{1,18})")  # the first byte, and the one behind the last
 
 
 class Operations:
@@ -244,6 +248,12 @@ class Operations:
             return json.dumps(self._filesystem.hidden(path)).encode()
         if name == "receipt":
             return json.dumps(self._filesystem.receipt(path)).encode()
+        if name == "cached":
+            return str(self._filesystem.cached_bytes(path)).encode()
+        if found := _WARM.fullmatch(name):
+            # Asked for like a fact, since a read-only mount lets nobody set an attribute.
+            self._filesystem.warm(path, int(found[1]), int(found[2]))
+            return b"done"
         blob = self._filesystem.blob(path)
         facts: dict[str, str] = {}
         if blob is not None:

@@ -54,7 +54,7 @@ LAYERS = """
     cli cli.values cli.machine cli.control cli.daemon cli.logs
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.config cli.doctor cli.mount cli.recover cli.looks
+    cli.config cli.doctor cli.mount cli.recover cli.looks cli.warm
     cli.report
     cli.status
     cli.helper
@@ -100,8 +100,8 @@ RESERVED = {
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
     "prometheus_client": {"metrics"},
-    "rich": {"cli.report"},
-    "concurrent": {"cli.sync", "doctor.network", "transfers"},
+    "rich": {"cli.report", "cli.warm"},
+    "concurrent": {"cli.sync", "cli.warm", "doctor.network", "transfers"},
     "ctypes": {"kernel.binding", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"kernel.binding"},
