@@ -42,6 +42,7 @@ def config() -> None:
     "show",
     cls=MountCommand,
     params=[*OPTIONS, click.Option(["--json", "as_json"], is_flag=True, help="Print a JSON list.")],
+    short_help="Print all settings and their places.",
     context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context

@@ -34,6 +34,7 @@ _COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
 
 @click.command(
     params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    short_help="Find what keeps a mount from working.",
     context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context

@@ -12,7 +12,7 @@ from blobfs.errors import Unavailable
 SAMPLE_SECONDS = 0.5  # between the two readings that throughput is worked out from
 
 
-@click.command()
+@click.command(short_help="Say what mounts do.")
 @click.argument("mountpoint", type=absolute_path, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each mount.")
 @click.option("--watch", is_flag=True, help="Go on showing it until interrupted.")

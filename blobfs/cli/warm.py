@@ -63,7 +63,7 @@ class Work:
         self.report(end - start)
 
 
-@click.command()
+@click.command(short_help="Bring files into the cache.")
 @click.argument("paths", nargs=-1, type=absolute_path)
 @click.option(
     "--from-file", type=click.File("rb"), metavar="FILE", help="Take paths from its lines too; - is stdin."
