@@ -4,15 +4,12 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from blobfs.assembly import content_of, fetcher_of, kernel_threads, names_bytes, open_service
-from blobfs.azure.store import AzureStore
+from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
 from blobfs.callers import Callers
-from blobfs.content.fetcher import Fetcher
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
@@ -24,11 +21,13 @@ from blobfs.format.headers import guessed_headers
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
+from blobfs.metrics import listen
 from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
 from blobfs.spool.journal import Unspooled
-from blobfs.store import BlobInfo, BlobStore
+from blobfs.status import StatusSource
+from blobfs.store import BlobInfo
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
 from blobfs.tree.creators import Creators
@@ -67,21 +66,27 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
     spool = open_spool(settings)
     fetcher = fetcher_of(settings, store, transfers)
-    filesystem = _filesystem(settings, store, fetcher, transfers, callers, spool, read_only=read_only)
+    own_writes = OwnWrites(store)
+    content = content_of(settings, own_writes, fetcher, transfers, callers)
+    filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
+    status = StatusSource(settings, filesystem, store, fetcher, content, library[0], read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
     if spool is not None:
         message += recover_before(settings, store, spool, tell, read_only=read_only)
+    endpoint = listen(settings.metrics, status.gather) if settings.metrics is not None else None
 
     def on_init() -> None:
         transfers.start()
+        if endpoint is not None:
+            endpoint.start()
         announce = threading.Thread(target=_announce, args=(settings.mountpoint, ready, message), daemon=True)
         announce.start()
 
     operations = Operations(
         filesystem,
-        status=lambda: _status(settings, filesystem, store, fetcher, library[0], read_only),
+        status=status.gather,
         caller=lambda: binding.caller_of(library),
         on_ready=on_init,
     )
@@ -102,21 +107,19 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
         store.close()
         if spool is not None:
             spool.close()
+        if endpoint is not None:
+            endpoint.server_close()
 
 
 def _filesystem(
     settings: MountSettings,
-    service: BlobStore,
-    fetcher: Fetcher,
-    transfers: Transfers,
+    store: OwnWrites,
+    content: Content,
     callers: Callers,
     spool: Spool | None,
     *,
     read_only: bool,
 ) -> Filesystem:
-    store = OwnWrites(service)
-    content = content_of(settings, store, fetcher, transfers, callers)
-
     def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:
         return File(
             name,
@@ -141,7 +144,7 @@ def _filesystem(
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
         reader=content.reader,
-        transfers=transfers,
+        transfers=content.transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
         read_only=read_only,
         make_file=make_file,
@@ -191,28 +194,6 @@ def _raise_read_ahead(device: int) -> None:
         path.write_text(f"{READ_AHEAD_KIB}\n")
     except OSError as error:
         logger.info("kernel read-ahead stays as it is (%s): reads come in smaller requests", error.strerror)
-
-
-def _status(
-    settings: MountSettings,
-    filesystem: Filesystem,
-    store: AzureStore,
-    fetcher: Fetcher,
-    binding_name: str,
-    read_only: bool,
-) -> Mapping[str, Any]:
-    uncommitted = filesystem.handles.uncommitted()
-    return {
-        "pid": os.getpid(),
-        "account": settings.account,
-        "container": settings.container,
-        "prefix": settings.prefix,
-        "read_only": read_only,
-        "binding": binding_name,
-        "requests": dict(store.requests),
-        "damaged_replies": fetcher.damaged_replies,
-        "uncommitted": [{"path": file.path, "reason": file.reason} for file in uncommitted],
-    }
 
 
 def _finish(filesystem: Filesystem) -> None:

@@ -86,6 +86,7 @@ class MountSettings:
     cache_dir: Path | None = None  # None: nothing is kept on disk
     cache_bytes: int = 10 * 1024 * MiB
     spool_dir: Path | None = None
+    metrics: tuple[str, int] | Path | None = None  # a loopback address and port, or a UNIX socket
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"

@@ -1,9 +1,6 @@
 """A request until it has an answer: with a credential, retried, and counted."""
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
 from blobfs.azure.credentials import Authorization, Credential
@@ -13,6 +10,7 @@ from blobfs.azure.outage import Outage
 from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, Progress, Transport
+from blobfs.counters import Counters
 from blobfs.errors import Failure, TimedOut, Unavailable
 
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
@@ -40,8 +38,8 @@ class Client:
         self._retry = retry
         self._throttle = throttle
         self.outage = Outage()
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()  # guards _counts
+        self.requests = Counters()  # sent, by kind, repeated ones included
+        self.traffic = Counters()  # retries, busy_replies, sent_bytes and received_bytes of bodies
 
     def close(self) -> None:
         """Close all connections."""
@@ -71,15 +69,24 @@ class Client:
         return self._credential.authorization()
 
     @property
+    def credential(self) -> Credential:
+        """What lets requests in."""
+        return self._credential
+
+    @property
     def credential_name(self) -> str:
         """What messages call the credential in use."""
         return self._credential.name
 
     @property
-    def counts(self) -> Mapping[str, int]:
-        """How many requests of each kind were sent, repeated ones included."""
-        with self._lock:
-            return dict(self._counts)
+    def origin(self) -> str:
+        """Scheme and host of the endpoint."""
+        return self._transport.origin
+
+    @property
+    def throttle(self) -> Throttle:
+        """What limits how many requests are in flight."""
+        return self._throttle
 
     def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply that trying again would not change, success or refusal.
@@ -118,11 +125,13 @@ class Client:
     def _send_once(self, request: Request, deadline: Deadline) -> Reply:
         authorization = self._authorization(request)
         with self._throttle.slot(deadline.remaining_seconds) as throttle_round:
-            with self._lock:
-                self._counts[request.kind] += 1
+            self.requests.add(request.kind)
+            self.traffic.add("sent_bytes", len(request.body))
             within_seconds = max(deadline.remaining_seconds, deadline.least_seconds)
             reply = self._transport.send(request, authorization, within_seconds=within_seconds)
+        self.traffic.add("received_bytes", reply.received_bytes + len(reply.body))
         if reply.status in _BUSY:
+            self.traffic.add("busy_replies")
             self._throttle.note_busy(throttle_round)
         else:
             self._throttle.note_served()
@@ -149,6 +158,8 @@ class _Call:
     def attempt(self) -> Reply:
         """Return the reply. Raises Transient if another attempt may fare better."""
         self._attempts += 1
+        if self._attempts > 1:
+            self._client.traffic.add("retries")
         self.is_unanswered = False
         with self._client.outage.attempt():
             reply = self._sent()
@@ -179,6 +190,7 @@ class _Call:
         """Keep what has arrived. A call that gets on has all its time again, and less to do in it."""
         if progress.headers:
             self._client.outage.note_answer()
+        self._client.traffic.add("received_bytes", progress.received_bytes)
         rest = rest_of(self._request, progress.headers, progress.received_bytes)
         if rest is not self._request:
             self._skipped_bytes += progress.received_bytes

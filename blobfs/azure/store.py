@@ -2,11 +2,14 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from blobfs.azure.client import Client
 from blobfs.azure.credentials import Authorization
+from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
     Reply,
@@ -41,6 +44,20 @@ class Access:
     reason: str  # why it is so, naming the credential
 
 
+@dataclass(frozen=True, slots=True)
+class Dealings:
+    """What went on between this process and the service, and what goes on now."""
+
+    requests: Counter[str]  # sent, by kind, repeated ones included
+    traffic: Counter[str]  # retries, busy_replies, sent_bytes and received_bytes of bodies
+    in_flight: int
+    in_flight_limit: int
+    is_answering: bool  # False while the service is given up
+    credential_name: str
+    credential_kind: str
+    expires_at: datetime | None  # of a credential that nobody renews
+
+
 class AzureStore:
     """One container, by `blobfs.store.BlobStore`. Connects with the first request."""
 
@@ -51,7 +68,30 @@ class AzureStore:
     @property
     def requests(self) -> Mapping[str, int]:
         """How many requests of each kind were sent, repeated ones included."""
-        return self._client.counts
+        return self._client.requests.totals()
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the service."""
+        return self._client.origin
+
+    def inspector(self) -> Inspector:
+        """Return what can ask about the container over the same connections."""
+        return Inspector(self._client)
+
+    def dealings(self) -> Dealings:
+        """Return what was counted until now. Sends nothing."""
+        client = self._client
+        return Dealings(
+            requests=client.requests.totals(),
+            traffic=client.traffic.totals(),
+            in_flight=client.throttle.in_flight,
+            in_flight_limit=client.throttle.limit,
+            is_answering=not client.outage.is_on,
+            credential_name=client.credential.name,
+            credential_kind=client.credential.kind,
+            expires_at=client.credential.expires_at,
+        )
 
     def probe(self, prefix: str = "", *, within_seconds: float = PROBE_SECONDS) -> Access:
         """Check that the container answers, by listing one blob, and return what the credential allows.

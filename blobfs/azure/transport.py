@@ -91,6 +91,11 @@ class Transport:
         self._pool = _connection_pool(self._session, endpoint, connections, ca_file)
         self._pace = Pace(stall_seconds, callers.check)
 
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the endpoint."""
+        return self._origin
+
     def close(self) -> None:
         """Close all connections."""
         self._session.close()

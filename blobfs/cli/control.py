@@ -11,6 +11,8 @@ from typing import Any
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
+CACHED = "user.blobfs.cached"
+WARM = "user.blobfs.warm"
 
 STILL_OPEN = "still open"  # the mount's word for a file that is uncommitted and has not failed for good
 
@@ -38,21 +40,38 @@ class MountStatus:
     account: str
     container: str
     uncommitted: Sequence[Uncommitted]
+    unnamed_count: int = 0  # of uncommitted files for whose names the answer had no room
+
+    @property
+    def rest(self) -> list[str]:
+        """A line about those that are not named, if there are any."""
+        return [f"and {self.unnamed_count} more"] if self.unnamed_count else []
 
 
-def read_status(mountpoint: Path) -> MountStatus | None:
-    """Ask the mount; None if there is no blobfs mounted here.
+def read_facts(mountpoint: Path) -> dict[str, Any] | None:
+    """Return everything that the mount says of itself; None if there is no blobfs mounted here.
 
     Raises OSError: ENOTCONN when the process behind the mount is dead.
     """
     try:
-        status = json.loads(os.getxattr(mountpoint, STATUS))
+        facts: dict[str, Any] = json.loads(os.getxattr(mountpoint, STATUS))
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return None
         raise
-    uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in status["uncommitted"]]
-    return MountStatus(status["pid"], status["account"], status["container"], uncommitted)
+    return facts
+
+
+def read_status(mountpoint: Path) -> MountStatus | None:
+    """Return what commands need to know of a mount, as `read_facts` does."""
+    facts = read_facts(mountpoint)
+    if facts is None:
+        return None
+    uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in facts["uncommitted"]]
+    unnamed_count = facts.get("uncommitted_files", len(uncommitted)) - len(
+        uncommitted
+    )  # the mount may be older
+    return MountStatus(facts["pid"], facts["account"], facts["container"], uncommitted, unnamed_count)
 
 
 def commit_all_below(path: Path) -> None:
@@ -63,6 +82,19 @@ def commit_all_below(path: Path) -> None:
         # A read-only mount has nothing to commit.
         if error.errno != errno.EROFS:
             raise
+
+
+def warm(path: Path, start: int, end: int) -> None:
+    """Have the mount bring these bytes of a file into its cache. Blocks. Raises OSError."""
+    os.getxattr(path, f"{WARM}.{start}-{end}", follow_symlinks=False)
+
+
+def cached_bytes(path: Path) -> int:
+    """Return how many bytes of a file are in its mount's cache.
+
+    Raises OSError: ENODATA or EOPNOTSUPP if it is not in a mount of ours.
+    """
+    return int(os.getxattr(path, CACHED, follow_symlinks=False))
 
 
 def cause_of(error: OSError) -> str:
@@ -80,7 +112,7 @@ def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
         for file in status.uncommitted
         if f"{file.path}/".startswith(below.rstrip("/") + "/")
     ]
-    return "\n".join(lines) or cause
+    return "\n".join([*lines, *status.rest]) or cause
 
 
 def read_receipt(path: Path) -> dict[str, Any]:

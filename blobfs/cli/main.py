@@ -5,13 +5,17 @@ from typing import IO, Any
 
 import click
 
+from blobfs.cli.config import config
 from blobfs.cli.cp import cp
+from blobfs.cli.doctor import doctor
 from blobfs.cli.helper import mount8
 from blobfs.cli.mount import mount
 from blobfs.cli.recover import recover
+from blobfs.cli.status import status
 from blobfs.cli.sync import sync
 from blobfs.cli.umount import umount
 from blobfs.cli.verify import verify
+from blobfs.cli.warm import warm
 from blobfs.errors import Failure
 
 logger = logging.getLogger(__name__)
@@ -64,9 +68,13 @@ def blobfs() -> None:
 
 
 blobfs.add_command(cp)
+blobfs.add_command(config)
+blobfs.add_command(doctor)
 blobfs.add_command(mount)
 blobfs.add_command(recover)
+blobfs.add_command(status)
 blobfs.add_command(sync)
 blobfs.add_command(umount)
 blobfs.add_command(verify)
+blobfs.add_command(warm)
 blobfs.add_command(mount8)

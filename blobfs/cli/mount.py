@@ -27,7 +27,12 @@ from blobfs.settings import MountSettings, RetrySettings
 logger = logging.getLogger(__name__)
 
 
-@click.command(cls=MountCommand, params=list(PARAMETERS), context_settings={"auto_envvar_prefix": "BLOBFS"})
+@click.command(
+    cls=MountCommand,
+    params=list(PARAMETERS),
+    short_help="Mount a container on a directory.",
+    context_settings={"auto_envvar_prefix": "BLOBFS"},
+)
 @click.pass_context
 def mount(ctx: click.Context, /, **_: Any) -> None:
     """Mount CONTAINER of storage account ACCOUNT on the directory MOUNTPOINT.
@@ -93,6 +98,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         cache_dir=values["cache_dir"],
         cache_bytes=values["cache_size"],
         spool_dir=values["spool_dir"],
+        metrics=values["metrics"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],

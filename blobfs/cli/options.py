@@ -21,6 +21,7 @@ from blobfs.cli.values import (
     absolute_path,
     certificate_file,
     existing_file,
+    local_address,
     octal,
     seconds_up_to,
     secret_file,
@@ -56,7 +57,9 @@ MAX_ATTR_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 TOML_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "memory": ((str, int), 'a size such as "1GiB"'),
     "block_size": ((str, int), 'a size such as "8MiB"'),
+    "cache_size": ((str, int), 'a size such as "10GiB"'),
     "attr_timeout": ((int, float), "a number of seconds"),
+    "timeout": ((int, float), "a number of seconds"),
     "uid": ((int,), "a whole number"),
     "gid": ((int,), "a whole number"),
     "umask": ((str, int), 'octal digits, such as "022"'),
@@ -260,6 +263,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--allow-other/--no-allow-other"], default=False, help="Let other users in, as permissions allow."
     ),
     click.Option(
+        ["--metrics"],
+        type=local_address,
+        metavar="ADDRESS",
+        help="Serve Prometheus metrics on this machine: 127.0.0.1:PORT or unix:/PATH.  [default: nowhere]",
+    ),
+    click.Option(
         ["--binding"],
         type=click.Choice(["auto", "libfuse3", "libfuse2"]),
         default=_DEFAULTS.binding,
@@ -304,17 +313,22 @@ class MountCommand(click.Command):
         try:
             return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
         except click.BadParameter as error:
-            if place := _place_of(ctx, error.param):
+            if error.param is not None and (place := place_of(ctx, error.param)) not in _PLAIN_PLACES:
                 raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
             raise
 
 
-def _place_of(ctx: click.Context, param: click.Parameter | None) -> str:
-    """Return the variable or the file that a parameter's value is from; empty for the command line."""
-    source = ctx.get_parameter_source(param.name) if param and param.name else None
-    if param and param.name and source is ParameterSource.ENVIRONMENT:
-        return f"BLOBFS_{param.name.upper()}"
-    return str(ctx.meta[CONFIG_KEY]) if source is ParameterSource.DEFAULT_MAP else ""
+_PLAIN_PLACES = ("command line", "default")
+
+
+def place_of(ctx: click.Context, param: click.Parameter) -> str:
+    """Return the variable or the file that a parameter's value is from, "command line" or "default"."""
+    source = ctx.get_parameter_source(str(param.name))
+    if source is ParameterSource.ENVIRONMENT:
+        return f"BLOBFS_{str(param.name).upper()}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(ctx.meta[CONFIG_KEY])
+    return "command line" if source is ParameterSource.COMMANDLINE else "default"
 
 
 def refuse_contradictions(values: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from blobfs.errors import InvalidArgument, NotFound, Unavailable
 RECEIPTS_AT_ONCE = 16  # each is two requests
 
 
-@click.command()
+@click.command(short_help="Wait until everything is committed.")
 @click.argument("mountpoint", type=absolute_path)
 @click.argument("paths", nargs=-1, type=absolute_path)
 @click.option(

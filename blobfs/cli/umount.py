@@ -24,7 +24,7 @@ BUSY_ATTEMPTS = 10
 BUSY_WAIT_SECONDS = 0.1
 
 
-@click.command()
+@click.command(short_help="Commit everything, then unmount.")
 @click.argument("mountpoint", type=absolute_path)
 @click.option("--force", is_flag=True, help="Unmount even then; the files named are given up.")
 def umount(mountpoint: Path, *, force: bool) -> None:

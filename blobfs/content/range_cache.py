@@ -13,6 +13,7 @@ from blobfs.callers import NOBODY, Callers
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Check, Layout
 from blobfs.content.memory import Buffer, BufferPool
+from blobfs.counters import Counters
 from blobfs.errors import Abandoned
 from blobfs.store import BlobVersion
 
@@ -81,13 +82,19 @@ class RangeCache:
         self._fetcher = fetcher
         self._pool = pool
         self._callers = callers
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
+        self.counts = Counters()  # hits: found here at once; misses: a fetch had to be waited for
         self._lock = threading.Lock()  # guards the fields below; never held across a request
         self._held_bytes = 0
         self._ahead_bytes = 0
         self._runs: OrderedDict[Run, None] = OrderedDict()  # least recently read first
         self._shelves: dict[BlobVersion, Shelf] = {}
         pool.add_reclaimer(self._evict)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is here now."""
+        return self._held_bytes
 
     def run(self, version: BlobVersion, layout: Layout, offset: int, end: int, *, whole: bool) -> Run:
         """Return a run that holds the byte at `offset`, fetching what is missing of it up to `end`.
@@ -107,9 +114,11 @@ class RangeCache:
                 if isinstance(found, Run):
                     self._runs.move_to_end(found)
                     self._end_ahead(found)
+                    self.counts.add("hits")
                     return found
             fetch = found or self._plan(version, layout, row, offset, end, self._pool.take, verified=verified)
             if fetch is not None and self._complete(fetch):
+                self.counts.add("misses")
                 with self._lock:
                     self._end_ahead(fetch.run)
                 return fetch.run
@@ -117,7 +126,7 @@ class RangeCache:
     def has_room_ahead(self, size_bytes: int) -> bool:
         """Tell whether so much more may be fetched ahead, by all readers together."""
         with self._lock:
-            return self._ahead_bytes + size_bytes <= self._capacity_bytes * AHEAD_SHARE
+            return self._ahead_bytes + size_bytes <= self.capacity_bytes * AHEAD_SHARE
 
     def let_go(self, version: BlobVersion, offset: int) -> None:
         """Note that a reader has passed the run with the fragment at `offset`: the next to be dropped."""
@@ -165,6 +174,13 @@ class RangeCache:
         """Tell whether the fragment that starts at `offset` is here now."""
         with self._lock:
             return version in self._shelves and offset in self._shelves[version].runs
+
+    def bytes_held(self, version: BlobVersion, start: int) -> int:
+        """Return how many bytes from the fragment at `start` on are here in one run."""
+        with self._lock:
+            shelf = self._shelves.get(version)
+            run = shelf.runs.get(start) if shelf is not None else None
+            return run.span.stop - start if run is not None else 0
 
     def copy_held(self, version: BlobVersion, start: int, target: memoryview) -> int:
         """Copy the bytes that are here, in a row from the fragment at `start`; return how many there are."""
@@ -231,7 +247,7 @@ class RangeCache:
             runs[key] = run
         self._runs[run] = None
         self._held_bytes += len(run.span)
-        while self._held_bytes > self._capacity_bytes:
+        while self._held_bytes > self.capacity_bytes:
             self._drop(self._least_wanted())
 
     def _least_wanted(self) -> Run:

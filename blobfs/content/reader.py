@@ -124,6 +124,29 @@ class BlobReader:
         """
         return self._checksums.full_layout(blob)
 
+    def warm(self, blob: BlobInfo, start: int, end: int) -> None:
+        """Have the units that begin in [start, end) in the cache, on disk where there is one.
+
+        They may push out others, or each other if there is not room for all. Blocks while they are
+        fetched and written. Raises as `read_into` does.
+        """
+        layout = self._checksums.full_layout(blob)
+        end = min(end, blob.size_bytes)
+        while start < end:
+            unit = layout.unit(start)
+            if unit.start == start:
+                self._warm_unit(blob, layout, unit)
+            start = unit.stop
+
+    def cached_bytes(self, blob: BlobInfo) -> int:
+        """Return how many bytes of the blob need not be fetched, counting in rows from units' starts."""
+        layout, count, position = self._checksums.layout(blob), 0, 0
+        while position < blob.size_bytes:
+            length = self._bytes_at(blob, position)
+            count += length
+            position = position + length if length else layout.unit(position).stop
+        return count
+
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.
 
@@ -161,6 +184,22 @@ class BlobReader:
         unit = layout.unit(offset)
         if unit.start and offset < unit.start + self._most_tolerance_bytes <= end:
             self._cache.let_go(blob.version, layout.unit(unit.start - 1).start)
+
+    def _warm_unit(self, blob: BlobInfo, layout: Layout, unit: range) -> None:
+        position = unit.start
+        while position < unit.stop:
+            length = self._fetcher.bytes_on_disk(blob.version, position)
+            if not length:
+                run = self._cache.run(blob.version, layout, position, unit.stop, whole=True)
+                position, length = run.span.start, len(run.span)
+                view = run.buffer.view[:length]
+                wanted = Wanted(blob.version, run.span, view, unit.start, (), run.buffer)
+                self._fetcher.keep_surely(wanted)
+            position += length
+
+    def _bytes_at(self, blob: BlobInfo, position: int) -> int:
+        on_disk = self._fetcher.bytes_on_disk(blob.version, position)
+        return on_disk or self._cache.bytes_held(blob.version, position)
 
     def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream) -> None:
         """Keep up the checksum of the whole, where nothing better vouches for all of it."""

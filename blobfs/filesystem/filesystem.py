@@ -152,6 +152,22 @@ class Filesystem:
             "committed": committed.isoformat(),
         }
 
+    def warm(self, path: str, start: int, end: int) -> None:
+        """Bring a stretch of a file's committed bytes into the cache. Blocks. Raises NoAttribute, Changed."""
+        self.volume.reader.warm(self._committed(path), start, end)
+
+    def cached_bytes(self, path: str) -> int:
+        """Return how many of a file's committed bytes are in the cache. Raises NoAttribute."""
+        return self.volume.reader.cached_bytes(self._committed(path))
+
+    def _committed(self, path: str) -> BlobInfo:
+        """Return the blob that is known under a path. Raises NoAttribute for what has no bytes."""
+        file = self.volume.local_file(path)
+        blob = file.base if file is not None else self.volume.namespace.node(path).blob
+        if blob is None:
+            raise NoAttribute(f"{path}: the service has no bytes of it")
+        return blob
+
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a directory that cannot be shown, with the reason for each."""
         self.volume.namespace.entries(path)

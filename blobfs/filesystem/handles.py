@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from blobfs.counters import Counters
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
@@ -52,6 +53,7 @@ class Uncommitted:
 
     path: str
     reason: str
+    size_bytes: int = 0  # that were written and are not there
 
 
 class Handles:
@@ -75,6 +77,7 @@ class Handles:
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
         self._waits_seconds: dict[File, float] = {}  # before closed files are committed again
+        self.counts = Counters()  # read_bytes and written_bytes, by programs
 
     def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""
@@ -126,10 +129,12 @@ class Handles:
         """Fill `target` from `offset` on; return how many bytes there were before the end."""
         opened = self._handle(handle)
         try:
-            return opened.file.read_into(offset, target, opened.stream)
+            count = opened.file.read_into(offset, target, opened.stream)
         except Damaged:
             self._volume.distrust_pages(opened.file.name)
             raise
+        self.counts.add("read_bytes", count)
+        return count
 
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it."""
@@ -137,6 +142,7 @@ class Handles:
         if not opened.writable:
             raise BadHandle(f"{opened.file.name}: not open for writing")
         opened.file.write(None if opened.append else offset, data)
+        self.counts.add("written_bytes", len(data))
 
     def truncate_path(self, path: str, size_bytes: int) -> None:
         """Set a file's size by its path; the commit happens before this returns."""
@@ -224,9 +230,8 @@ class Handles:
         """Name the files whose bytes the service does not have."""
         for file in self._volume.files:
             if file.is_uncommitted:
-                yield Uncommitted(
-                    self._volume.path_of(file.name), str(file.failure or file.trouble or "still open")
-                )
+                reason = str(file.failure or file.trouble or "still open")
+                yield Uncommitted(self._volume.path_of(file.name), reason, file.uncommitted_bytes)
         for path, reason in list(self._volume.lost.items()):
             yield Uncommitted(path, reason)
 

@@ -11,8 +11,10 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks store format content spool tree filesystem kernel
-    settings callers copying format.dialects format.headers format.names format.xattrs
+    blobfs errors blocks store format content spool tree filesystem kernel doctor
+    kernel.versions doctor.findings
+    settings callers control_groups counters prices copying
+    format.dialects format.headers format.names format.xattrs
     tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
@@ -20,7 +22,9 @@ LAYERS = """
     azure.exchange azure.listing azure.sources azure.failures
     azure.transport
     azure.client
+    azure.inspection
     azure.store
+    doctor.machine doctor.network doctor.service
     azure.assembly
     tree.cache transfers spool.records
     spool.image spool.files
@@ -52,14 +56,18 @@ LAYERS = """
     assembly
     recover
     copies
+    status metrics doctor.examination
     mount
     cli cli.values cli.machine cli.control cli.daemon cli.logs cli.bar
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount cli.recover cli.copying
+    cli.config cli.doctor cli.mount cli.recover cli.looks cli.warm
+    cli.copying
     cli.cp
     cli.verify
+    cli.report
+    cli.status
     cli.helper
     cli.main
     __main__
@@ -76,16 +84,19 @@ RESERVED = {
         "recover",
         "cli.copying",
         "cli.cp",
+        "cli.doctor",
         "cli.logs",
         "cli.mount",
         "cli.options",
         "cli.recover",
+        "cli.report",
         "cli.verify",
+        "doctor.examination",
+        "status",
     },
     "blobfs.azure": {
-        "assembly",
-        "copies",
-        "mount",
+        *("assembly", "copies", "mount", "status"),
+        *("doctor.examination", "doctor.network", "doctor.service"),
         *(module for module in RANKS if module.startswith("azure")),
     },
     "blobfs.kernel.binding": {"mount"},
@@ -102,15 +113,16 @@ RESERVED = {
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
     "pathspec": {"copying.selection"},
-    "rich": {"cli.bar"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
-    "concurrent": {"cli.sync", "transfers"},
-    "ctypes": {"kernel.binding"},
-    "http": {"azure.exchange", "azure.transport"},
+    "prometheus_client": {"metrics"},
+    "rich": {"cli.bar", "cli.report", "cli.warm"},
+    "concurrent": {"cli.sync", "cli.warm", "doctor.network", "transfers"},
+    "ctypes": {"kernel.binding", "kernel.versions"},
+    "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.exchange", "azure.pace", "azure.transport"},
+    "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
