@@ -5,12 +5,19 @@ The house, from the street down; imports only ever point downwards:
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
-                     the other one, after a crash; ``assembly``: what both are made of
+                     another one, after a crash, and ``copies``, without a mount; ``assembly``: what all
+                     are made of
+``doctor``           what may keep a mount from working: the ``machine``, the ``network``, the ``service``
+``status``           what a mount says of itself; ``metrics``: the same for Prometheus
+``copying``          without a mount. ``places``: the arguments; ``trees`` of ``entries``, here or there, by a
+                     ``selection``; ``plan``: cp's rules, against a ``catalogue`` of the destination;
+                     ``copier``: end to end, by ``workers``, each entry by ``uploading``, ``downloading`` or
+                     ``relocating``; ``units``: verified bytes in order; ``part_file``: until all are there;
+                     ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``renames``, ``removal``; ``commits``: now or behind; ``files``: one object for all
-                     handles of a name;
-                     ``volume``: the state they share
+                     ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits``: now or behind;
+                     ``files``: one object for all handles of a name; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
                      by version; ``memory``: the bounded pool; ``fetcher``: from ``disk_cache`` or service,
@@ -21,11 +28,12 @@ The house, from the street down; imports only ever point downwards:
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``inodes``: numbers and times
 ``transfers``        the only threads
-``callers``          the process that waits, and whether it was killed meanwhile
+``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory
 ``azure``            the only package that knows HTTP and the Blob service
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
 ``blocks``           the service's limits, and ids that are checksums
+``counters``         numbers that grow, without a lock; ``prices``: what requests would cost
 ``settings``         every number that is ours, with unit and reason
 ===================  =================================================================================
 

@@ -54,6 +54,7 @@ class Content:
     """The parts that read and write bytes, with the memory that they share."""
 
     pool: BufferPool
+    ranges: RangeCache
     reader: BlobReader
     block_bytes: int
     largest_block_bytes: int
@@ -124,6 +125,7 @@ def content_of(
     )
     return Content(
         pool=pool,
+        ranges=ranges,
         reader=reader,
         block_bytes=settings.block_size_bytes,
         largest_block_bytes=min(LARGEST_BLOCK_BYTES, pool.budget_bytes // 4),

@@ -8,6 +8,7 @@ in the caller, as it is for every signal that ends a process: the kernel spreads
 """
 
 import math
+import os
 import re
 import threading
 import time
@@ -37,6 +38,19 @@ class Callers:
             yield
         finally:
             self._local.may_leave = False
+
+    def thread_id(self) -> int:
+        """Return the kernel's number of the caller's thread, 0 if it is unknown."""
+        return self._thread_id_of_caller()
+
+    def program(self) -> str:
+        """Return the name of the program that asked, as ps(1) shows it; empty if it is unknown (proc(5))."""
+        thread_id = self._thread_id_of_caller()
+        try:
+            with open(f"/proc/{thread_id}/comm", "rb", buffering=0) as file:
+                return os.fsdecode(file.read()).rstrip("\n")
+        except OSError:
+            return ""
 
     def check(self) -> None:
         """Raise Abandoned if the caller is being killed. Reads one file of /proc."""

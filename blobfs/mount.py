@@ -1,36 +1,35 @@
 """The composition root: every object is made here, once, and handed the numbers it needs."""
 
 import contextlib
-import json
 import logging
-import mimetypes
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
-from blobfs.azure.store import AzureStore
-from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, KiB
+from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
 from blobfs.callers import Callers
-from blobfs.content.fetcher import Fetcher
 from blobfs.errors import Failure, Unavailable
-from blobfs.filesystem.commits import Uncommitted, WriteBack
+from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, Defaults
+from blobfs.format.headers import guessed_headers
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
+from blobfs.metrics import listen
 from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
 from blobfs.spool.journal import Unspooled
-from blobfs.store import BlobInfo, BlobStore, ContentHeaders
+from blobfs.status import StatusSource
+from blobfs.store import BlobInfo
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
 from blobfs.tree.creators import Creators
@@ -39,9 +38,7 @@ from blobfs.tree.namespace import Namespace
 logger = logging.getLogger(__name__)
 
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed files on their way
-LISTED_BYTES = 48 * KiB  # of uncommitted files; an extended attribute has at most 64 KiB: xattr(7)
 
 
 def check(settings: MountSettings) -> None:
@@ -54,8 +51,10 @@ def check(settings: MountSettings) -> None:
     open_spool(settings)
 
 
-def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
+def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Mount and serve until unmounted (blocks). Calls ``ready(message)`` once the mount answers.
+
+    Before that, ``tell(message)`` says what takes its time.
 
     Raises Failure when the mount cannot be made, or, after serving, when something could not
     be committed; each such file is in the log.
@@ -70,21 +69,27 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
     spool = open_spool(settings)
     fetcher = fetcher_of(settings, store, transfers)
-    filesystem = _filesystem(settings, store, fetcher, transfers, callers, spool, read_only=read_only)
+    own_writes = OwnWrites(store)
+    content = content_of(settings, own_writes, fetcher, transfers, callers)
+    filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
+    status = StatusSource(settings, filesystem, store, fetcher, content, library[0], read_only)
     message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
     if spool is not None:
-        message += recover_before(settings, store, spool, read_only=read_only)
+        message += recover_before(settings, store, spool, tell, read_only=read_only)
+    endpoint = listen(settings.metrics, status.gather) if settings.metrics is not None else None
 
     def on_init() -> None:
         transfers.start()
+        if endpoint is not None:
+            endpoint.start()
         announce = threading.Thread(target=_announce, args=(settings.mountpoint, ready, message), daemon=True)
         announce.start()
 
     operations = Operations(
         filesystem,
-        status=lambda: _status(settings, filesystem, store, fetcher, library[0], read_only),
+        status=status.gather,
         caller=lambda: binding.caller_of(library),
         on_ready=on_init,
     )
@@ -105,21 +110,19 @@ def serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
         store.close()
         if spool is not None:
             spool.close()
+        if endpoint is not None:
+            endpoint.server_close()
 
 
 def _filesystem(
     settings: MountSettings,
-    service: BlobStore,
-    fetcher: Fetcher,
-    transfers: Transfers,
+    store: OwnWrites,
+    content: Content,
     callers: Callers,
     spool: Spool | None,
     *,
     read_only: bool,
 ) -> Filesystem:
-    store = OwnWrites(service)
-    content = content_of(settings, store, fetcher, transfers, callers)
-
     def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:
         return File(
             name,
@@ -129,7 +132,7 @@ def _filesystem(
             store=store,
             reader=content.reader,
             make_writer=content.make_writer,
-            guess_headers=_guess_headers,
+            guess_headers=guessed_headers,
             make_journal=spool.journal if spool is not None else Unspooled,
         )
 
@@ -144,14 +147,22 @@ def _filesystem(
         namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
         reader=content.reader,
-        transfers=transfers,
+        transfers=content.transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
         read_only=read_only,
         make_file=make_file,
     )
     content.pool.add_reclaimer(volume.files.release_memory)
+    next_files = NextFiles(
+        volume,
+        callers,
+        open_bytes=settings.reads.open_bytes,
+        ahead_files=settings.reads.ahead_files,
+        within_seconds=settings.attr_timeout_seconds,
+    )
     return Filesystem(
         volume,
+        next_files,
         open_bytes=settings.reads.open_bytes,
         exclusive_create=settings.exclusive_create,
         write_back=_write_back(settings, content) if settings.writeback else None,
@@ -175,14 +186,6 @@ def _raise_open_files() -> int:
 def _is_emulator(settings: MountSettings) -> bool:
     """The emulator has no limit on names."""
     return settings.account == "devstoreaccount1"
-
-
-def _guess_headers(name: str) -> ContentHeaders:
-    content_type, encoding = mimetypes.guess_type(name, strict=False)
-    if encoding is not None or content_type is None:
-        # A .tar.gz is stored as it is: a Content-Encoding would have browsers unpack it.
-        content_type = DEFAULT_CONTENT_TYPE
-    return ContentHeaders(content_type=content_type)
 
 
 def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:
@@ -209,42 +212,6 @@ def _raise_read_ahead(device: int) -> None:
         path.write_text(f"{READ_AHEAD_KIB}\n")
     except OSError as error:
         logger.info("kernel read-ahead stays as it is (%s): reads come in smaller requests", error.strerror)
-
-
-def _status(
-    settings: MountSettings,
-    filesystem: Filesystem,
-    store: AzureStore,
-    fetcher: Fetcher,
-    binding_name: str,
-    read_only: bool,
-) -> Mapping[str, Any]:
-    uncommitted = list(filesystem.commits.uncommitted())
-    return {
-        "pid": os.getpid(),
-        "account": settings.account,
-        "container": settings.container,
-        "prefix": settings.prefix,
-        "read_only": read_only,
-        "binding": binding_name,
-        "requests": dict(store.requests),
-        "damaged_replies": fetcher.damaged_replies,
-        "uncommitted": _listed(uncommitted),
-        "uncommitted_count": len(uncommitted),
-    }
-
-
-def _listed(uncommitted: Iterable[Uncommitted]) -> list[Mapping[str, str]]:
-    """Return as many as can be told, those first that have failed."""
-    listed: list[Mapping[str, str]] = []
-    free_bytes = LISTED_BYTES
-    for file in sorted(uncommitted, key=lambda file: not file.has_failed):
-        entry = {"path": file.path, "reason": file.reason}
-        free_bytes -= len(json.dumps(entry))
-        if free_bytes < 0:
-            break
-        listed.append(entry)
-    return listed
 
 
 def _finish(filesystem: Filesystem) -> None:

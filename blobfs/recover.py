@@ -1,7 +1,7 @@
 """The composition root of recovery: what a crash left in a spool directory, before a mount or on command."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -53,12 +53,14 @@ def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
         yield _recovery(settings, store, transfers)
 
 
-def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, read_only: bool) -> str:
+def recover_before(
+    settings: MountSettings, store: BlobStore, spool: Spool, tell: Callable[[str], None], *, read_only: bool
+) -> str:
     """Commit what crashed mounts were asked to commit; return lines that tell of it, and of what is left.
 
-    Blocks. A failure is logged, and what it concerns is left.
+    Blocks, and tells what it is doing. A failure is logged, and what it concerns is left.
     """
-    committed_count = 0 if read_only else _commit_all(settings, store, spool)
+    committed_count = 0 if read_only else _commit_all(settings, store, spool, tell)
     lines = [f"\nspool: files committed that a crash had left: {committed_count}"] if committed_count else []
     left = []
     for leftover in spool.leftovers():
@@ -69,21 +71,22 @@ def recover_before(settings: MountSettings, store: BlobStore, spool: Spool, *, r
     return "".join([*lines, f"\nsee: {spool.cure}"] if left else lines)
 
 
-def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool) -> int:
+def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool, tell: Callable[[str], None]) -> int:
     count = 0
     with _threads(settings) as transfers:
-        commit = partial(_commit, _recovery(settings, store, transfers))
+        commit = partial(_commit, _recovery(settings, store, transfers), tell)
         leftovers = spool.leftovers()
         while batch := list(islice(leftovers, OPEN_LEFTOVERS)):
             count += sum(transfers.for_each(commit, batch))
     return count
 
 
-def _commit(recovery: Recovery, leftover: Leftover) -> bool:
+def _commit(recovery: Recovery, tell: Callable[[str], None], leftover: Leftover) -> bool:
     """Commit a leftover that somebody closed; tell whether that was done."""
     with closing(leftover):
         if leftover.state is not State.TO_COMMIT:
             return False
+        tell(f"committing {leftover.name}, which a crash had left: {leftover.journal_bytes} bytes")
         try:
             recovery.commit(leftover)
         except Failure as failure:

@@ -46,6 +46,7 @@ class ReadSettings:
     ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
+    ahead_files: int = 8  # small ones, for a copy: it takes 2 ms for each, the service often 10
     open_bytes: int = 64 * KiB  # fetched by open() itself, which must ask the service anyway
 
 
@@ -87,6 +88,7 @@ class MountSettings:
     cache_bytes: int = 10 * 1024 * MiB
     spool_dir: Path | None = None
     writeback: bool = False
+    metrics: tuple[str, int] | Path | None = None  # a loopback address and port, or a UNIX socket
     binding: str = "auto"  # auto, libfuse3 or libfuse2
     log_file: Path | None = None
     log_level: str = "info"
@@ -94,3 +96,24 @@ class MountSettings:
     retry: RetrySettings = field(default_factory=RetrySettings)
     transfers: TransferSettings = field(default_factory=TransferSettings)
     reads: ReadSettings = field(default_factory=ReadSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """A copy or comparison without a mount, beside what a mount of the same container would be told."""
+
+    recursive: bool = False
+    no_clobber: bool = False
+    update: bool = False
+    checksum: bool = False
+    deletes: bool = False
+    dry_run: bool = False
+    preserves: bool = True
+    symlinks: str = "keep"  # keep, follow or skip
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    jobs: int = 16  # entries at once: a small file is one round trip, and a service answers many
+    limit_bytes_per_second: int = 0  # 0: as fast as it goes
+    tier: str = ""
+    content_type: str = ""
+    reads_all: bool = False  # compare bytes where checksums would do

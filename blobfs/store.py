@@ -95,6 +95,7 @@ class Properties:
     metadata: Mapping[str, str] = field(default_factory=dict)
     headers: ContentHeaders = ContentHeaders()
     content_md5: bytes | None = None
+    tier: str = ""  # Hot, Cool, Cold or Archive; empty: the account's default
 
 
 class BlobStore(Protocol):

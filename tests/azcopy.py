@@ -3,6 +3,7 @@
 import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
@@ -29,8 +30,14 @@ def upload(source: Path, url: str, state: Path, *options: str) -> None:
     _copy(state, f"{source}/*", url, "--put-md5", "--from-to=LocalBlob", *options)
 
 
-def download(url: str, target: Path, state: Path, *options: str) -> None:
-    """Copy what is below a URL into a directory under its name. Every file's MD5 must be there and right."""
+def download(url: str, target: Path, state: Path, *options: str, links_in: str = "") -> None:
+    """Copy what is below a URL into a directory under its name. Every file's MD5 must be there and right.
+
+    AzCopy 10.32 fails if it makes a symbolic link before the first file of its directory: so `links_in`,
+    below the name, is made before.
+    """
+    if links_in:
+        (target / urlsplit(url).path.rpartition("/")[2] / links_in).mkdir(parents=True, exist_ok=True)
     required = () if any(option.startswith("--check-md5") for option in options) else (_CHECK_MD5,)
     _copy(state, url, str(target), "--from-to=BlobLocal", *required, *options)
 

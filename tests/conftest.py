@@ -7,6 +7,11 @@ from mounts import Mounts
 from responder.control import Responder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that has a table of results written rather than compared."""
+    parser.addoption("--keep-matrix", action="store_true", help="Write docs/faults.md anew.")
+
+
 @pytest.fixture(scope="module")
 def azurite() -> Iterator[Azurite]:
     """An emulator for one module: ten minutes after its start it collects garbage, and answers nobody."""

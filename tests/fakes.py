@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blobfs.blocks import MAX_METADATA_BYTES, MAX_RANGE_WITH_MD5_BYTES, KiB, id_length
+from blobfs.callers import NOBODY, Callers
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
@@ -38,6 +39,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Caller, Volume
 from blobfs.format.attributes import Attributes, Defaults
@@ -517,7 +519,12 @@ def machine(
 
 
 def filesystem_of(
-    parts: Machine, clock: ManualClock, *, prefix: str = "", read_only: bool = False
+    parts: Machine,
+    clock: ManualClock,
+    *,
+    prefix: str = "",
+    read_only: bool = False,
+    callers: Callers = NOBODY,
 ) -> Filesystem:
     """Return a filesystem on the parts of one mount; names are believed for one second of `clock`."""
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=1 << 20, now=clock)
@@ -532,7 +539,8 @@ def filesystem_of(
         make_file=parts.file,
     )
     parts.pool.add_reclaimer(volume.files.release_memory)
-    return Filesystem(volume, open_bytes=64 * KiB)
+    next_files = NextFiles(volume, callers, open_bytes=64 * KiB, ahead_files=4, within_seconds=1.0)
+    return Filesystem(volume, next_files, open_bytes=64 * KiB)
 
 
 _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import pytest
-from azurite import Azurite
 
 from blobfs.cli.control import read_status
 
@@ -50,6 +50,13 @@ def clean_environment() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("BLOBFS_", "AZURE_"))}
 
 
+class Service(Protocol):
+    """What is mounted: an emulator, a responder, or a relay in front of one."""
+
+    account: str
+    endpoint: str
+
+
 @dataclass
 class Mount:
     """One mounted directory."""
@@ -72,7 +79,7 @@ class Mount:
 class Mounts:
     """Makes mounts of one container, and takes them down when the test ends."""
 
-    def __init__(self, azurite: Azurite, container: str, binding: str) -> None:
+    def __init__(self, azurite: Service, container: str, binding: str) -> None:
         self._azurite = azurite
         self._container = container
         self._binding = binding
@@ -125,6 +132,12 @@ class Mounts:
         if ended.returncode:
             self._remove(mount)
         assert ended.returncode == 0 or had_died, ended.stderr + mount.log.read_text()
+
+    def give_up(self, mount: Mount) -> None:
+        """Unmount as a user does who gives up what cannot be committed. Fails the test if nothing is."""
+        self._mounts.remove(mount)
+        ended = blobfs("umount", "--force", mount.path)
+        assert "giving up what is not committed" in ended.stderr, ended.stderr
 
     def expect_log(self, pattern: str) -> None:
         """Claim log lines: they must come, and are no reason to fail."""

@@ -1,10 +1,6 @@
 """A request until it has an answer: with a credential, retried, and counted."""
 
-import email.utils
-import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
 from blobfs.azure.credentials import Authorization, Credential
@@ -14,6 +10,7 @@ from blobfs.azure.outage import Outage
 from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, Progress, Transport
+from blobfs.counters import Counters
 from blobfs.errors import Failure, TimedOut, Unavailable
 
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
@@ -41,8 +38,8 @@ class Client:
         self._retry = retry
         self._throttle = throttle
         self.outage = Outage()
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()  # guards _counts
+        self.requests = Counters()  # sent, by kind, repeated ones included
+        self.traffic = Counters()  # retries, busy_replies, sent_bytes and received_bytes of bodies
 
     def close(self) -> None:
         """Close all connections."""
@@ -72,15 +69,24 @@ class Client:
         return self._credential.authorization()
 
     @property
+    def credential(self) -> Credential:
+        """What lets requests in."""
+        return self._credential
+
+    @property
     def credential_name(self) -> str:
         """What messages call the credential in use."""
         return self._credential.name
 
     @property
-    def counts(self) -> Mapping[str, int]:
-        """How many requests of each kind were sent, repeated ones included."""
-        with self._lock:
-            return dict(self._counts)
+    def origin(self) -> str:
+        """Scheme and host of the endpoint."""
+        return self._transport.origin
+
+    @property
+    def throttle(self) -> Throttle:
+        """What limits how many requests are in flight."""
+        return self._throttle
 
     def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply that trying again would not change, success or refusal.
@@ -119,11 +125,13 @@ class Client:
     def _send_once(self, request: Request, deadline: Deadline) -> Reply:
         authorization = self._authorization(request)
         with self._throttle.slot(deadline.remaining_seconds) as throttle_round:
-            with self._lock:
-                self._counts[request.kind] += 1
+            self.requests.add(request.kind)
+            self.traffic.add("sent_bytes", len(request.body))
             within_seconds = max(deadline.remaining_seconds, deadline.least_seconds)
             reply = self._transport.send(request, authorization, within_seconds=within_seconds)
+        self.traffic.add("received_bytes", reply.received_bytes + len(reply.body))
         if reply.status in _BUSY:
+            self.traffic.add("busy_replies")
             self._throttle.note_busy(throttle_round)
         else:
             self._throttle.note_served()
@@ -150,6 +158,8 @@ class _Call:
     def attempt(self) -> Reply:
         """Return the reply. Raises Transient if another attempt may fare better."""
         self._attempts += 1
+        if self._attempts > 1:
+            self._client.traffic.add("retries")
         self.is_unanswered = False
         with self._client.outage.attempt():
             reply = self._sent()
@@ -157,7 +167,7 @@ class _Call:
                 self._doubtful |= reply.status not in _NEVER_DONE
                 reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
                 gives = TimedOut if reply.status in _TIMEOUTS else Unavailable
-                raise self._transient(reason, gives, wait_seconds=_retry_after_seconds(reply))
+                raise self._transient(reason, gives, wait_seconds=reply.retry_after_seconds(time.time()))
             self._client.outage.note_answer()
         if self._doubtful or self._skipped_bytes:
             return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
@@ -180,6 +190,7 @@ class _Call:
         """Keep what has arrived. A call that gets on has all its time again, and less to do in it."""
         if progress.headers:
             self._client.outage.note_answer()
+        self._client.traffic.add("received_bytes", progress.received_bytes)
         rest = rest_of(self._request, progress.headers, progress.received_bytes)
         if rest is not self._request:
             self._skipped_bytes += progress.received_bytes
@@ -197,15 +208,3 @@ class _Call:
             outage.suspect(reason, since=self.began_at)
         self._cause = Transient(reason, gives, wait_seconds=wait_seconds)
         return self._cause
-
-
-def _retry_after_seconds(reply: Reply) -> float:
-    """Return how long the service asks to wait: it says so in seconds or as a date."""
-    text = reply.headers.get("retry-after", "")
-    if text.isdecimal():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, moment.timestamp() - time.time())

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import parse_qs
 
 from azure.core.credentials import AccessToken, TokenCredential
@@ -78,6 +78,16 @@ class Credential(Protocol):
         """What messages call it: its kind and where it was found, never its value."""
         ...
 
+    @property
+    def kind(self) -> str:
+        """What sort of credential it is, in a word or two."""
+        ...
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends and nobody here can renew it; None if it does not, or does not say. Does not block."""
+        ...
+
     def authorization(self, *, create_container: bool = False) -> Authorization:
         """Return what the next request carries; the one that creates the container needs more.
 
@@ -98,6 +108,8 @@ class AccountKey:
     account: str
     container: str
     key: str = field(repr=False)
+    kind: ClassVar[str] = "account key"
+    expires_at: ClassVar[None] = None
     _current: Authorization = field(default=Authorization(), init=False, repr=False)
     _renew_at: datetime = field(default=datetime.min.replace(tzinfo=timezone.utc), init=False, repr=False)
 
@@ -141,6 +153,12 @@ class SasToken:
 
     name: str
     token: Authorization
+    kind: ClassVar[str] = "SAS"
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the SAS ends."""
+        return self.token.expires_at
 
     def authorization(self, *, create_container: bool = False) -> Authorization:  # noqa: ARG002
         """Return the SAS."""
@@ -154,12 +172,19 @@ class SasToken:
 class SasFile:
     """A SAS in a file, which is read again whenever the file changes."""
 
+    kind = "SAS"
+
     def __init__(self, path: Path) -> None:
         """Read the file. Raises InvalidArgument if it cannot be read or holds no SAS."""
         self.name = f"SAS from {path}"
         self._path = path
         # Replaced as a whole, so that threads need no lock.
         self._seen = (self._signature(), sas_of(read_secret(path), self.name))
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the SAS ends that was read last."""
+        return self._seen[1].expires_at
 
     def __repr__(self) -> str:
         return f"SasFile({str(self._path)!r})"
@@ -197,6 +222,8 @@ class EntraToken:
     """A token from Microsoft Entra ID, by azure-identity's default chain of logins."""
 
     name = "Entra ID login"
+    kind = "Entra ID"
+    expires_at = None  # tokens are renewed
 
     def __init__(self) -> None:
         """Raises InvalidArgument when azure-identity is not installed."""
@@ -235,6 +262,8 @@ class Anonymous:
     """No credential: for public containers, which can only be read."""
 
     name = "anonymous access"
+    kind = "none"
+    expires_at = None
 
     def authorization(self, *, create_container: bool = False) -> Authorization:  # noqa: ARG002
         """Return nothing."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from xml.etree import ElementTree
 
@@ -68,6 +69,16 @@ class Reply:
         found = re.search(rb"<Code>(\w+)</Code>", self.body)
         return found[1].decode() if found else ""
 
+    def retry_after_seconds(self, now: float) -> float:
+        """How long the service asks to wait: it says so in seconds or as a date. 0 if it does not ask."""
+        text = self.headers.get("retry-after", "")
+        if text.isdecimal():
+            return float(text)
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        except (ValueError, OverflowError):
+            return 0.0
+
 
 def rest_of(request: Request, reply_headers: Mapping[str, str], received_bytes: int) -> Request:
     """Return the request for what is missing after a reply broke off.
@@ -119,6 +130,8 @@ def property_headers(properties: Properties) -> dict[str, str]:
     for attribute, header in _CONTENT_HEADERS.items():
         if value := getattr(properties.headers, attribute):
             headers["x-ms-blob-" + header] = value
+    if properties.tier:
+        headers["x-ms-access-tier"] = properties.tier
     if properties.content_md5:
         headers["x-ms-blob-content-md5"] = base64_text(properties.content_md5)
     return headers

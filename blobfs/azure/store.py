@@ -2,11 +2,14 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from blobfs.azure.client import Client
 from blobfs.azure.credentials import Authorization
+from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
     Reply,
@@ -30,6 +33,7 @@ PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
 COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account copies are nearly always instant
 
 _CONFLICTS = frozenset((409, 412))
+_CREATED = 201  # https://learn.microsoft.com/rest/api/storageservices/put-block: "status code 201"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,20 @@ class Access:
 
     read_only: bool
     reason: str  # why it is so, naming the credential
+
+
+@dataclass(frozen=True, slots=True)
+class Dealings:
+    """What went on between this process and the service, and what goes on now."""
+
+    requests: Counter[str]  # sent, by kind, repeated ones included
+    traffic: Counter[str]  # retries, busy_replies, sent_bytes and received_bytes of bodies
+    in_flight: int
+    in_flight_limit: int
+    is_answering: bool  # False while the service is given up
+    credential_name: str
+    credential_kind: str
+    expires_at: datetime | None  # of a credential that nobody renews
 
 
 class AzureStore:
@@ -50,7 +68,30 @@ class AzureStore:
     @property
     def requests(self) -> Mapping[str, int]:
         """How many requests of each kind were sent, repeated ones included."""
-        return self._client.counts
+        return self._client.requests.totals()
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the service."""
+        return self._client.origin
+
+    def inspector(self) -> Inspector:
+        """Return what can ask about the container over the same connections."""
+        return Inspector(self._client)
+
+    def dealings(self) -> Dealings:
+        """Return what was counted until now. Sends nothing."""
+        client = self._client
+        return Dealings(
+            requests=client.requests.totals(),
+            traffic=client.traffic.totals(),
+            in_flight=client.throttle.in_flight,
+            in_flight_limit=client.throttle.limit,
+            is_answering=not client.outage.is_on,
+            credential_name=client.credential.name,
+            credential_kind=client.credential.kind,
+            expires_at=client.credential.expires_at,
+        )
 
     def probe(self, prefix: str = "", *, within_seconds: float = PROBE_SECONDS) -> Access:
         """Check that the container answers, by listing one blob, and return what the credential allows.
@@ -141,7 +182,8 @@ class AzureStore:
         """See `BlobStore.stage_block`."""
         query = {"comp": "block", "blockid": block_id}
         headers = {"Content-MD5": base64_text(md5)}
-        self._client.call(Request("PUT block", "PUT", name, query=query, headers=headers, body=body))
+        request = Request("PUT block", "PUT", name, query=query, headers=headers, body=body)
+        _require_staged(name, self._client.call(request))
 
     def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
         """See `BlobStore.stage_range`."""
@@ -160,6 +202,7 @@ class AzureStore:
             self._refuses_ranges = reply.status != 404  # that is only about this source
             return False
         self._client.check(request, reply)
+        _require_staged(name, reply)
         return True
 
     def uncommitted_ids(self, name: str) -> Sequence[str]:
@@ -221,8 +264,19 @@ class AzureStore:
         self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
     ) -> BlobInfo:
         """See `BlobStore.copy`."""
+        return self.copy_from(self, source, name, metadata, condition)
+
+    def copy_from(
+        self,
+        origin: "AzureStore",
+        source: BlobInfo,
+        name: str,
+        metadata: Mapping[str, str],
+        condition: Condition,
+    ) -> BlobInfo:
+        """Copy a blob as `copy` does, from another container of the same account."""
         headers = {
-            "x-ms-copy-source": self._client.signed_url(source.name),
+            "x-ms-copy-source": origin._client.signed_url(source.name),
             "x-ms-source-if-match": quoted(source.etag),
             **metadata_headers(metadata),
             **condition_headers(condition),
@@ -325,6 +379,12 @@ def _require_there(name: str, reply: Reply) -> None:
     """Raise Changed if there is no blob any more: who asks for a version has seen one."""
     if reply.error_code == "BlobNotFound":
         raise Changed(f"{name}: the blob was removed by somebody else")
+
+
+def _require_staged(name: str, reply: Reply) -> None:
+    """Raise Unavailable for the success of something else: no other reply to a write tells so little."""
+    if reply.status != _CREATED:
+        raise Unavailable(f"{name}: the service's reply makes no sense: HTTP {reply.status} for a new block")
 
 
 def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:

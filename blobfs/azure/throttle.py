@@ -29,6 +29,11 @@ class Throttle:
         """How many may be in flight now."""
         return int(self._limit)
 
+    @property
+    def in_flight(self) -> int:
+        """How many are in flight now."""
+        return self._in_flight
+
     @contextmanager
     def slot(self, seconds: float) -> Iterator[int]:
         """Wait for room, be counted while in flight; gives the round to `note_busy` with.

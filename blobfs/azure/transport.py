@@ -91,6 +91,11 @@ class Transport:
         self._pool = _connection_pool(self._session, endpoint, connections, ca_file)
         self._pace = Pace(stall_seconds, callers.check)
 
+    @property
+    def origin(self) -> str:
+        """Scheme and host of the endpoint."""
+        return self._origin
+
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
@@ -187,7 +192,21 @@ def _connection_pool(
         adapter.cert_verify(pool, endpoint, settings["verify"], None)
     except OSError as error:
         raise InvalidArgument(f"there is no file of certificates {settings['verify']}") from error
+    if endpoint.startswith("https:") and isinstance(settings["verify"], str):
+        _require_certificates(Path(settings["verify"]))
     return pool
+
+
+def _require_certificates(path: Path) -> None:
+    """Raise InvalidArgument for a file with which nobody could be trusted."""
+    try:
+        if path.is_file():
+            ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError) as error:
+        raise InvalidArgument(
+            f"{path} holds no certificate in PEM, which starts with -----BEGIN; it is named by --ca-file, "
+            "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE"
+        ) from error
 
 
 def _received(

@@ -11,6 +11,8 @@ from typing import Any
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
+CACHED = "user.blobfs.cached"
+WARM = "user.blobfs.warm"
 
 NOT_FAILED = ("still open", "closed, on its way")  # the mount's words for what is uncommitted without trouble
 
@@ -38,35 +40,38 @@ class MountStatus:
     account: str
     container: str
     uncommitted: Sequence[Uncommitted]
-    uncommitted_count: int  # more than are listed if they are many
+    unnamed_count: int = 0  # of uncommitted files for whose names the answer had no room
+
+    @property
+    def rest(self) -> list[str]:
+        """A line about those that are not named, if there are any."""
+        return [f"and {self.unnamed_count} more"] if self.unnamed_count else []
 
 
-def read_status(mountpoint: Path) -> MountStatus | None:
-    """Ask the mount; None if there is no blobfs mounted here.
+def read_facts(mountpoint: Path) -> dict[str, Any] | None:
+    """Return everything that the mount says of itself; None if there is no blobfs mounted here.
 
     Raises OSError: ENOTCONN when the process behind the mount is dead.
     """
     try:
-        status = json.loads(os.getxattr(mountpoint, STATUS))
+        facts: dict[str, Any] = json.loads(os.getxattr(mountpoint, STATUS))
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return None
         raise
-    uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in status["uncommitted"]]
-    count = status["uncommitted_count"]
-    return MountStatus(status["pid"], status["account"], status["container"], uncommitted, count)
+    return facts
 
 
-def lines_of(status: MountStatus, cause: str = "") -> list[str]:
-    """Say for each uncommitted file why it is that: if it has not failed, the `cause` of just now."""
-    lines = [f"{file.path}: {_reason(file.reason, cause)}" for file in status.uncommitted]
-    if unlisted := status.uncommitted_count - len(lines):
-        lines.append(f"and {unlisted} more")
-    return lines
-
-
-def _reason(reason: str, cause: str) -> str:
-    return f"{reason}; {cause}" if cause and reason in NOT_FAILED else reason
+def read_status(mountpoint: Path) -> MountStatus | None:
+    """Return what commands need to know of a mount, as `read_facts` does."""
+    facts = read_facts(mountpoint)
+    if facts is None:
+        return None
+    uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in facts["uncommitted"]]
+    unnamed_count = facts.get("uncommitted_files", len(uncommitted)) - len(
+        uncommitted
+    )  # the mount may be older
+    return MountStatus(facts["pid"], facts["account"], facts["container"], uncommitted, unnamed_count)
 
 
 def commit_all_below(path: Path) -> None:
@@ -79,9 +84,35 @@ def commit_all_below(path: Path) -> None:
             raise
 
 
+def warm(path: Path, start: int, end: int) -> None:
+    """Have the mount bring these bytes of a file into its cache. Blocks. Raises OSError."""
+    os.getxattr(path, f"{WARM}.{start}-{end}", follow_symlinks=False)
+
+
+def cached_bytes(path: Path) -> int:
+    """Return how many bytes of a file are in its mount's cache.
+
+    Raises OSError: ENODATA or EOPNOTSUPP if it is not in a mount of ours.
+    """
+    return int(os.getxattr(path, CACHED, follow_symlinks=False))
+
+
 def cause_of(error: OSError) -> str:
     """Say in words why a commit failed."""
     return CAUSES.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+
+
+def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
+    """Return a line for each file below a path of the mount that is uncommitted, and why; else the cause.
+
+    The cause is of the attempt just made: it is all there is to say of a file that has not failed for good.
+    """
+    lines = [
+        f"{file.path}: {f'{file.reason}; {cause}' if cause and file.reason in NOT_FAILED else file.reason}"
+        for file in status.uncommitted
+        if f"{file.path}/".startswith(below.rstrip("/") + "/")
+    ]
+    return "\n".join([*lines, *status.rest]) or cause
 
 
 def read_receipt(path: Path) -> dict[str, Any]:

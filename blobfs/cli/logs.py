@@ -36,9 +36,21 @@ def log_path(settings: MountSettings) -> Path | None:
 
 
 def require_log(settings: MountSettings) -> None:
-    """Raise Unavailable unless the log file, where there is one, can be opened."""
+    """Raise Unavailable unless the log file, where there is one, takes a line."""
     if path := log_path(settings):
-        _private_file(path, make_directory=settings.log_file is None).close()
+        handler = _formatted(_private_file(path, make_directory=settings.log_file is None))
+        handler.close()
+        begun = f"mounting {settings.account}/{settings.container} on {settings.mountpoint}"
+        record = logging.LogRecord(__name__, logging.INFO, __file__, 0, begun, None, None)
+        _append(path, f"{handler.format(record)}\n")
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise Unavailable(f"cannot log to {path}: {error.strerror}. Give another --log-file.") from error
 
 
 @contextmanager

@@ -5,11 +5,17 @@ from typing import IO, Any
 
 import click
 
+from blobfs.cli.config import config
+from blobfs.cli.cp import cp
+from blobfs.cli.doctor import doctor
 from blobfs.cli.helper import mount8
 from blobfs.cli.mount import mount
 from blobfs.cli.recover import recover
+from blobfs.cli.status import status
 from blobfs.cli.sync import sync
 from blobfs.cli.umount import umount
+from blobfs.cli.verify import verify
+from blobfs.cli.warm import warm
 from blobfs.errors import Failure
 
 logger = logging.getLogger(__name__)
@@ -34,9 +40,9 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if "/" in args[0]:
-            args = ["mount8", *args]
-        return super().resolve_command(ctx, args)
+        if "/" not in args[0]:
+            return super().resolve_command(ctx, args)
+        return mount.name, mount8, args  # messages send its callers to the help of `mount`
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""
@@ -61,8 +67,14 @@ def blobfs() -> None:
     """Mount an Azure Blob container as a POSIX directory."""
 
 
+blobfs.add_command(cp)
+blobfs.add_command(config)
+blobfs.add_command(doctor)
 blobfs.add_command(mount)
 blobfs.add_command(recover)
+blobfs.add_command(status)
 blobfs.add_command(sync)
 blobfs.add_command(umount)
+blobfs.add_command(verify)
+blobfs.add_command(warm)
 blobfs.add_command(mount8)

@@ -27,7 +27,12 @@ from blobfs.settings import MountSettings, RetrySettings
 logger = logging.getLogger(__name__)
 
 
-@click.command(cls=MountCommand, params=list(PARAMETERS), context_settings={"auto_envvar_prefix": "BLOBFS"})
+@click.command(
+    cls=MountCommand,
+    params=list(PARAMETERS),
+    short_help="Mount a container on a directory.",
+    context_settings={"auto_envvar_prefix": "BLOBFS"},
+)
 @click.pass_context
 def mount(ctx: click.Context, /, **_: Any) -> None:
     """Mount CONTAINER of storage account ACCOUNT on the directory MOUNTPOINT.
@@ -94,6 +99,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         cache_bytes=values["cache_size"],
         spool_dir=values["spool_dir"],
         writeback=values["writeback"],
+        metrics=values["metrics"],
         binding=values["binding"],
         log_file=values["log_file"],
         log_level=values["log_level"],
@@ -130,13 +136,18 @@ def _check(settings: MountSettings) -> None:
         raise click.UsageError(f"{error}.") from error
 
 
+def _tell(message: str) -> None:
+    """Say on stderr, which the waiting command shares, what it waits for."""
+    click.echo(f"blobfs: {message} …", err=True)
+
+
 def _serve(settings: MountSettings, ready: Callable[[str], None]) -> None:
     """Serve until unmounted. Whatever ends it early stands in the log, since stderr may be gone by then."""
     from blobfs.mount import serve
 
     place = start_logging(settings)
     try:
-        serve(settings, lambda message: ready(f"{message}\nlog: {place}"))
+        serve(settings, lambda message: ready(f"{message}\nlog: {place}"), _tell)
     except BaseException as error:  # logged and raised again, an interruption too
         if not settings.foreground:
             logger.error("ended: %s", error, exc_info=not isinstance(error, Failure))

@@ -69,13 +69,28 @@ def filesystem_at(mountpoint: Path) -> str | None:
 
     Asks the kernel, not the filesystem, which may be dead.
     """
-    kind = None
+    return dict(_mounts()).get(mountpoint)
+
+
+def our_mountpoints() -> list[Path]:
+    """Return where the kernel has a mount of ours on top, dead ones too."""
+    return [path for path, kind in dict(_mounts()).items() if kind == FILESYSTEM]
+
+
+def our_mount_of(path: Path) -> Path | None:
+    """Return the mountpoint of the mount that a path is in, if that is one of ours."""
+    mounts = dict(_mounts())
+    real = Path(os.path.realpath(path))
+    mountpoint = next((each for each in (real, *real.parents) if each in mounts), None)
+    return mountpoint if mountpoint is not None and mounts[mountpoint] == FILESYSTEM else None
+
+
+def _mounts() -> Iterator[tuple[Path, str]]:
+    """Yield each mountpoint with the kind of what is mounted there, later mounts after earlier ones."""
     for line in MOUNTINFO.read_bytes().splitlines():
         mount, _, source = line.partition(b" - ")
         path = _ESCAPED.sub(lambda code: bytes((int(code[1], 8),)), mount.split()[4])
-        if path == os.fsencode(mountpoint):
-            kind = source.split()[0].decode()
-    return kind
+        yield Path(os.fsdecode(path)), source.split()[0].decode()
 
 
 def _open_directory(mountpoint: Path) -> int:

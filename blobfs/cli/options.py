@@ -16,10 +16,12 @@ import click
 from click.core import ParameterSource
 
 from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
+from blobfs.cli.machine import default_memory_bytes
 from blobfs.cli.values import (
     absolute_path,
     certificate_file,
     existing_file,
+    local_address,
     octal,
     seconds_up_to,
     secret_file,
@@ -55,7 +57,9 @@ MAX_ATTR_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 TOML_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "memory": ((str, int), 'a size such as "1GiB"'),
     "block_size": ((str, int), 'a size such as "8MiB"'),
+    "cache_size": ((str, int), 'a size such as "10GiB"'),
     "attr_timeout": ((int, float), "a number of seconds"),
+    "timeout": ((int, float), "a number of seconds"),
     "uid": ((int,), "a whole number"),
     "gid": ((int,), "a whole number"),
     "umask": ((str, int), 'octal digits, such as "022"'),
@@ -183,8 +187,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--memory"],
         type=size_between(16 * MiB, 1024**5),
-        default=spell_size(_DEFAULTS.memory_bytes),
-        show_default=True,
+        default=lambda: spell_size(default_memory_bytes(_DEFAULTS.memory_bytes)),
+        show_default=f"{spell_size(_DEFAULTS.memory_bytes)}, or a quarter of what control groups allow",
         help="All the memory that data and metadata may take.",
     ),
     click.Option(
@@ -264,6 +268,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--allow-other/--no-allow-other"], default=False, help="Let other users in, as permissions allow."
     ),
     click.Option(
+        ["--metrics"],
+        type=local_address,
+        metavar="ADDRESS",
+        help="Serve Prometheus metrics on this machine: 127.0.0.1:PORT or unix:/PATH.  [default: nowhere]",
+    ),
+    click.Option(
         ["--binding"],
         type=click.Choice(["auto", "libfuse3", "libfuse2"]),
         default=_DEFAULTS.binding,
@@ -308,17 +318,22 @@ class MountCommand(click.Command):
         try:
             return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
         except click.BadParameter as error:
-            if place := _place_of(ctx, error.param):
+            if error.param is not None and (place := place_of(ctx, error.param)) not in _PLAIN_PLACES:
                 raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
             raise
 
 
-def _place_of(ctx: click.Context, param: click.Parameter | None) -> str:
-    """Return the variable or the file that a parameter's value is from; empty for the command line."""
-    source = ctx.get_parameter_source(param.name) if param and param.name else None
-    if param and param.name and source is ParameterSource.ENVIRONMENT:
-        return f"BLOBFS_{param.name.upper()}"
-    return str(ctx.meta[CONFIG_KEY]) if source is ParameterSource.DEFAULT_MAP else ""
+_PLAIN_PLACES = ("command line", "default")
+
+
+def place_of(ctx: click.Context, param: click.Parameter) -> str:
+    """Return the variable or the file that a parameter's value is from, "command line" or "default"."""
+    source = ctx.get_parameter_source(str(param.name))
+    if source is ParameterSource.ENVIRONMENT:
+        return f"BLOBFS_{str(param.name).upper()}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(ctx.meta[CONFIG_KEY])
+    return "command line" if source is ParameterSource.COMMANDLINE else "default"
 
 
 def refuse_contradictions(values: Mapping[str, Any]) -> None:

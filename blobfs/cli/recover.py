@@ -37,6 +37,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 
 @click.command(
     params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    short_help="Show and use what a crash left.",
     context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context

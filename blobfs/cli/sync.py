@@ -5,52 +5,74 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import click
 
-from blobfs.cli.control import cause_of, commit_all_below, lines_of, read_receipt, read_status
-from blobfs.cli.values import absolute_path
+from blobfs.cli.control import cause_of, commit_all_below, named_uncommitted, read_receipt, read_status
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
+from blobfs.cli.values import absolute_path, new_file
 from blobfs.errors import InvalidArgument, NotFound, Unavailable
 
 RECEIPTS_AT_ONCE = 16  # each is two requests
 
 
-@click.command()
+@click.command(short_help="Wait until everything is committed.")
 @click.argument("mountpoint", type=absolute_path)
 @click.argument("paths", nargs=-1, type=absolute_path)
 @click.option(
     "--manifest",
-    type=click.File("w", lazy=True, atomic=True),
+    type=new_file,
     help="Write a line of JSON for each file there: name, ETag, MD5, size, blocks, time of its commit.",
 )
-def sync(mountpoint: Path, paths: Sequence[Path], manifest: IO[str] | None) -> None:
+def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None:
     """Wait until the service has everything below PATHS in the mount on MOUNTPOINT, or in all of it.
 
     Files that are open are committed as they are now. Exits with 0 only if nothing is left.
+    MOUNTPOINT may also be a path in the mount, and is then the first of PATHS.
     """
-    if read_status(mountpoint) is None:
-        raise NotFound(f"{mountpoint} is not mounted by blobfs.")
-    for path in paths or [mountpoint]:
-        _commit(path, mountpoint)
+    start, *others = (Path(os.path.realpath(path)) for path in (mountpoint, *paths))
+    root = _mount_of(start)
+    places = [start, *others] if start != root or not others else others
+    for place in places:
+        _commit(place, root)
     if manifest is not None:
-        with ThreadPoolExecutor(RECEIPTS_AT_ONCE) as threads:
-            for receipt in threads.map(read_receipt, _files(paths or [mountpoint])):
-                manifest.write(f"{json.dumps(receipt)}\n")
+        _write_manifest(manifest, _files(places))
     click.echo(f"{mountpoint}: everything is committed.")
 
 
-def _commit(path: Path, mountpoint: Path) -> None:
-    if not path.is_relative_to(mountpoint):
-        raise InvalidArgument(f"{path} is not below {mountpoint}. Give paths in the mount.")
+def _mount_of(path: Path) -> Path:
+    """Return where the mount is that has a path. Raises NotFound."""
+    for place in (path, *path.parents):
+        if filesystem_at(place) == FILESYSTEM and read_status(place) is not None:
+            return place
+    raise NotFound(f"{path} is not mounted by blobfs, and lies in no such mount.")
+
+
+def _commit(path: Path, root: Path) -> None:
+    if not path.is_relative_to(root):
+        raise InvalidArgument(f"{path} is not below {root}. Give paths in the mount.")
     try:
         commit_all_below(path)
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist.") from None
     except OSError as error:
-        status = read_status(mountpoint)
-        left = "".join(f"\n{line}" for line in lines_of(status)) if status else ""
-        raise Unavailable(f"{path}: not everything is committed: {cause_of(error)}{left}") from error
+        status, cause = read_status(root), cause_of(error)
+        left = named_uncommitted(status, _inside(path, root), cause) if status else cause
+        raise Unavailable(f"{path}: not everything is committed:\n{left}") from error
+
+
+def _inside(path: Path, root: Path) -> str:
+    """Return the path as the mount itself calls it."""
+    return str(Path("/") / path.relative_to(root))
+
+
+def _write_manifest(path: Path, files: Iterator[Path]) -> None:
+    with (
+        ThreadPoolExecutor(RECEIPTS_AT_ONCE) as threads,
+        click.open_file(str(path), "w", encoding="utf-8", atomic=True) as manifest,
+    ):
+        for receipt in threads.map(read_receipt, files):
+            manifest.write(f"{json.dumps(receipt)}\n")
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

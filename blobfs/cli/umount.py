@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from blobfs.cli.control import MountStatus, cause_of, commit_all_below, lines_of, read_status
+from blobfs.cli.control import MountStatus, cause_of, commit_all_below, named_uncommitted, read_status
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
@@ -24,7 +24,7 @@ BUSY_ATTEMPTS = 10
 BUSY_WAIT_SECONDS = 0.1
 
 
-@click.command()
+@click.command(short_help="Commit everything, then unmount.")
 @click.argument("mountpoint", type=absolute_path)
 @click.option("--force", is_flag=True, help="Unmount even then; the files named are given up.")
 def umount(mountpoint: Path, *, force: bool) -> None:
@@ -106,7 +106,7 @@ def _commit(mountpoint: Path) -> str:
         commit_all_below(mountpoint)
     except OSError as error:
         cause = cause_of(error)
-    return "\n".join(lines_of(_status(mountpoint), cause)) or cause
+    return named_uncommitted(_status(mountpoint), "/", cause)
 
 
 def unmount(mountpoint: Path, *, lazily: bool = False, server: int = 0) -> None:

@@ -4,6 +4,7 @@ From a TOML file values arrive typed, from elsewhere as text. Each function retu
 text means and raises BadParameter otherwise.
 """
 
+import ipaddress
 import os
 import re
 import ssl
@@ -20,6 +21,7 @@ _SIZE = re.compile(r"(?P<number>\d{1,18}) ?(?P<unit>[KMGT]?)(?P<base>i?B)?", re.
 
 _SECRET = re.compile(r"[?&]?\bsig=|AccountKey=|SharedAccessSignature=|^[A-Za-z0-9+/]{86}==$")
 _SHOWN_CHARACTERS = 200
+_LOCAL_ADDRESSES = "127.0.0.1:9464, [::1]:9464 or unix:/run/blobfs.sock"
 
 
 def size_between(least_bytes: int, most_bytes: int) -> Callable[[object], int]:
@@ -53,6 +55,16 @@ def spell_size(size_bytes: int) -> str:
     return f"{size_bytes}TiB"
 
 
+def spell_rounded(size_bytes: int) -> str:
+    """Return about the size, for people."""
+    size = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < KiB:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= KiB
+    return f"{size:.1f} TiB"
+
+
 def octal(value: object) -> int:
     """Read permission bits. An integer is taken as it is, because TOML has octal ones."""
     try:
@@ -77,6 +89,35 @@ def seconds_up_to(most_seconds: float) -> Callable[[object], float]:
         return number
 
     return seconds
+
+
+def local_address(value: object) -> tuple[str, int] | Path:
+    """Read where to listen on this machine only: ``127.0.0.1:PORT``, ``[::1]:PORT`` or ``unix:/PATH``."""
+    text = str(value)
+    if text.startswith("unix:"):
+        return absolute_path(text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host.strip("[]"))
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address. Write {_LOCAL_ADDRESSES}.") from None
+    if not is_local:
+        raise click.BadParameter(
+            f"{text!r} can be reached by other machines, and nobody is asked who they are. "
+            f"Write {_LOCAL_ADDRESSES}, and have a proxy of yours in front of it."
+        )
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise click.BadParameter(f"{port!r} is not a port, which is a number from 1 to 65535.")
+    return host, int(port)
+
+
+def spell_address(address: tuple[str, int] | Path) -> str:
+    """Return the address as `local_address` reads it."""
+    if isinstance(address, Path):
+        return f"unix:{address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def subtree(value: str) -> str:
@@ -114,6 +155,20 @@ def existing_file(value: str | Path) -> Path:
             return path
     except OSError as error:
         raise click.BadParameter(f"{_shortened(path)} cannot be read: {error.strerror}.") from error
+
+
+def new_file(value: str | Path) -> Path:
+    """Read the path of a file to be written, replacing one that is there; ``-`` is stdout."""
+    if str(value) == "-":
+        return Path(value)
+    path = absolute_path(value)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} is a directory.")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"{path} cannot be made: {path.parent} is no directory.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{path} cannot be made: {path.parent} is not yours to write.")
+    return path
 
 
 def secret_file(value: str | Path) -> Path:

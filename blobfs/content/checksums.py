@@ -1,10 +1,11 @@
 """What is known of the checksums of each version: its block list, asked for once, or its MD5."""
 
 import threading
+from collections.abc import Sequence
 
 import cachetools
 
-from blobfs.blocks import MAX_BLOCKS_PER_BLOB
+from blobfs.blocks import MAX_BLOCKS_PER_BLOB, xxh3_in_id
 from blobfs.content.layout import Check, Layout, layout_of_blocks, uniform_layout
 from blobfs.store import BlobInfo, BlobKind, BlobStore, BlobVersion
 
@@ -46,6 +47,11 @@ class Checksums:
         finally:
             with self._lock:
                 self._asking.pop(blob.version, None)
+
+    def checks_of_block(self, span: range, block_id: str) -> Sequence[Check]:
+        """Return what a committed block's id tells of its bytes, which are those of the span."""
+        digest = xxh3_in_id(block_id) if self.enabled and block_id else None
+        return () if digest is None else (Check(span.start, span.stop, digest),)
 
     def rename(self, old: BlobVersion, new: BlobVersion) -> None:
         """Keep what is known when only the name or the metadata of a blob changed."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blobfs.blocks import md5_digest
 from blobfs.content.memory import Buffer
-from blobfs.content.piece_file import TornPiece, read_piece, write_piece
+from blobfs.content.piece_file import TornPiece, piece_bytes, read_piece, write_piece
 from blobfs.errors import AccessDenied, NotADirectory
 from blobfs.store import BlobVersion
 from blobfs.transfers import Transfers
@@ -52,14 +52,35 @@ class DiskCache:
         require_private(self._directory)
         self._owner = owner
         self._transfers = transfers
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._room = threading.Semaphore(waiting_pieces)
         self._unswept_bytes = capacity_bytes  # written since the last clean-up; the first is due at once
+        self._swept_bytes: int | None = None  # what the last one left
         self._has_warned = False
+
+    @property
+    def held_bytes(self) -> int | None:
+        """How much was there at the last clean-up and was put there since; None before the first write."""
+        swept_bytes = self._swept_bytes
+        return None if swept_bytes is None else swept_bytes + self._unswept_bytes
 
     def holds(self, version: BlobVersion, start: int) -> bool:
         """Tell whether there is a piece that starts there. It may prove torn."""
         return os.path.exists(self._path(self._key(version), start))
+
+    def bytes_at(self, version: BlobVersion, start: int) -> int:
+        """Return how long the piece is that starts there; 0 if there is none that can be used."""
+        key = self._key(version)
+        try:
+            file = os.open(self._path(key, start), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # nearly always: there is none
+            return 0
+        try:
+            return piece_bytes(file, key, start)
+        except (TornPiece, OSError):
+            return 0  # whoever reads it removes it
+        finally:
+            os.close(file)
 
     def read(self, version: BlobVersion, unit_start: int, start: int, into: memoryview) -> bool:
         """Fill `into` from a piece that starts at `unit_start` or at `start`; tell whether there is one.
@@ -73,6 +94,11 @@ class DiskCache:
         """Have a piece written in the background, or not at all if the disk is behind. Does not wait."""
         if self._room.acquire(blocking=False):
             self._transfers.submit_disk(self._write, version, start, buffer, size_bytes)
+
+    def keep_surely(self, version: BlobVersion, start: int, buffer: Buffer, size_bytes: int) -> None:
+        """Have a piece written unless it is there, and wait until that is done or proved impossible."""
+        self._room.acquire()
+        self._transfers.submit_disk(self._write_missing, version, start, buffer, size_bytes).result()
 
     def discard(self, version: BlobVersion, start: int) -> None:
         """Remove a piece that proved wrong."""
@@ -104,6 +130,12 @@ class DiskCache:
 
     # In the background, one at a time
 
+    def _write_missing(self, version: BlobVersion, start: int, buffer: Buffer, size_bytes: int) -> None:
+        if self.bytes_at(version, start) < size_bytes:
+            self._write(version, start, buffer, size_bytes)
+        else:
+            self._room.release()
+
     def _write(self, version: BlobVersion, start: int, buffer: Buffer, size_bytes: int) -> None:
         key = self._key(version)
         try:
@@ -130,8 +162,8 @@ class DiskCache:
 
     def _make_room(self, size_bytes: int) -> None:
         self._unswept_bytes += size_bytes
-        if self._unswept_bytes >= self._capacity_bytes * SWEEP_SHARE:
-            self._sweep(int(self._capacity_bytes * (1 - SWEEP_SHARE)))
+        if self._unswept_bytes >= self.capacity_bytes * SWEEP_SHARE:
+            self._sweep(int(self.capacity_bytes * (1 - SWEEP_SHARE)))
             self._unswept_bytes = size_bytes
 
     def _shrink(self, error: OSError) -> None:
@@ -151,6 +183,7 @@ class DiskCache:
                 break
             _remove(entry.path)
             excess_bytes -= entry.size_bytes
+        self._swept_bytes, self._unswept_bytes = allowed_bytes + excess_bytes, 0
 
     def _entries(self) -> Iterator[Entry]:
         for folder, _, names in os.walk(self._directory):

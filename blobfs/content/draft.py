@@ -258,7 +258,8 @@ class Draft:
             assert self.base is not None
             offset = extent.base_offset + start - extent.start
             if stream is None:
-                self._reader.read_exactly(self.base, offset, target)
+                block_id = extent.block_id if len(target) == extent.length else ""
+                self._reader.read_exactly(self.base, offset, target, block_id)
             else:
                 self._reader.read_into(self.base, offset, target, stream)
         elif extent.is_hole:

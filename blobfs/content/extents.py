@@ -101,6 +101,14 @@ class Extents:
         return self._extents[-1].end if self._extents else 0
 
     @property
+    def uncommitted_bytes(self) -> int:
+        """How many bytes somebody wrote that the committed blob does not have."""
+        # A copy: whoever asks does not wait for the file's lock.
+        return sum(
+            extent.length for extent in list(self._extents) if not (extent.is_committed or extent.is_hole)
+        )
+
+    @property
     def last(self) -> Extent | None:
         """The extent at the end of the file, None for an empty file."""
         return self._extents[-1] if self._extents else None

@@ -1,14 +1,14 @@
 """Getting the bytes of one run: from disk or the service, verified, and again if they arrived damaged."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
 from blobfs.content.disk_cache import DiskCache
-from blobfs.content.layout import Check
+from blobfs.content.layout import Check, verify_all
 from blobfs.content.memory import Buffer
+from blobfs.counters import Counters
 from blobfs.errors import Changed, Damaged
 from blobfs.store import BlobInfo, BlobStore, BlobVersion
 
@@ -25,12 +25,11 @@ class Wanted:
     unit_start: int  # of the unit that the run is in
     checks: Sequence[Check]
     buffer: Buffer | None = None  # behind the view; without one, the bytes are not put on disk
+    by_range_md5: bool = False  # have the service make an MD5 of what the checks do not cover
 
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
-        start = self.span.start
-        for check in self.checks:
-            check.verify(self.version.name, self.view[check.start - start : check.end - start])
+        verify_all(self.version.name, self.checks, self.span.start, self.view)
 
 
 class Fetcher:
@@ -44,20 +43,25 @@ class Fetcher:
         self._disk = disk
         self._range_md5 = range_md5
         self._attempts = attempts
-        self._lock = threading.Lock()  # guards the count
-        self._damaged = 0
+        self.counts = Counters()  # damaged replies; hits and misses on disk, of runs
 
     @property
     def damaged_replies(self) -> int:
         """How many times bytes did not match their checksum."""
-        return self._damaged
+        return self.counts.totals()["damaged"]
+
+    @property
+    def disk(self) -> DiskCache | None:
+        """The cache on disk, if there is one."""
+        return self._disk
 
     def fill(self, wanted: Wanted, held_bytes: int = 0) -> None:
         """Fill `wanted.view`, of which the first `held_bytes` are in place already, unverified.
 
         Blocks for requests. Raises Damaged if the bytes stay damaged, Changed if the blob was replaced.
         """
-        if held_bytes < len(wanted.span) and self._read_from_disk(wanted):
+        is_kept = held_bytes < len(wanted.span) and not wanted.by_range_md5
+        if is_kept and self._read_from_disk(wanted):
             return
         self._download(wanted, held_bytes)
         self.keep(wanted)
@@ -67,17 +71,32 @@ class Fetcher:
         if self._disk is not None and wanted.buffer is not None:
             self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
 
+    def keep_surely(self, wanted: Wanted) -> None:
+        """Have the bytes on disk, if there is a cache there, when this returns. Blocks."""
+        if self._disk is not None and wanted.buffer is not None:
+            self._disk.keep_surely(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+
+    def bytes_on_disk(self, version: BlobVersion, start: int) -> int:
+        """Return how many bytes from `start` on are there in one piece."""
+        return self._disk.bytes_at(version, start) if self._disk is not None else 0
+
     def has_on_disk(self, version: BlobVersion) -> bool:
         """Tell whether the first bytes of a blob need not be fetched."""
         return self._disk is not None and self._disk.holds(version, 0)
 
     def _read_from_disk(self, wanted: Wanted) -> bool:
-        disk, start = self._disk, wanted.span.start
-        if disk is None or not disk.read(wanted.version, wanted.unit_start, start, wanted.view):
+        if self._disk is None:
+            return False
+        is_hit = self._read_sound(self._disk, wanted)
+        self.counts.add("hits" if is_hit else "misses")
+        return is_hit
+
+    def _read_sound(self, disk: DiskCache, wanted: Wanted) -> bool:
+        if not disk.read(wanted.version, wanted.unit_start, wanted.span.start, wanted.view):
             return False
         if self.is_sound(wanted):
             return True
-        disk.discard(wanted.version, start)
+        disk.discard(wanted.version, wanted.span.start)
         return False
 
     def _download(self, wanted: Wanted, held_bytes: int) -> None:
@@ -112,8 +131,7 @@ class Fetcher:
 
     def note_damage(self, damage: Damaged) -> None:
         """Count and log bytes that did not match their checksum, and that nobody gets to see."""
-        with self._lock:
-            self._damaged += 1
+        self.counts.add("damaged")
         logger.warning("damaged bytes arrived: %s", damage)
 
     def _attempt(self, wanted: Wanted, held_bytes: int) -> Damaged | None:
@@ -128,7 +146,7 @@ class Fetcher:
 
     def _receive(self, wanted: Wanted, held_bytes: int) -> None:
         covered_bytes = sum(check.end - check.start for check in wanted.checks)
-        with_md5 = self._range_md5 and covered_bytes < len(wanted.view)
+        with_md5 = (self._range_md5 or wanted.by_range_md5) and covered_bytes < len(wanted.view)
         step = MAX_RANGE_WITH_MD5_BYTES if with_md5 else len(wanted.view)
         for position in range(held_bytes, len(wanted.view), step):
             piece = wanted.view[position : position + step]

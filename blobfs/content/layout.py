@@ -5,7 +5,7 @@ made of whole blocks, so that it can be verified before anybody gets a byte of i
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from blobfs.blocks import md5_digest, xxh3_digest, xxh3_in_id
@@ -58,6 +58,16 @@ class Layout:
         first = bisect_left(self._check_starts, span.start)
         last = bisect_right(self._check_ends, span.stop)
         return self._checks[first:last]
+
+    def verify(self, name: str, span: range, data: memoryview) -> None:
+        """Raise Damaged unless `data`, which is that span, matches every checksum inside it."""
+        verify_all(name, self.checks(span), span.start, data)
+
+
+def verify_all(name: str, checks: Iterable[Check], start: int, data: memoryview) -> None:
+    """Raise Damaged unless `data`, whose first byte is at `start`, matches these checksums inside it."""
+    for check in checks:
+        check.verify(name, data[check.start - start : check.end - start])
 
 
 def uniform_layout(size_bytes: int, unit_bytes: int) -> Layout:

@@ -51,6 +51,11 @@ def read_piece(file: int, key: bytes, piece_start: int, start: int, into: memory
     return True
 
 
+def piece_bytes(file: int, key: bytes, piece_start: int) -> int:
+    """Return how long a piece is, whose bytes may still prove damaged. Raises TornPiece, OSError."""
+    return _read_header(file, key, piece_start)[0]
+
+
 def _read_header(file: int, key: bytes, piece_start: int) -> tuple[int, bytes]:
     """Return the length of the piece and the checksums of its slices."""
     header = os.pread(file, PAGE_BYTES, 0)

@@ -13,6 +13,7 @@ from blobfs.callers import NOBODY, Callers
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Check, Layout
 from blobfs.content.memory import Buffer, BufferPool
+from blobfs.counters import Counters
 from blobfs.errors import Abandoned
 from blobfs.store import BlobVersion
 
@@ -34,6 +35,7 @@ class Run:
     span: range  # offsets in the blob
     buffer: Buffer
     is_verified: bool = False  # a whole unit that matched its checksums
+    is_ahead: bool = False  # fetched ahead, and not read yet
 
     def copy(self, offset: int, target: memoryview) -> int:
         """Copy bytes from `offset` on; return how many there were."""
@@ -61,6 +63,9 @@ class Fetch:
         return self.run.is_verified
 
 
+AHEAD_SHARE = 0.5  # of the capacity, for what was fetched ahead; the rest is for what is being read
+
+
 class RangeCache:
     """The cache that all handles of a mount read through."""
 
@@ -77,12 +82,19 @@ class RangeCache:
         self._fetcher = fetcher
         self._pool = pool
         self._callers = callers
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
+        self.counts = Counters()  # hits: found here at once; misses: a fetch had to be waited for
         self._lock = threading.Lock()  # guards the fields below; never held across a request
         self._held_bytes = 0
+        self._ahead_bytes = 0
         self._runs: OrderedDict[Run, None] = OrderedDict()  # least recently read first
         self._shelves: dict[BlobVersion, Shelf] = {}
         pool.add_reclaimer(self._evict)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is here now."""
+        return self._held_bytes
 
     def run(self, version: BlobVersion, layout: Layout, offset: int, end: int, *, whole: bool) -> Run:
         """Return a run that holds the byte at `offset`, fetching what is missing of it up to `end`.
@@ -101,10 +113,28 @@ class RangeCache:
                 found = self._find(self._shelf(version), row, offset, verified=verified)
                 if isinstance(found, Run):
                     self._runs.move_to_end(found)
+                    self._end_ahead(found)
+                    self.counts.add("hits")
                     return found
             fetch = found or self._plan(version, layout, row, offset, end, self._pool.take, verified=verified)
             if fetch is not None and self._complete(fetch):
+                self.counts.add("misses")
+                with self._lock:
+                    self._end_ahead(fetch.run)
                 return fetch.run
+
+    def has_room_ahead(self, size_bytes: int) -> bool:
+        """Tell whether so much more may be fetched ahead, by all readers together."""
+        with self._lock:
+            return self._ahead_bytes + size_bytes <= self.capacity_bytes * AHEAD_SHARE
+
+    def let_go(self, version: BlobVersion, offset: int) -> None:
+        """Note that a reader has passed the run with the fragment at `offset`: the next to be dropped."""
+        with self._lock:
+            shelf = self._shelves.get(version)
+            run = shelf.runs.get(offset) if shelf is not None else None
+            if run is not None:
+                self._runs.move_to_end(run, last=False)
 
     def prefetch(self, version: BlobVersion, layout: Layout, offset: int) -> Fetch | None:
         """Plan a fetch of what is missing of a unit; the caller has `perform` run in the background.
@@ -120,7 +150,7 @@ class RangeCache:
         if start is None:
             return None
         take = self._pool.take_if_free
-        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified)
+        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified, is_ahead=True)
 
     def perform(self, fetch: Fetch) -> None:
         """Carry out a planned fetch unless a reader already took it over. Its failure is kept for readers."""
@@ -131,6 +161,10 @@ class RangeCache:
         """Return memory for bytes that are to be added. Waits until there is room."""
         return self._pool.take(size_bytes)
 
+    def spare_buffer(self, size_bytes: int) -> Buffer | None:
+        """Like `buffer_for`, but None if there is no room now: for work that is only helpful."""
+        return self._pool.take_if_free(size_bytes)
+
     def add(self, version: BlobVersion, buffer: Buffer, size_bytes: int, *, is_verified: bool) -> None:
         """Take over the first bytes of a blob, which somebody already fetched."""
         with self._lock:
@@ -140,6 +174,13 @@ class RangeCache:
         """Tell whether the fragment that starts at `offset` is here now."""
         with self._lock:
             return version in self._shelves and offset in self._shelves[version].runs
+
+    def bytes_held(self, version: BlobVersion, start: int) -> int:
+        """Return how many bytes from the fragment at `start` on are here in one run."""
+        with self._lock:
+            shelf = self._shelves.get(version)
+            run = shelf.runs.get(start) if shelf is not None else None
+            return run.span.stop - start if run is not None else 0
 
     def copy_held(self, version: BlobVersion, start: int, target: memoryview) -> int:
         """Copy the bytes that are here, in a row from the fragment at `start`; return how many there are."""
@@ -206,16 +247,26 @@ class RangeCache:
             runs[key] = run
         self._runs[run] = None
         self._held_bytes += len(run.span)
-        while self._held_bytes > self._capacity_bytes:
-            self._drop(next(iter(self._runs)))
+        while self._held_bytes > self.capacity_bytes:
+            self._drop(self._least_wanted())
+
+    def _least_wanted(self) -> Run:
+        """Return the run read least recently, of those that somebody has read."""
+        return next((run for run in self._runs if not run.is_ahead), None) or next(iter(self._runs))
 
     def _drop(self, run: Run) -> None:
         del self._runs[run]
         self._held_bytes -= len(run.span)
+        self._end_ahead(run)
         for key in self._keys(run.span):
             if run.shelf.runs.get(key) is run:
                 del run.shelf.runs[key]
         self._tidy(run.shelf)
+
+    def _end_ahead(self, run: Run) -> None:
+        if run.is_ahead:
+            run.is_ahead = False
+            self._ahead_bytes -= len(run.span)
 
     def _tidy(self, shelf: Shelf) -> None:
         if not shelf.runs and not shelf.fetches and self._shelves.get(shelf.version) is shelf:
@@ -233,6 +284,7 @@ class RangeCache:
         take: Callable[[int], Buffer | None],
         *,
         verified: bool,
+        is_ahead: bool = False,
     ) -> Fetch | None:
         """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory.
 
@@ -248,7 +300,8 @@ class RangeCache:
             # Another caller may have planned the same while this one waited for memory.
             if self._missing(shelf, row, offset, end, verified=verified) != span:
                 return None
-            run = Run(shelf, span, buffer, is_verified=verified)
+            run = Run(shelf, span, buffer, is_verified=verified, is_ahead=is_ahead)
+            self._ahead_bytes += len(span) if is_ahead else 0
             fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span))
             shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
         return fetch
@@ -289,6 +342,8 @@ class RangeCache:
                     del shelf.fetches[key]
             if fetch.failure is None:
                 self._insert(run)
+            else:
+                self._end_ahead(run)
             self._tidy(shelf)
         fetch.done.set()
 
@@ -296,6 +351,6 @@ class RangeCache:
         """Drop the runs read least recently, whose buffers may thus become free."""
         with self._lock:
             while self._runs and size_bytes > 0:
-                run = next(iter(self._runs))
+                run = self._least_wanted()
                 self._drop(run)
                 size_bytes -= run.buffer.size_bytes

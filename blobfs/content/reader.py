@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Layout
+from blobfs.content.memory import Buffer
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.whole_check import WholeCheck
 from blobfs.errors import Damaged
@@ -98,25 +99,68 @@ class BlobReader:
             position += self._cache.run(blob.version, layout, position, end, whole=whole).copy(position, rest)
         if sequential and stream.starts_at_zero:
             self._check_whole(blob, layout, end, stream)
+        if sequential:
+            self._let_go(blob, layout, offset, end)
         return end - offset
 
-    def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview) -> None:
+    def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview, block_id: str = "") -> None:
         """Fill `target` with bytes of the blob, taking no memory for it: past the cache, and nothing else.
 
-        For who holds memory already. Blocks whole inside are verified. Raises as `read_into` does.
+        For who holds memory already, and writes them again: a new checksum of damaged bytes would hide the
+        damage for ever. So they are compared with those of the blocks inside, `block_id` if they are that
+        block, or with one that the service makes. Blocks. Raises as `read_into` does.
         """
         layout = self._checksums.full_layout(blob)
         span = range(offset, offset + len(target))
-        wanted = Wanted(blob.version, span, target, layout.unit(offset).start, layout.checks(span))
-        self._fetcher.fill(wanted, self._cache.copy_held(blob.version, offset, target))
+        checks = layout.checks(span) or self._checksums.checks_of_block(span, block_id)
+        unknown = self._checksums.enabled and sum(check.end - check.start for check in checks) < len(target)
+        wanted = Wanted(blob.version, span, target, layout.unit(offset).start, checks, by_range_md5=unknown)
+        self._fetcher.fill(wanted, 0 if unknown else self._cache.copy_held(blob.version, offset, target))
+
+    def layout(self, blob: BlobInfo) -> Layout:
+        """Return how `read_exactly` best cuts the blob, and its checksums. Blocks for a request at most.
+
+        Raises Changed if the blob was replaced.
+        """
+        return self._checksums.full_layout(blob)
+
+    def warm(self, blob: BlobInfo, start: int, end: int) -> None:
+        """Have the units that begin in [start, end) in the cache, on disk where there is one.
+
+        They may push out others, or each other if there is not room for all. Blocks while they are
+        fetched and written. Raises as `read_into` does.
+        """
+        layout = self._checksums.full_layout(blob)
+        end = min(end, blob.size_bytes)
+        while start < end:
+            unit = layout.unit(start)
+            if unit.start == start:
+                self._warm_unit(blob, layout, unit)
+            start = unit.stop
+
+    def cached_bytes(self, blob: BlobInfo) -> int:
+        """Return how many bytes of the blob need not be fetched, counting in rows from units' starts."""
+        layout, count, position = self._checksums.layout(blob), 0, 0
+        while position < blob.size_bytes:
+            length = self._bytes_at(blob, position)
+            count += length
+            position = position + length if length else layout.unit(position).stop
+        return count
 
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.
 
         Blocks for a request. Raises NotFound.
         """
+        return self._refresh(blob, self._cache.buffer_for(min(blob.size_bytes, first_bytes)), first_bytes)
+
+    def refresh_if_memory(self, blob: BlobInfo, first_bytes: int) -> BlobInfo | None:
+        """Like `refresh`, but None if there is no memory to spare: for work that is only helpful."""
+        buffer = self._cache.spare_buffer(min(blob.size_bytes, first_bytes))
+        return self._refresh(blob, buffer, first_bytes) if buffer is not None else None
+
+    def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
         is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
-        buffer = self._cache.buffer_for(min(blob.size_bytes, first_bytes))
         view = buffer.view[: min(blob.size_bytes, first_bytes)]
         received, info = self._fetcher.first_bytes(blob.name, view, blob.etag if is_here else "")
         if info is None:
@@ -134,6 +178,28 @@ class BlobReader:
         """Keep what is here and known when only the name or the metadata of a blob changed."""
         self._cache.rename(old.version, new.version)
         self._checksums.rename(old.version, new.version)
+
+    def _let_go(self, blob: BlobInfo, layout: Layout, offset: int, end: int) -> None:
+        """Give up the unit that a reader has left, once it is well past that: its requests overlap."""
+        unit = layout.unit(offset)
+        if unit.start and offset < unit.start + self._most_tolerance_bytes <= end:
+            self._cache.let_go(blob.version, layout.unit(unit.start - 1).start)
+
+    def _warm_unit(self, blob: BlobInfo, layout: Layout, unit: range) -> None:
+        position = unit.start
+        while position < unit.stop:
+            length = self._fetcher.bytes_on_disk(blob.version, position)
+            if not length:
+                run = self._cache.run(blob.version, layout, position, unit.stop, whole=True)
+                position, length = run.span.start, len(run.span)
+                view = run.buffer.view[:length]
+                wanted = Wanted(blob.version, run.span, view, unit.start, (), run.buffer)
+                self._fetcher.keep_surely(wanted)
+            position += length
+
+    def _bytes_at(self, blob: BlobInfo, position: int) -> int:
+        on_disk = self._fetcher.bytes_on_disk(blob.version, position)
+        return on_disk or self._cache.bytes_held(blob.version, position)
 
     def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream) -> None:
         """Keep up the checksum of the whole, where nothing better vouches for all of it."""
@@ -154,7 +220,7 @@ class BlobReader:
         earned = min(self._ahead_blocks, 1 + stream.in_order_bytes // self._block_bytes)
         limit = min(blob.size_bytes, position + earned * self._block_bytes)
         position = max(layout.unit(position - 1).stop, stream.ahead_offset)
-        while position < limit:
+        while position < limit and self._cache.has_room_ahead(self._block_bytes):
             fetch = self._cache.prefetch(blob.version, layout, position)
             if fetch is not None:
                 self._transfers.submit_read(self._cache.perform, fetch)

@@ -75,6 +75,11 @@ class BlobWriter:
         return self._draft.buffered_bytes
 
     @property
+    def uncommitted_bytes(self) -> int:
+        """How many bytes were written that the committed blob does not have. Needs no lock."""
+        return self._draft.extents.uncommitted_bytes
+
+    @property
     def has_staged(self) -> bool:
         """Blocks of a file never committed may be on the service, under its name."""
         return self._staging.has_blocks

@@ -45,6 +45,7 @@ class Uncommitted:
 
     path: str
     reason: str
+    size_bytes: int = 0  # that were written and are not there
     has_failed: bool = False
 
 
@@ -119,7 +120,8 @@ class Commits:
             if file.is_uncommitted:
                 failure = file.failure or file.trouble
                 reason = str(failure) if failure else OPEN if file.handles else CLOSED
-                yield Uncommitted(self._volume.path_of(file.name), reason, failure is not None)
+                path, size_bytes = self._volume.path_of(file.name), file.uncommitted_bytes
+                yield Uncommitted(path, reason, size_bytes, has_failed=failure is not None)
         for path, reason in list(self._volume.lost.items()):
             yield Uncommitted(path, reason, has_failed=True)
 

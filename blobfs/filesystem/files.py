@@ -121,6 +121,12 @@ class File:
         return self._attributes_changed or (self._writer is not None and self._writer.is_changed)
 
     @property
+    def uncommitted_bytes(self) -> int:
+        """How many bytes were written that the service has not acknowledged as part of the file."""
+        writer = self._writer
+        return writer.uncommitted_bytes if writer is not None and self.is_uncommitted else 0
+
+    @property
     def version(self) -> BlobVersion | None:
         """The committed version under the handles, None for a file never committed."""
         return self.base.version if self.base is not None else None

@@ -14,6 +14,7 @@ from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.commits import Commits, WriteBack
 from blobfs.filesystem.directories import Directories
 from blobfs.filesystem.handles import Handles
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.renames import Renames
 from blobfs.filesystem.volume import Caller, Stat, Volume
@@ -30,6 +31,7 @@ class Filesystem:
     def __init__(
         self,
         volume: Volume,
+        next_files: NextFiles,
         *,
         open_bytes: int,
         exclusive_create: bool = False,
@@ -41,7 +43,12 @@ class Filesystem:
         self._renames = Renames(volume, self._removal, self.commits)
         self.directories = Directories(volume, self._removal)
         self.handles = Handles(
-            volume, self._removal, self.commits, open_bytes=open_bytes, exclusive_create=exclusive_create
+            volume,
+            self._removal,
+            self.commits,
+            next_files,
+            open_bytes=open_bytes,
+            exclusive_create=exclusive_create,
         )
 
     # Names…
@@ -104,6 +111,7 @@ class Filesystem:
             self._removal.hide(old_path, new_path)
         else:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
+            self.volume.rename_lost(old_path, new_path)
             self.volume.appeared(new_path)
 
     # Attributes…
@@ -160,6 +168,22 @@ class Filesystem:
             "blocks": len(self.volume.store.committed_blocks(blob.version)),
             "committed": committed.isoformat(),
         }
+
+    def warm(self, path: str, start: int, end: int) -> None:
+        """Bring a stretch of a file's committed bytes into the cache. Blocks. Raises NoAttribute, Changed."""
+        self.volume.reader.warm(self._committed(path), start, end)
+
+    def cached_bytes(self, path: str) -> int:
+        """Return how many of a file's committed bytes are in the cache. Raises NoAttribute."""
+        return self.volume.reader.cached_bytes(self._committed(path))
+
+    def _committed(self, path: str) -> BlobInfo:
+        """Return the blob that is known under a path. Raises NoAttribute for what has no bytes."""
+        file = self.volume.local_file(path)
+        blob = file.base if file is not None else self.volume.namespace.node(path).blob
+        if blob is None:
+            raise NoAttribute(f"{path}: the service has no bytes of it")
+        return blob
 
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a directory that cannot be shown, with the reason for each."""

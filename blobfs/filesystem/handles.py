@@ -6,9 +6,11 @@ import stat
 import threading
 from dataclasses import dataclass
 
+from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.files import File, Handle
+from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.store import BlobInfo
@@ -29,16 +31,25 @@ class Handles:
     """Handles of files, by number."""
 
     def __init__(
-        self, volume: Volume, removal: Removal, commits: Commits, *, open_bytes: int, exclusive_create: bool
+        self,
+        volume: Volume,
+        removal: Removal,
+        commits: Commits,
+        next_files: NextFiles,
+        *,
+        open_bytes: int,
+        exclusive_create: bool,
     ) -> None:
         self._volume = volume
         self._removal = removal
         self._commits = commits
+        self._next_files = next_files
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
         self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
+        self.counts = Counters()  # read_bytes and written_bytes, by programs
 
     def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""
@@ -90,10 +101,12 @@ class Handles:
         """Fill `target` from `offset` on; return how many bytes there were before the end."""
         opened = self._handle(handle)
         try:
-            return opened.file.read_into(offset, target, opened.stream)
+            count = opened.file.read_into(offset, target, opened.stream)
         except Damaged:
             self._volume.distrust_pages(opened.file.name)
             raise
+        self.counts.add("read_bytes", count)
+        return count
 
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it."""
@@ -101,6 +114,7 @@ class Handles:
         if not opened.writable:
             raise BadHandle(f"{opened.file.name}: not open for writing")
         opened.file.write(None if opened.append else offset, data)
+        self.counts.add("written_bytes", len(data))
 
     def truncate_path(self, path: str, size_bytes: int) -> None:
         """Set a file's size by its path, as somebody would who opened and closed it."""
@@ -178,11 +192,13 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        file, info = volume.enter_current(path, lambda: self._current_blob(path, known, flags))
-        if info is None:
+        asked_ahead = self._next_files.come_to(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
+        file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), asked_ahead)
+        if answer is None:
             # The open that has the kernel drop older pages may not have reached it yet: so does this one.
             return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages)
-        volume.namespace.record(path, Node(info))
+        info = answer.info
+        volume.namespace.record_answer(path, Node(info), answer.asked_at)
         if file.has_foreign_pages:
             volume.distrust_pages(info.name)
         return Opened(

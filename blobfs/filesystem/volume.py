@@ -50,6 +50,15 @@ class Stat:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service said of a blob, and when it was asked."""
+
+    info: BlobInfo
+    last_write: int  # of ours to the name, before it was asked
+    asked_at: float  # by the namespace's clock
+
+
 class Volume:
     """State shared by all operations of one mount, and the primitives they are made of."""
 
@@ -85,6 +94,12 @@ class Volume:
         self._kernel_etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(KNOWN_PAGES)
 
     # Looking…
+
+    def rename_lost(self, old_path: str, new_path: str) -> None:
+        """Have what was lost below a path follow it to its new name; what it replaces is nobody's."""
+        self.lost.pop(new_path, None)
+        for path in [path for path in list(self.lost) if f"{path}/".startswith(f"{old_path}/")]:
+            self.lost[new_path + path[len(old_path) :]] = self.lost.pop(path)
 
     def stat(self, path: str, thread: int = 0) -> Stat:
         """Return what stands under a path, to a thread of some program. Raises NotFound."""
@@ -294,26 +309,31 @@ class Volume:
         finally:
             self.files.leave(file)
 
-    def enter_current(self, path: str, ask: Callable[[], BlobInfo]) -> tuple[File, BlobInfo | None]:
+    def enter_current(
+        self, path: str, ask: Callable[[], BlobInfo], answer: Answer | None = None
+    ) -> tuple[File, Answer | None]:
         """Enter the file of a path in the table of open files, as the service has it at this moment.
 
         The second value is what the service said, None if the file was there and is as good.
-        Again, if this mount writes the name meanwhile: the answer may be from before.
+        An answer that is at hand spares asking. Asks again if this mount writes the name meanwhile:
+        the answer may be from before.
         """
         name = self.names.blob_name(path)
         while True:
-            last_write = self.store.last_write(name)
-            info = ask()
-            mine = self.file_of(path, Node(info))
-            is_outdated = partial(self.store.is_overtaken, name, last_write)
+            if answer is None:
+                last_write, asked_at = self.store.last_write(name), self.namespace.cache.now()
+                answer = Answer(ask(), last_write, asked_at)
+            mine = self.file_of(path, Node(answer.info))
+            is_outdated = partial(self.store.is_overtaken, name, answer.last_write)
             file = self.files.enter_unless(mine, is_outdated=is_outdated)
             if file is not None and file is not mine:
                 return file, None
             # From here on whoever writes finds the file in the table; before, he did not.
             if file is not None and not is_outdated():
-                return file, info
+                return file, answer
             if file is not None:
                 self.files.leave(file)
+            answer = None
 
     def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is cached of a blob, here and in the kernel, under its new version."""

@@ -41,7 +41,8 @@ CAP_HANDLE_KILLPRIV = 1 << 20
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
 BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
-MAY_BE_ABANDONED = frozenset(("getattr", "open", "opendir", "read", "readdir", "readlink"))  # change nothing
+# They change nothing.
+MAY_BE_ABANDONED = frozenset(("getattr", "getxattr", "open", "opendir", "read", "readdir", "readlink"))
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
 
 # Answers that programs ask for in passing; they say nothing of trouble.

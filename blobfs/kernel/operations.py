@@ -1,10 +1,12 @@
 """The FUSE operations: libfuse's numbers and flags on one side, `Filesystem` on the other.
 
 It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
-read-only facts about a blob, the mount's status on its root, and the request to commit what is below.
+read-only facts about a blob, the mount's status on its root, the request to commit what is below, and
+that to bring bytes into the cache.
 """
 
 import json
+import re
 import stat as stat_bits
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,8 @@ OWN = "user.blobfs."
 XATTR_CREATE, XATTR_REPLACE = 1, 2  # <sys/xattr.h>
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # fallocate(2)
 RENAME_NOREPLACE = 1  # renameat2(2)
+
+_WARM = re.compile(r"warm\.(\d{1,18})-(\d{1,18})")  # the first byte, and the one behind the last
 
 
 class Operations:
@@ -239,10 +243,18 @@ class Operations:
     def _own_xattr(self, path: str, name: str) -> bytes:
         if name == "status" and path == "/":
             return json.dumps(self._status()).encode()
+        if name.startswith("status.") and path == "/":
+            return self._fact(name.removeprefix("status."))
         if name == "hidden" and self._filesystem.attributes(path).is_directory:
             return json.dumps(self._filesystem.hidden(path)).encode()
         if name == "receipt":
             return json.dumps(self._filesystem.receipt(path)).encode()
+        if name == "cached":
+            return str(self._filesystem.cached_bytes(path)).encode()
+        if found := _WARM.fullmatch(name):
+            # Asked for like a fact, since a read-only mount lets nobody set an attribute.
+            self._filesystem.warm(path, int(found[1]), int(found[2]))
+            return b"done"
         blob = self._filesystem.blob(path)
         facts: dict[str, str] = {}
         if blob is not None:
@@ -256,6 +268,15 @@ class Operations:
         if not facts.get(name):
             raise NoAttribute(f"{path}: no attribute {OWN}{name}")
         return facts[name].encode()
+
+    def _fact(self, name: str) -> bytes:
+        """Return one fact of the status as plain text, for scripts; ``requests.LIST`` is one of a group's."""
+        fact: Any = self._status()
+        for part in name.split("."):
+            fact = fact.get(part) if isinstance(fact, Mapping) else None
+        if fact is None:
+            raise NoAttribute(f"the status has no {name} now")
+        return (fact if isinstance(fact, str) else json.dumps(fact)).encode()
 
     def _caller(self) -> Caller:
         return Caller(*self._caller_ids())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blobfs.blocks import MiB
 from blobfs.errors import NoSpace
-from blobfs.spool.records import HEAD_BYTES, Kind, head_of
+from blobfs.spool.records import HEAD_BYTES, NO_SEAL, Kind, head_of
 
 SUFFIX = ".journal"
 KEPT_FILES = 32  # about as many files as are written at once
@@ -26,6 +26,7 @@ class JournalFile:
         self.size_bytes = size_bytes
         self.record_count = 0  # of those added here
         self._last_at = size_bytes
+        self._seals = (NO_SEAL, NO_SEAL)  # of the last record but one, and of the last
 
     @classmethod
     def create(cls, path: Path) -> "JournalFile | None":
@@ -60,16 +61,16 @@ class JournalFile:
 
     def append(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> None:
         """Add a record, whole or not at all. Raises NoSpace."""
-        head = head_of(kind, self.size_bytes, number, body)
+        head, seal = head_of(kind, self._seals[1], number, body)
         try:
             written = os.pwritev(self.descriptor, [head, body], self.size_bytes)
             if written < HEAD_BYTES + len(body):  # the disk is full, or nearly: the next call tells
                 rest = memoryview(b"".join((head, body)))[written:]
                 _write_all(self.descriptor, rest, self.size_bytes + written)
         except OSError as error:
-            self.cut(self.size_bytes)
+            self.cut(self.size_bytes, self._seals[1])
             raise NoSpace(f"{self.path}: the spool takes no more: {error.strerror}") from error
-        self._last_at = self.size_bytes
+        self._last_at, self._seals = self.size_bytes, (self._seals[1], seal)
         self.size_bytes += HEAD_BYTES + len(body)
         self._write_back()
         self.record_count += 1
@@ -83,7 +84,7 @@ class JournalFile:
 
     def cut_last(self) -> None:
         """Take the last record back."""
-        self.cut(self._last_at)
+        self.cut(self._last_at, self._seals[0])
         self.record_count -= 1
 
     def sync(self) -> None:
@@ -105,10 +106,11 @@ class JournalFile:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def cut(self, size_bytes: int) -> None:
-        """Have the journal end there, where a record ends."""
+    def cut(self, size_bytes: int, seal: int) -> None:
+        """Have the journal end there, behind the record of this seal."""
         os.ftruncate(self.descriptor, size_bytes)
         self.size_bytes = self._last_at = size_bytes
+        self._seals = (seal, seal)
 
 
 class JournalFiles:
@@ -132,7 +134,7 @@ class JournalFiles:
     def give_back(self, file: JournalFile) -> None:
         """Empty a journal that nobody needs any more. Raises OSError."""
         if len(self._free) < KEPT_FILES:
-            file.cut(0)
+            file.cut(0, NO_SEAL)
             file.record_count = 0
             self._free.append(file)
         else:

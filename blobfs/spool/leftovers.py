@@ -150,7 +150,7 @@ class Leftover:
 
     def _append(self, kind: Kind, body: bytes) -> None:
         """Add a record after the last sound one."""
-        self._file.cut(self._records[-1].end)
+        self._file.cut(self._records[-1].end, self._records[-1].seal)
         self._file.append(kind, body=body)
         self._file.sync()
         self._read()

@@ -7,11 +7,12 @@ A journal is records one after the other, each a head and a body:
 ``body_bytes``        4 bytes, little-endian as all numbers here
 ``number``            8 bytes: where a write begins, or the new size of a truncated file
 ``body_checksum``     8 bytes, XXH3-64
-``head_checksum``     8 bytes, XXH3-64 of the above, seeded with the record's position in the journal
+``seal``              8 bytes, XXH3-64 of the above, seeded with the seal of the record before
 ====================  ==========================================================================
 
 So a record that a crash cut short is told from a damaged one: its head, as far as it is there, is
-sound. Nothing but a crash of the machine leaves zeros at the end: they count as cut short, too.
+sound. Nothing but a crash of the machine leaves zeros at the end: they count as cut short, too. And no
+record of an earlier use of the same file, which such a crash may bring back, can follow those of this one.
 """
 
 import enum
@@ -29,8 +30,9 @@ FORMAT = 1
 NO_HEADERS = ContentHeaders()
 
 _HEAD = struct.Struct("<B3xIQQ")
-_CHECKSUM = struct.Struct("<Q")
-HEAD_BYTES = _HEAD.size + _CHECKSUM.size
+_SEAL = struct.Struct("<Q")
+HEAD_BYTES = _HEAD.size + _SEAL.size
+NO_SEAL = 0  # in front of the first record
 
 ReadAt = Callable[[int, int], bytes]  # position and length to bytes, fewer at the end
 
@@ -72,6 +74,7 @@ class Record:
     text: str = ""  # of CONFLICT
     body_at: int = 0
     body_bytes: int = 0
+    seal: int = NO_SEAL
 
     @property
     def end(self) -> int:
@@ -79,10 +82,11 @@ class Record:
         return self.body_at + self.body_bytes
 
 
-def head_of(kind: Kind, position: int, number: int, body: memoryview | bytes) -> bytes:
-    """Return the head for a record of this body at this position."""
+def head_of(kind: Kind, seal_before: int, number: int, body: memoryview | bytes) -> tuple[bytes, int]:
+    """Return the head for a record of this body behind the record of that seal, and its own seal."""
     head = _HEAD.pack(kind.value, len(body), number, xxhash.xxh3_64_intdigest(body))
-    return head + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(head, seed=position))
+    seal = xxhash.xxh3_64_intdigest(head, seed=seal_before)
+    return head + _SEAL.pack(seal), seal
 
 
 def body_of_target(target: Target) -> bytes:
@@ -95,18 +99,18 @@ def records_in(read_at: ReadAt) -> Iterator[Record]:
 
     Raises Damaged where a record is not what was written; all before it are sound.
     """
-    position = 0
-    while (record := _record_at(position, read_at)) is not None:
+    position, seal = 0, NO_SEAL
+    while (record := _record_at(position, seal, read_at)) is not None:
         yield record
-        position = record.end
+        position, seal = record.end, record.seal
 
 
-def _record_at(position: int, read_at: ReadAt) -> Record | None:
+def _record_at(position: int, seal_before: int, read_at: ReadAt) -> Record | None:
     raw = read_at(position, HEAD_BYTES)
     if len(raw) < HEAD_BYTES or not any(raw):
         return None
-    packed, checksum = raw[: _HEAD.size], raw[_HEAD.size :]
-    if _CHECKSUM.unpack(checksum)[0] != xxhash.xxh3_64_intdigest(packed, seed=position):
+    packed, (seal,) = raw[: _HEAD.size], _SEAL.unpack(raw[_HEAD.size :])
+    if seal != xxhash.xxh3_64_intdigest(packed, seed=seal_before):
         raise Damaged(f"record at byte {position}: its head does not match its checksum")
     number_of_kind, body_bytes, number, body_checksum = _HEAD.unpack(packed)
     body_at = position + HEAD_BYTES
@@ -116,7 +120,7 @@ def _record_at(position: int, read_at: ReadAt) -> Record | None:
     if xxhash.xxh3_64_intdigest(body) != body_checksum:
         raise Damaged(f"record at byte {position}: its {body_bytes} bytes do not match their checksum")
     try:
-        record = Record(Kind(number_of_kind), number, body_at=body_at, body_bytes=body_bytes)
+        record = Record(Kind(number_of_kind), number, body_at=body_at, body_bytes=body_bytes, seal=seal)
         return _with_body(record, body)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"record at byte {position}: written by another program? {error!r}") from error

@@ -132,6 +132,14 @@ class TreeCache:
             directory = self._directories.get(prefix)
             return directory.nodes.get(entry) if directory is not None else None
 
+    def last_known_files(self, prefix: str, most: int) -> list[str]:
+        """Return the files that a directory had when it was last asked for; none if they are more."""
+        with self._lock:
+            directory = self._directories.get(prefix)
+            if directory is None or len(directory.nodes) > most:
+                return []
+            return [entry for entry, node in directory.shown().items() if not node.is_directory]
+
     def listing(self, prefix: str) -> dict[str, Node] | None:
         """Return a complete listing that is still believed, or None.
 

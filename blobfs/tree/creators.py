@@ -2,9 +2,9 @@
 
 Everybody else gets an answer of the service for a name that is not there, because another node
 may just have closed a file of that name. A copy (cp, rsync, tar, git) looks for each name before
-it is made, by itself or by a process that works with it. Who has looked for several names that
-were then all made, and is still in that rhythm, is believed to be a copy; who looks for the same
-name again and again waits for it, and is none.
+it is made, by itself or by a process that works with it and may be far behind. Who has looked for
+several names that were then all made, and goes on making or looking for new ones in that rhythm, is
+believed to be a copy; who looks for the same name again and again waits for it, and is none.
 """
 
 import threading
@@ -15,6 +15,7 @@ import cachetools
 
 STREAK = 8  # names missed and then made, one after the other
 LOOKS = 4  # cp looks for a name twice before it makes it, rsync a few times
+PARTNERS = 2  # rsync looks for a name by one process and makes it by another, which looks again
 REMEMBERED_MISSES = 10_000  # rsync looks thousands of names ahead of those it makes
 REMEMBERED_THREADS = 64
 RHYTHM = 4  # a pause of so many usual intervals ends it
@@ -28,6 +29,7 @@ class _Thread:
     def __init__(self) -> None:
         self.streak = 0
         self.made_at = 0.0
+        self.active_at = 0.0  # made a name, or looked for a new one
         self.interval_seconds = 0.0
 
     def credit(self, now: float) -> None:
@@ -35,7 +37,7 @@ class _Thread:
             newest = now - self.made_at
             self.interval_seconds += SMOOTHING * (newest - self.interval_seconds)
         self.streak += 1
-        self.made_at = now
+        self.made_at = self.active_at = now
 
 
 class Creators:
@@ -45,7 +47,7 @@ class Creators:
         self._within_seconds = within_seconds
         self._now = now
         self._lock = threading.Lock()  # guards the two maps and what is in them
-        self._misses: cachetools.LRUCache[str, tuple[int, int]] = cachetools.LRUCache(REMEMBERED_MISSES)
+        self._misses: cachetools.LRUCache[str, dict[int, int]] = cachetools.LRUCache(REMEMBERED_MISSES)
         self._threads: cachetools.LRUCache[int, _Thread] = cachetools.LRUCache(REMEMBERED_THREADS)
 
     def missed(self, thread: int, path: str) -> None:
@@ -53,18 +55,19 @@ class Creators:
         if not thread:
             return
         with self._lock:
-            looker, looks = self._misses.get(path, (thread, 0))
-            looks = looks + 1 if looker == thread else 1
-            self._misses[path] = (thread, looks)
+            lookers = self._misses.get(path, {})
+            looks = lookers.pop(thread, 0) + 1
+            self._misses[path] = {**dict(list(lookers.items())[1 - PARTNERS :]), thread: looks}
             state = self._threads.get(thread)
-            if state is not None and looks > LOOKS:
+            if state is not None and looks == 1:
+                state.active_at = self._now()
+            elif state is not None and looks > LOOKS:
                 state.streak = 0
 
     def made(self, path: str) -> None:
-        """Note that a path was made: who had looked for it last was right to."""
+        """Note that a path was made: those who had looked for it last were right to."""
         with self._lock:
-            thread, _ = self._misses.pop(path, (0, 0))
-            if thread:
+            for thread in self._misses.pop(path, {}):
                 self._threads.setdefault(thread, _Thread()).credit(self._now())
 
     def is_filling(self, thread: int) -> bool:
@@ -74,4 +77,5 @@ class Creators:
             if state is None or state.streak < STREAK:
                 return False
             pause_seconds = max(SHORTEST_PAUSE_SECONDS, RHYTHM * state.interval_seconds)
-            return self._now() - state.made_at < min(pause_seconds, self._within_seconds)
+            now = self._now()
+            return now - state.active_at < pause_seconds and now - state.made_at < self._within_seconds

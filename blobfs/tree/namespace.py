@@ -103,6 +103,11 @@ class Namespace:
             parent, entry = split_path(path)
             self.cache.record(self.names.directory_prefix(parent), entry, node)
 
+    def record_answer(self, path: str, node: Node, asked_at: float) -> None:
+        """Take note of what the service said, unless something newer is known."""
+        parent, entry = split_path(path)
+        self.cache.record_answer(self.names.directory_prefix(parent), entry, node, asked_at)
+
     def forget(self, path: str) -> None:
         """Believe nothing that is known of a path."""
         if path != "/":

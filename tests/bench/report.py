@@ -18,23 +18,9 @@ from bench.catalogue import System
 from bench.cells import Measurement, Workload
 from bench.mounting import said
 from bench.services import Model
+from blobfs.prices import cost_usd
 
 MiB = 1 << 20
-
-# The service's sample prices, hot tier, USD for 10,000:
-# https://learn.microsoft.com/azure/storage/blobs/azcopy-cost-estimation
-_PRICES = {"write": 0.055, "read": 0.0044, "list": 0.055, "other": 0.0044, "free": 0.0}
-_CLASSES = {
-    "PUT blob": "write",
-    "PUT block": "write",
-    "PUT block from URL": "write",
-    "PUT block list": "write",
-    "PUT copy": "write",
-    "GET blob": "read",
-    "LIST": "list",
-    "PUT container": "list",
-    "DELETE blob": "free",
-}  # the rest is "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class Row:
     def price(self) -> float:
         """What the requests would cost, in USD."""
         requests = self.runs[len(self.runs) // 2].requests
-        return sum(count * _price(kind) for kind, count in requests.items())
+        return cost_usd(requests)
 
     def median(self, field: str) -> float:
         """Return the median of a field of the measurements."""
@@ -174,10 +160,6 @@ def machine() -> dict[str, Any]:
         "Python": platform.python_version(),
         "load of the last 15 minutes": f"{os.getloadavg()[2]:.1f}, this run's included",
     }
-
-
-def _price(kind: str) -> float:
-    return _PRICES[_CLASSES.get(kind, "other")] / 10_000
 
 
 def _time(row: Row) -> str:

@@ -65,6 +65,12 @@ def test_the_log_is_private_and_the_command_says_where_it_is(mount: Mounts) -> N
     assert stat.S_IMODE(mounted.log.stat().st_mode) == 0o600
 
 
+def test_a_log_that_takes_no_line_is_refused(mount: Mounts) -> None:
+    ended = blobfs(*mount.arguments(mount.new_mountpoint()), "--log-file", "/dev/full")
+    assert ended.returncode == 1
+    assert "cannot log to /dev/full: No space left on device. Give another --log-file." in ended.stderr
+
+
 def test_without_a_log_file_the_log_is_in_syslog_or_the_state_directory(
     mount: Mounts, container: str, azurite: Azurite, tmp_path: Path
 ) -> None:

@@ -130,6 +130,27 @@ def test_small_file_damaged_on_its_way_is_fetched_again(
         path.with_name("other").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["own", "foreign", "blocks with the MD5 of the whole"])
+def test_edit_never_gives_a_new_checksum_to_bytes_damaged_on_their_way(
+    mount: Mounts, service: Responder, container: str, content: bytes, name: str
+) -> None:
+    mount.expect_log("damaged bytes arrived")
+    service.make_blobs(
+        container, Recipe("blocks with the MD5 of the whole", size_bytes=MiB, block_bytes=MiB // 4)
+    )
+    path = mount("--block-size", "1MiB").path / name
+    size_bytes = path.stat().st_size
+    descriptor = os.open(path, os.O_WRONLY)
+    service.order(flips(at_byte=100_000, count=1))
+    os.pwrite(descriptor, b"edit", 5)
+    os.close(descriptor)
+    service.order()
+    expected = bytearray(content[:size_bytes])
+    expected[5:9] = b"edit"
+    with service.client() as client:
+        assert client.get_blob_client(container, name).download_blob().readall() == expected
+
+
 @on_both_bindings
 def test_every_reply_is_verified_if_asked_for(
     mount: Mounts, service: Responder, container: str, content: bytes

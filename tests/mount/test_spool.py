@@ -153,7 +153,10 @@ def test_a_file_that_was_being_closed_is_committed_by_the_next_mount(
     service.order()
     service.reset_counters()
 
-    mount = mounts(*options)
+    path = mounts.new_mountpoint()
+    ended = blobfs(*mounts.arguments(path), "--log-file", path.with_suffix(".log"), *options)
+    assert "committing x, which a crash had left: " in ended.stderr
+    mount = mounts.adopt(path, path.with_suffix(".log"), ended.stdout)
     assert "spool: files committed that a crash had left: 1" in mount.announcement
     assert "PUT block" not in service.counters.requests  # the service held them all
     assert (mount.path / "x").read_bytes() == BODY

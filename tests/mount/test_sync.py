@@ -54,6 +54,64 @@ def test_sync_of_what_is_not_there_says_so(mount: Mounts, tmp_path: Path, where:
     assert sync(tmp_path).returncode == 1
 
 
+def test_sync_takes_a_path_in_the_mount_alone(mount: Mounts, blobs: ContainerClient, tmp_path: Path) -> None:
+    root = mount().path
+    (tmp_path / "link").symlink_to(root)
+    for number, place in enumerate([root, tmp_path / "link"]):
+        with open(place / f"{number}", "wb", buffering=0) as file:
+            file.write(b"open")
+            ended = sync(place / f"{number}")
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert blobs.download_blob(f"{number}").readall() == b"open"
+
+
+@pytest.mark.parametrize("where", ["/nosuch/x", "/", "directory"])
+def test_sync_refuses_a_manifest_that_cannot_be_written_before_it_looks_for_the_mount(
+    tmp_path: Path, where: str
+) -> None:
+    manifest = tmp_path if where == "directory" else where
+    ended = sync(tmp_path, "--manifest", manifest)
+    assert ended.returncode == 2
+    assert str(manifest) in ended.stderr
+
+
+def test_sync_names_the_true_cause_and_what_is_below_the_path_alone(mount: Mounts) -> None:
+    winner, loser = mount(), mount()
+    mount.expect_log("was closed without being committed")
+    for name in ("a", "b"):
+        (winner.path / name).mkdir()
+        descriptor = os.open(loser.path / name / "file", os.O_CREAT | os.O_WRONLY)
+        (winner.path / name / "file").write_text("first")
+        os.write(descriptor, b"second")
+        with pytest.raises(FileExistsError):
+            os.close(descriptor)
+    ended = sync(loser.path / "a")
+    assert ended.returncode == 1
+    assert "/a/file: a/file: " in ended.stderr
+    assert "/b/file" not in ended.stderr
+    assert "cannot be reached" not in ended.stderr
+    for name in ("a", "b"):
+        (loser.path / name / "file").unlink()
+
+
+def test_what_lost_a_race_is_named_by_its_new_name_until_that_is_gone(mount: Mounts) -> None:
+    winner, loser = mount(), mount()
+    mount.expect_log("was closed without being committed")
+    (loser.path / "d").mkdir()
+    descriptor = os.open(loser.path / "d" / "file", os.O_CREAT | os.O_WRONLY)
+    (winner.path / "d" / "file").write_text("first")
+    os.write(descriptor, b"second")
+    with pytest.raises(FileExistsError):
+        os.close(descriptor)
+    (loser.path / "d" / "file").rename(loser.path / "d" / "renamed")
+    (loser.path / "d").rename(loser.path / "e")
+    ended = sync(loser.path)
+    assert "/e/renamed: " in ended.stderr
+    assert "/d/file: " not in ended.stderr.replace("renamed: d/file", "")
+    (loser.path / "e" / "renamed").unlink()
+    assert sync(loser.path).returncode == 0
+
+
 def test_receipt_is_of_what_the_service_has(mount: Mounts) -> None:
     root = mount("--block-size", "64KiB").path
     with open(root / "x", "wb") as file:

@@ -4,6 +4,8 @@ import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -342,3 +344,60 @@ def test_a_directory_that_exists_elsewhere_is_eexist(here: Path, there: Path) ->
     (here / "below").mkdir()
     with refused(errno.EEXIST):
         (there / "below").mkdir()
+
+
+def bodies_below(root: Path) -> list[bytes]:
+    return [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+
+
+def test_what_is_closed_in_a_directory_while_it_is_renamed_elsewhere_is_never_lost(mount: Mounts) -> None:
+    here, there = (mount("--attr-timeout", "0").path for _ in range(2))
+    mount.tolerate_log("was closed without being committed|is not committed: |ended: not committed")
+    acknowledged: dict[bytes, str] = {}
+    (here / "name0").mkdir()
+    for number in range(4):
+        (here / "name0" / f"seed{number}").write_bytes(b"seed%d" % number)
+
+    def write() -> None:
+        for number in range(25):
+            body = b"written%d" % number
+            with suppress(FileNotFoundError, OSError):
+                directory = next(there.iterdir())
+                (directory / f"file{number}").write_bytes(body)
+                acknowledged[body] = directory.name
+
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(write)
+        number = 0
+        while not writing.done():
+            with suppress(OSError):
+                (here / f"name{number}").rename(here / f"name{number + 1}")
+            number = max(int(path.name[4:]) for path in here.iterdir())
+        writing.result()
+    found = bodies_below(here)
+    assert acknowledged
+    assert acknowledged.keys() <= set(found)
+    assert {b"seed%d" % each for each in range(4)} <= set(found)
+
+
+def test_of_two_mounts_that_rename_one_directory_none_loses_a_file(mount: Mounts) -> None:
+    here, there = (mount("--attr-timeout", "0").path for _ in range(2))
+    bodies = {b"body%d" % number for number in range(8)}
+    for attempt in range(2):
+        source = here / f"source{attempt}"
+        source.mkdir()
+        for body in bodies:
+            (source / body.decode()).write_bytes(body)
+        assert len(os.listdir(there / source.name)) == len(bodies)
+        with ThreadPoolExecutor(2) as threads:
+            moves = [
+                threads.submit(os.rename, root / source.name, root / f"{target}{attempt}")
+                for root, target in ((here, "mine"), (there, "yours"))
+            ]
+        failures = [move.exception() for move in moves]
+        assert all(failure is None or isinstance(failure, OSError) for failure in failures)
+        places = [path for path in here.iterdir() if path.name.endswith(str(attempt))]
+        found = [body for place in places for body in bodies_below(place)]
+        assert set(found) == bodies, failures
+        # Whoever was told of success has the files; only who failed may have left some twice.
+        assert len(found) == len(bodies) or any(failures), failures

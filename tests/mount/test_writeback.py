@@ -324,7 +324,7 @@ def test_many_waiting_files_are_counted_in_the_status_and_those_listed_that_fit(
     for number in range(300):
         (mount.path / f"{number:0200}").write_bytes(b"bytes")
     status = json.loads(os.getxattr(mount.path, "user.blobfs.status"))
-    assert status["uncommitted_count"] == 300
+    assert status["uncommitted_files"] == 300
     assert 0 < len(status["uncommitted"]) < 300
     ended = blobfs("umount", mount.path)
     assert f"\nand {300 - ended.stderr.count('/000')} more\n" in ended.stderr

@@ -14,6 +14,7 @@ class Fault(enum.Enum):
 
     RESET = "reset"  # after the request has arrived; nothing is done
     RESET_UPLOAD = "reset upload"  # when that much of the request's body has arrived; nothing is done
+    FLIP_UPLOAD = "flip upload"  # all bits of the request's byte there are turned before it is looked at
     LOSE_REPLY = "lose reply"  # reset after the operation was done
     RESET_BODY = "reset body"  # when that much of the reply's body is sent
     TRUNCATE = "truncate"  # the reply's body ends there, and so does the connection, in good order

@@ -127,7 +127,8 @@ class _Conversation:
             request.is_discarded = True
             self._wire.discard(request.size_bytes, plan.bytes_per_second)
             return Content((Pattern("zeros", 0, request.size_bytes),)).part()
-        return self._receive(request, plan.bytes_per_second)
+        body = self._receive(request, plan.bytes_per_second)
+        return _damaged(body, plan.disturbance.at_byte) if plan.fault is Fault.FLIP_UPLOAD else body
 
     def _receive(self, request: Request, bytes_per_second: float = 0.0) -> Part:
         if not request.size_bytes:
@@ -190,6 +191,12 @@ def _refuse_by(rule: Rule) -> None:
         after = rule.retry_after_seconds
         headers = "" if after is None else f"Retry-After: {after}\r\n"
         raise Refusal(code, status=rule.status, headers=headers)
+
+
+def _damaged(part: Part, at_byte: int) -> Part:
+    """Return the same bytes with all bits of one turned, if there are so many."""
+    flipped = _flipped(part.after(at_byte).before(1))
+    return whole(b"".join([*part.before(at_byte), *flipped, *part.after(at_byte + 1)]))
 
 
 def _flipped(part: Part) -> Part:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
 from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
-from blobfs.cli.values import octal, size_between, spell_size
+from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
 from blobfs.settings import CredentialSettings, MountSettings
 
 size = size_between(0, 1024**5)
@@ -85,6 +86,40 @@ def test_what_is_not_a_size_is_refused_with_an_example(text: object) -> None:
 def test_a_size_out_of_range_is_refused_with_the_range() -> None:
     with pytest.raises(click.BadParameter, match="'1K' is not between 64KiB and 1MiB"):
         size_between(64 * KiB, MiB)("1K")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("localhost:9464", ("127.0.0.1", 9464)),
+        ("[::1]:1", ("::1", 1)),
+        ("unix:/run/blobfs.sock", Path("/run/blobfs.sock")),
+    ],
+)
+def test_addresses_of_this_machine_are_read(text: str, address: tuple[str, int] | Path) -> None:
+    assert local_address(text) == address
+    assert local_address(spell_address(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0.0.0.0:9464", "can be reached by other machines"),
+        ("[::]:9464", "can be reached by other machines"),
+        ("192.168.1.1:9464", "can be reached by other machines"),
+        ("node7:9464", "is no address"),
+        ("9464", "is no address"),
+        ("", "is no address"),
+        ("127.0.0.1:", "is not a port"),
+        ("127.0.0.1:65536", "is not a port"),
+        ("127.0.0.1:0", "is not a port"),
+        ("unix:", "give a path"),
+    ],
+)
+def test_other_addresses_are_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(click.BadParameter, match=reason):
+        local_address(text)
 
 
 @given(st.integers(0, 1024**5))
@@ -263,6 +298,13 @@ def test_an_error_in_a_mount_list_is_named(mount_list: str, complaint: str) -> N
 def test_the_spec_of_mount8_names_account_container_and_prefix() -> None:
     arguments = mount_arguments("account/container/a/b", "/mnt", ["rw,uid=5"])
     assert parsed(*arguments) == MountSettings("account", "container", Path("/mnt"), prefix="a/b", uid=5)
+
+
+def test_a_mistake_in_the_form_of_mount8_is_sent_to_the_help_of_mount(tmp_path: Path) -> None:
+    for arguments in (["account/container"], ["account/container", str(tmp_path), "--nosuch"]):
+        result = CliRunner().invoke(blobfs, arguments)
+        assert result.exit_code == 2
+        assert "See blobfs mount --help" in result.stderr
 
 
 def test_mount8_may_ask_for_everything_but_the_mount(tmp_path: Path) -> None:
@@ -460,7 +502,7 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
         raise OSError(errno.EIO, "Input/output error")
 
     uncommitted = [Uncommitted("/file", "still open"), Uncommitted("/other", "somebody holds a lease")]
-    status = MountStatus(os.getpid(), "account", "container", uncommitted, 5)
+    status = MountStatus(os.getpid(), "account", "container", uncommitted, unnamed_count=3)
     monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
     monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
     monkeypatch.setattr("blobfs.cli.umount.commit_all_below", fail)
@@ -470,6 +512,36 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     assert "\n/other: somebody holds a lease\nand 3 more\n" in result.stderr
     assert "run the same command again" in result.stderr
     assert f"blobfs umount --force {tmp_path} gives these files up" in result.stderr
+
+
+def test_files_that_the_status_has_no_room_to_name_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    status = MountStatus(os.getpid(), "account", "container", [Uncommitted("/file", "a lease")], 7)
+    monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
+    monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
+    monkeypatch.setattr("blobfs.cli.umount.commit_all_below", fail)
+    assert "/file: a lease\nand 7 more\n" in run("umount", tmp_path).stderr
+
+
+def test_status_does_not_wait_for_a_mount_that_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobfs.cli.looks.filesystem_at", lambda _: FILESYSTEM)
+    monkeypatch.setattr("blobfs.cli.looks.ANSWER_SECONDS", 0.01)
+    over = threading.Event()
+    monkeypatch.setattr("blobfs.cli.looks.read_facts", lambda _: over.wait())
+    result = run("status", tmp_path)
+    over.set()
+    assert result.exit_code == 1
+    assert f"{tmp_path} does not answer" in result.stderr
+
+
+def test_watching_as_json_is_refused() -> None:
+    assert run("status", "--json", "--watch").exit_code == 2
 
 
 def test_a_plain_directory_has_no_mount_status(tmp_path: Path) -> None:

@@ -36,8 +36,10 @@ def test_who_works_with_another_process_that_makes_the_names_is_filling(creators
         creators.missed(COPY, f"/{number}")
         creators.missed(OTHER, f"/.{number}.temporary")
         creators.made(f"/.{number}.temporary")
+        creators.missed(OTHER, f"/{number}")
         creators.made(f"/{number}")
     assert creators.is_filling(COPY)
+    assert creators.is_filling(OTHER)
 
 
 @pytest.mark.parametrize(("interval", "pause"), [(0.001, 0.06), (0.1, 0.5), (0.9, 1.1)])
@@ -58,6 +60,30 @@ def test_process_that_looks_far_ahead_is_filling(creators: Creators) -> None:
         creators.missed(COPY, f"/{number}")
     make_names(creators, STREAK, looks=1)
     assert creators.is_filling(COPY)
+
+
+def test_process_that_looks_for_one_new_name_after_the_other_stays_in_its_rhythm_for_the_time_of_a_listing(
+    creators: Creators, clock: ManualClock
+) -> None:
+    make_names(creators, STREAK)
+    for number in range(9):
+        clock.advance(0.04)
+        creators.missed(COPY, f"/ahead/{number}")
+        assert creators.is_filling(COPY)
+    for number in range(9, 26):
+        clock.advance(0.04)
+        creators.missed(COPY, f"/ahead/{number}")
+    assert not creators.is_filling(COPY)
+
+
+def test_process_that_looks_for_the_same_name_falls_out_of_its_rhythm(
+    creators: Creators, clock: ManualClock
+) -> None:
+    make_names(creators, STREAK)
+    for _ in range(3):
+        creators.missed(COPY, "/from another node")
+        clock.advance(0.03)
+    assert not creators.is_filling(COPY)
 
 
 def test_process_that_waits_for_a_name_is_not_filling(creators: Creators) -> None:

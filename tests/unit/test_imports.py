@@ -11,15 +11,20 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks store format content spool tree filesystem kernel
-    settings callers format.dialects format.names format.xattrs tree.inodes tree.creators
+    blobfs errors blocks store format content spool tree filesystem kernel doctor
+    kernel.versions doctor.findings
+    settings callers control_groups counters prices copying
+    format.dialects format.headers format.names format.xattrs
+    tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
     azure.exchange azure.listing azure.sources azure.failures
     azure.transport
     azure.client
+    azure.inspection
     azure.store
+    doctor.machine doctor.network doctor.service
     azure.assembly
     tree.cache transfers spool.records
     spool.image spool.files
@@ -39,17 +44,30 @@ LAYERS = """
     filesystem.volume
     filesystem.commits filesystem.removal
     filesystem.renames
+    filesystem.next_files
     filesystem.directories filesystem.handles
     filesystem.filesystem
     kernel.operations
     kernel.binding
+    copying.entries copying.meter copying.places copying.report copying.selection copying.part_file
+    copying.catalogue copying.plan copying.trees copying.units copying.workers
+    copying.comparing copying.downloading copying.relocating copying.uploading
+    copying.checker copying.copier
     assembly
     recover
+    copies
+    status metrics doctor.examination
     mount
-    cli cli.values cli.control cli.daemon cli.logs
+    cli cli.values cli.machine cli.control cli.daemon cli.logs cli.bar
+    cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
-    cli.mount cli.recover
+    cli.config cli.doctor cli.mount cli.recover cli.looks cli.warm
+    cli.copying
+    cli.cp
+    cli.verify
+    cli.report
+    cli.status
     cli.helper
     cli.main
     __main__
@@ -61,14 +79,26 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 RESERVED = {
     "blobfs.settings": {
         "assembly",
+        "copies",
         "mount",
         "recover",
+        "cli.copying",
+        "cli.cp",
+        "cli.doctor",
         "cli.logs",
         "cli.mount",
         "cli.options",
         "cli.recover",
+        "cli.report",
+        "cli.verify",
+        "doctor.examination",
+        "status",
     },
-    "blobfs.azure": {"assembly", "mount", *(module for module in RANKS if module.startswith("azure"))},
+    "blobfs.azure": {
+        *("assembly", "copies", "mount", "status"),
+        *("doctor.examination", "doctor.network", "doctor.service"),
+        *(module for module in RANKS if module.startswith("azure")),
+    },
     "blobfs.kernel.binding": {"mount"},
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
@@ -77,18 +107,22 @@ RESERVED = {
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
-        *("filesystem.file_table", "filesystem.own_writes", "filesystem.volume"),
+        *("filesystem.file_table", "filesystem.next_files"),
+        *("filesystem.own_writes", "filesystem.volume"),
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
+    "pathspec": {"copying.selection"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
-    "concurrent": {"cli.sync", "transfers"},
-    "ctypes": {"kernel.binding"},
-    "http": {"azure.exchange", "azure.transport"},
+    "prometheus_client": {"metrics"},
+    "rich": {"cli.bar", "cli.report", "cli.warm"},
+    "concurrent": {"cli.sync", "cli.warm", "doctor.network", "transfers"},
+    "ctypes": {"kernel.binding", "kernel.versions"},
+    "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"kernel.binding"},
-    "socket": {"azure.exchange", "azure.pace", "azure.transport"},
+    "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }

@@ -111,6 +111,22 @@ def test_many_sequential_readers_of_one_blob_fetch_it_about_once(
     assert memory.requests["GET blob"] <= fragments
 
 
+@pytest.mark.parametrize("readers", [2, 4, 8])
+def test_readers_that_share_little_memory_fetch_nothing_twice(
+    store: FailingStore, memory: MemoryStore, readers: int
+) -> None:
+    block_bytes, step, blocks = 65_536, 16_384, 20
+    blobs = [memory.put(f"x{index}", bytes([index]) * block_bytes * blocks) for index in range(readers)]
+    options = {"block_bytes": block_bytes, "fragment_bytes": step, "sequential_bytes": step}
+    # Half of the budget is for the cache: two blocks for each reader.
+    with machine(store, budget_bytes=4 * readers * block_bytes, inline=True, **options) as parts:
+        streams = [Stream() for _ in blobs]
+        for offset in range(0, block_bytes * blocks, step):
+            for index, (blob, stream) in enumerate(zip(blobs, streams, strict=True)):
+                assert read(parts, blob, offset, step, stream) == bytes([index]) * step
+    assert memory.requests["GET blob"] == readers * blocks
+
+
 def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_begins() -> None:
     stream = Stream()
     for offset in [*range(0, 100, 10), 140, 100, 110, 130, 120, 150]:

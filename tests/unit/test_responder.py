@@ -182,6 +182,14 @@ def test_reset_upload_breaks_the_request_off(client: Client) -> None:
     assert client.ask("GET", "x").status == 404
 
 
+def test_flipped_upload_is_found_by_its_checksum_and_kept_without_one(client: Client) -> None:
+    client.responder.order(Rule(fault=Fault.FLIP_UPLOAD, at_byte=7, count=2))
+    md5 = base64.b64encode(hashlib.md5(BODY).digest()).decode()
+    assert client.ask("PUT", "x", BODY, {**WHOLE, "Content-MD5": md5}).error_code == "Md5Mismatch"
+    client.put("x")
+    assert client.get("x") == BODY[:7] + bytes((BODY[7] ^ 0xFF,)) + BODY[8:]
+
+
 def test_lost_reply_comes_after_the_work_is_done(client: Client) -> None:
     client.responder.order(Rule(fault=Fault.LOSE_REPLY, count=1))
     with pytest.raises(ConnectionResetError):

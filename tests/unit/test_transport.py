@@ -365,6 +365,8 @@ def test_reply_that_makes_no_sense_is_unavailable(server: ScriptedServer, store:
         lambda: store.put_blob("x", b"", Properties(), ALWAYS),
         lambda: store.list_page(""),
         lambda: store.committed_blocks(BlobVersion("x", "0x2")),
+        lambda: store.stage_block("x", "aWQ=", b"", hashlib.md5().digest()),
+        lambda: store.stage_range(BlobVersion("x", "0x2"), 0, 1, "y", "aWQ="),
     ]
     for call in calls:
         server.answers(Answer(200, {"Last-Modified": "yesterday"}, b"<html>"))
@@ -659,6 +661,16 @@ def test_authority_is_trusted_from_each_place_that_may_name_it(
 def test_missing_file_of_certificates_is_named(open_at: Callable[..., AzureStore], tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"no file of certificates .*absent"):
         open_at("https://127.0.0.1:1", ca_file=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_file_without_certificates_is_refused_before_anything_is_sent(
+    open_at: Callable[..., AzureStore], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "empty.pem"))
+    with pytest.raises(InvalidArgument, match=r"empty.pem holds no certificate .* SSL_CERT_FILE"):
+        open_at("https://127.0.0.1:1")
 
 
 def test_https_goes_through_the_proxy_and_the_loopback_does_not(

@@ -1,0 +1,160 @@
+"""What `blobfs cp` and `blobfs verify` have in common: settings, and what they say at the end."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blobfs.cli.logs import warnings_on_stderr
+from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions
+from blobfs.cli.progress import display
+from blobfs.cli.values import spell_rounded
+from blobfs.copying.meter import Interruption
+from blobfs.copying.places import Container, Place, place_of
+from blobfs.copying.report import Report, Verdict
+from blobfs.errors import Failure, InvalidArgument
+from blobfs.settings import CopySettings, MountSettings, RetrySettings
+
+if TYPE_CHECKING:
+    from blobfs.copies import Session
+
+INTERRUPTED = 130  # as shells say it of SIGINT
+
+_SHARED = (
+    *("config", "endpoint", "ca_file", "timeout", "memory"),
+    *("connection_string_file", "account_key_file", "sas_file", "auth"),
+)
+
+
+def shared_parameters(*more: str) -> list[click.Parameter]:
+    """Return the options that mean here what they mean for a mount."""
+    return [param for param in PARAMETERS if param.name in (*_SHARED, *more)]
+
+
+def place(text: str) -> Place:
+    """Return what an argument names. Raises UsageError."""
+    try:
+        return place_of(os.path.expanduser(text), os.path.lexists)
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
+
+
+def settings_for(ctx: click.Context, container: Container) -> MountSettings:
+    """Return what a mount of the container would be told. Raises UsageError for contradictions."""
+    values = ctx.params
+    own = MountSettings(account=container.account, container=container.name, mountpoint=Path())
+    block_size_bytes = values.get("block_size", min(own.block_size_bytes, values["memory"] // 4))
+    refuse_contradictions(
+        {
+            "memory": values["memory"],
+            "block_size": block_size_bytes,
+            "read_only": False,
+            "create_container": 0,
+        }
+    )
+    return MountSettings(
+        account=container.account,
+        container=container.name,
+        mountpoint=Path(),
+        credential=credential(ctx),
+        endpoint=container.endpoint or values["endpoint"],
+        memory_bytes=values["memory"],
+        block_size_bytes=block_size_bytes,
+        file_md5=values.get("file_md5", own.file_md5),
+        verify=values.get("verify", own.verify),
+        ca_file=values["ca_file"],
+        retry=RetrySettings(total_seconds=values["timeout"]),
+    )
+
+
+@dataclass(slots=True)
+class Run:
+    """One command at work, and how it ended."""
+
+    report: Report
+    began_at: float
+    trouble: str = ""  # what stopped all of it
+    was_interrupted: bool = False
+
+
+def carry_out(
+    ctx: click.Context, settings: MountSettings, wishes: CopySettings, action: Callable[["Session"], None]
+) -> None:
+    """Do it, say what became of it, and exit with 1 unless all went well, with 130 if interrupted.
+
+    Raises UsageError for what cannot be meant.
+    """
+    as_json = ctx.params["as_json"]
+    interruption = Interruption()
+    with display(as_json=as_json, lists=wishes.dry_run) as watcher:
+        run = Run(Report(watcher.tell, watcher.expect), time.monotonic())
+        with _ended(run, interruption), warnings_on_stderr():
+            # Only now: it brings the client of the service, which help and errors do not need.
+            from blobfs.copies import session
+
+            with session(settings, wishes, run.report, interruption, watcher.moved) as opened:
+                action(opened)
+    _say(run, as_json=as_json, was_dry=wishes.dry_run)
+    if run.was_interrupted:
+        ctx.exit(INTERRUPTED)
+    if run.trouble or not run.report.is_clean:
+        ctx.exit(1)
+
+
+@contextmanager
+def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        interruption.set()
+        run.was_interrupted = True
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
+    except Failure as failure:
+        run.trouble = str(failure)
+    except BrokenPipeError:
+        # Not closed, or the interpreter would fail for it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        run.trouble = "nobody reads standard output any more"
+    except OSError as error:
+        if error.filename is None:
+            raise
+        run.trouble = f"{error.filename}: {error.strerror}"
+
+
+def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"summary": _summary(run)}))
+    else:
+        for outcome in run.report.bad:
+            where = outcome.source or outcome.target
+            click.echo(f"blobfs: {where}: {outcome.verdict.value}: {outcome.reason}", err=True)
+        click.echo(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}", err=True)
+    if run.trouble:
+        click.echo(f"blobfs: ended early: {run.trouble}", err=True)
+    if run.was_interrupted:
+        click.echo("blobfs: interrupted; the same command goes on from here.", err=True)
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    return {
+        **{verdict.value: count for verdict, count in run.report.counts.items()},
+        "copied_bytes": run.report.copied_bytes,
+        "seconds": round(time.monotonic() - run.began_at, 3),
+        "interrupted": run.was_interrupted,
+        "trouble": run.trouble,
+    }
+
+
+def _spelled(run: Run) -> str:
+    counts = run.report.counts
+    parts = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]]
+    moved = f", {spell_rounded(run.report.copied_bytes)}" if counts[Verdict.COPIED] else ""
+    return f"{', '.join(parts) or 'nothing to do'}{moved}, in {time.monotonic() - run.began_at:.1f} s"

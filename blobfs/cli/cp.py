@@ -1,0 +1,159 @@
+"""`blobfs cp`: copies without a mount."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from blobfs.blocks import KiB
+from blobfs.cli.copying import carry_out, place, settings_for, shared_parameters
+from blobfs.cli.values import size_between
+from blobfs.copying.places import require_direction
+from blobfs.errors import InvalidArgument
+from blobfs.settings import CopySettings
+
+_DEFAULTS = CopySettings()
+
+MOST_JOBS = 256
+
+
+def _flag(*names: str, text: str) -> click.Option:
+    """Return a switch that only the command line sets: a variable must not have files deleted."""
+    return click.Option(names, is_flag=True, allow_from_autoenv=False, help=text)
+
+
+OWN_PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…"),
+    click.Argument(["target"], metavar="DST"),
+    _flag("-r", "-R", "--recursive", text="Copy directories with everything in them."),
+    click.Option(
+        ["--include"],
+        multiple=True,
+        allow_from_autoenv=False,
+        metavar="GLOB",
+        help="Only what matches, as in .gitignore: '*.nc', 'run/**/out'.",
+    ),
+    click.Option(
+        ["--exclude"],
+        multiple=True,
+        allow_from_autoenv=False,
+        metavar="GLOB",
+        help="Nothing that matches, or is below what does; stronger than --include.",
+    ),
+    _flag("-n", "--no-clobber", text="Leave what is there already as it is."),
+    _flag("-u", "--update", text="Leave what is there with the same size and time of change."),
+    _flag("--checksum", text="Leave what is there with the same MD5."),
+    _flag("--delete", "deletes", text="Afterwards, remove from DST what SRC does not have (with -r)."),
+    _flag("--dry-run", text="Only say what would be done."),
+    click.Option(
+        ["--preserve/--no-preserve", "preserves"],
+        default=True,
+        allow_from_autoenv=False,
+        help="Keep modes, owners, times and extended attributes.  [default: preserve]",
+    ),
+    click.Option(
+        ["--symlinks"],
+        type=click.Choice(["keep", "follow", "skip"]),
+        default=_DEFAULTS.symlinks,
+        show_default=True,
+        help="What to do with symbolic links; those in a container cannot be followed.",
+    ),
+    click.Option(
+        ["-j", "--jobs"],
+        type=click.IntRange(1, MOST_JOBS),
+        default=_DEFAULTS.jobs,
+        show_default=True,
+        help="How many files are copied at once.",
+    ),
+    click.Option(
+        ["--limit-rate"],
+        type=size_between(1 * KiB, 1024**5),
+        metavar="SIZE",
+        help="Move at most so much in a second.  [default: no limit]",
+    ),
+    click.Option(
+        ["--tier"],
+        type=click.Choice(["Hot", "Cool", "Cold", "Archive"], case_sensitive=False),
+        help="Access tier of new blobs.  [default: the account's]",
+    ),
+    click.Option(
+        ["--content-type"],
+        metavar="TYPE",
+        help="Content type of new blobs.  [default: guessed from the name]",
+    ),
+    click.Option(["--json", "as_json"], is_flag=True, help="A line of JSON for each file, and a summary."),
+)
+
+
+@click.command(
+    params=[*OWN_PARAMETERS, *shared_parameters("block_size", "file_md5", "verify")],
+    context_settings={"auto_envvar_prefix": "BLOBFS"},
+)
+@click.pass_context
+def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any) -> None:
+    """Copy SRC… to DST, one of which is in a container: ACCOUNT/CONTAINER or ACCOUNT/CONTAINER/PATH.
+
+    Between two places in one account the service copies. Something that is called ACCOUNT in the
+    working directory makes it a local path; https://ACCOUNT.blob.core.windows.net/CONTAINER/PATH never is
+    one, and ./PATH always. - is standard input or output. What is copied into, and what is
+    overwritten, is as for cp(1).
+    """
+    places, destination = [place(text) for text in sources], place(target)
+    try:
+        require_direction(places, destination)
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
+    container = destination.container or places[0].container
+    assert container is not None
+    wishes = _wishes(values)
+    _refuse_contradictions(wishes, is_upload=places[0].container is None)
+    if destination.is_stream or places[0].is_stream:
+        _refuse_with_stream(wishes)
+        if values["as_json"] and destination.is_stream:
+            raise click.UsageError("--json and a copy to standard output would mix.")
+    settings = settings_for(ctx, container)
+    carry_out(ctx, settings, wishes, lambda session: session.copy(places, destination))
+
+
+def _wishes(values: dict[str, Any]) -> CopySettings:
+    return CopySettings(
+        recursive=values["recursive"],
+        no_clobber=values["no_clobber"],
+        update=values["update"],
+        checksum=values["checksum"],
+        deletes=values["deletes"],
+        dry_run=values["dry_run"],
+        preserves=values["preserves"],
+        symlinks=values["symlinks"],
+        include=tuple(values["include"]),
+        exclude=tuple(values["exclude"]),
+        jobs=values["jobs"],
+        limit_bytes_per_second=values["limit_rate"] or 0,
+        tier=values["tier"] or "",
+        content_type=values["content_type"] or "",
+    )
+
+
+def _refuse_with_stream(wishes: CopySettings) -> None:
+    given = {
+        "--recursive": wishes.recursive,
+        "--no-clobber": wishes.no_clobber,
+        "--update": wishes.update,
+        "--checksum": wishes.checksum,
+        "--dry-run": wishes.dry_run,
+    }
+    if options := " and ".join(option for option, is_given in given.items() if is_given):
+        raise click.UsageError(f"{options}: not with standard input or output (-).")
+
+
+def _refuse_contradictions(wishes: CopySettings, *, is_upload: bool) -> None:
+    if wishes.deletes and not wishes.recursive:
+        raise click.UsageError("--delete is about directories: it needs -r.")
+    if wishes.deletes and wishes.no_clobber:
+        raise click.UsageError("--delete and --no-clobber contradict each other.")
+    if not is_upload and wishes.symlinks == "follow":
+        raise click.UsageError(
+            "--symlinks follow is for links on this machine: keep or skip those of a blob."
+        )
+    if not is_upload and (wishes.tier or wishes.content_type):
+        raise click.UsageError("--tier and --content-type are for uploads.")

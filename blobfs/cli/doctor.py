@@ -1,0 +1,85 @@
+"""`blobfs doctor`: what may keep a mount from working, and what to do about it."""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blobfs.cli.logs import warnings_on_stderr
+from blobfs.cli.options import PARAMETERS, credential
+from blobfs.doctor.findings import Finding, Level
+from blobfs.errors import InvalidArgument
+from blobfs.settings import MountSettings
+
+SHARED = (
+    *("account", "container", "config", "endpoint", "ca_file", "memory"),
+    *("connection_string_file", "account_key_file", "sas_file", "auth"),
+)
+
+OWN_PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--bandwidth/--no-bandwidth"],
+        default=True,
+        help="Measure how fast a blob can be read, for some seconds.  [default: bandwidth]",
+    ),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print a JSON list of findings."),
+)
+
+_COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+
+
+@click.command(
+    params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    short_help="Find what keeps a mount from working.",
+    context_settings={"auto_envvar_prefix": "BLOBFS"},
+)
+@click.pass_context
+def doctor(ctx: click.Context, /, *, bandwidth: bool, as_json: bool, **values: Any) -> None:
+    """Examine this machine, the network, the credential, and CONTAINER of ACCOUNT, and say what to do.
+
+    Changes nothing. Exits with 1 if there is a problem that keeps a mount from working.
+    """
+    # Only now: the client of the service costs the other commands time.
+    from blobfs.doctor.examination import check, examine
+
+    settings = MountSettings(
+        account=values["account"],
+        container=values["container"],
+        mountpoint=Path(),
+        credential=credential(ctx),
+        endpoint=values["endpoint"],
+        ca_file=values["ca_file"],
+        memory_bytes=values["memory"],
+    )
+    try:
+        with warnings_on_stderr():
+            check(settings)
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
+    logging.getLogger("blobfs").addHandler(logging.NullHandler())  # the findings say it all
+    findings = examine(settings, measures_bandwidth=bandwidth)
+    levels = _as_json(findings) if as_json else _as_lines(findings)
+    ctx.exit(1 if Level.PROBLEM in levels else 0)
+
+
+def _as_json(findings: Iterable[Finding]) -> set[Level]:
+    """Print a list; return which levels were in it."""
+    made = list(findings)
+    click.echo(json.dumps([{**asdict(finding), "level": finding.level.value} for finding in made], indent=2))
+    return {finding.level for finding in made}
+
+
+def _as_lines(findings: Iterable[Finding]) -> set[Level]:
+    """Print each finding as it is made; return which levels were among them."""
+    levels = set()
+    for finding in findings:
+        mark = click.style(f"{finding.level.value:8}", fg=_COLOURS[finding.level])
+        click.echo(f"{mark}{finding.check}: {finding.text}")
+        if finding.cure:
+            click.echo(f"{'':8}{finding.cure}")
+        levels.add(finding.level)
+    return levels

@@ -1,0 +1,100 @@
+"""Asking mounts of this machine what they do, without waiting for one that is stuck."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blobfs import __version__
+from blobfs.cli.control import read_facts
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mountpoints
+from blobfs.errors import NotFound
+
+ANSWER_SECONDS = 5.0  # a mount answers from memory; one that takes longer is stuck
+FLOWS = ("program_read_bytes", "program_written_bytes", "received_bytes", "sent_bytes")
+
+Facts = Mapping[str, Any]
+
+
+class Looks:
+    """Two readings of each mount, some time apart, and what is wrong with those that gave none."""
+
+    def __init__(self, mountpoint: Path | None) -> None:
+        """Take the first reading. Raises NotFound if there is no mount where one was named."""
+        self._mountpoint = None if mountpoint is None else Path(os.path.realpath(mountpoint))
+        self.troubles: list[str] = []
+        self._before: dict[Path, Facts] = {}
+        self._after = self._read()
+
+    def take(self, seconds: float) -> None:
+        """Wait so long and read again."""
+        time.sleep(seconds)
+        self._before, self._after = self._after, self._read()
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return what each mount says of itself, and the throughput between the two readings."""
+        return [{**facts, **self._throughput(path, facts)} for path, facts in self._after.items()]
+
+    def _throughput(self, path: Path, facts: Facts) -> dict[str, float]:
+        before = self._before.get(path, facts)
+        seconds = max(facts["uptime_seconds"] - before["uptime_seconds"], 0.001)
+        return {f"{name}_per_second": (facts[name] - before[name]) / seconds for name in FLOWS}
+
+    def _read(self) -> dict[Path, Facts]:
+        self.troubles = []
+        found: dict[Path, Facts] = {}
+        for path in self._wanted():
+            facts = self._ask(path)
+            if facts is not None:
+                found[path] = {"mountpoint": str(path), **facts}
+        return found
+
+    def _wanted(self) -> Sequence[Path]:
+        if self._mountpoint is None:
+            return our_mountpoints()
+        if filesystem_at(self._mountpoint) != FILESYSTEM:
+            raise NotFound(f"{self._mountpoint} is not mounted by blobfs.")
+        return [self._mountpoint]
+
+    def _ask(self, path: Path) -> Facts | None:
+        """Return a mount's facts; None, with a note, if it gives none."""
+        try:
+            facts = _answer(path)
+            if facts is None or facts.get("version") == __version__:
+                return facts
+            self.troubles.append(f"{path} is served by another version of blobfs. Ask with that one.")
+        except PermissionError:
+            if self._mountpoint is not None:
+                self.troubles.append(f"{path} is another user's mount. Ask as that user.")
+        except TimeoutError:
+            self.troubles.append(f"{path} does not answer within {ANSWER_SECONDS:.0f} seconds.")
+        except OSError as error:
+            dead = error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+            cure = (
+                f"its process has died. Run blobfs umount {path}." if dead else os.strerror(error.errno or 0)
+            )
+            self.troubles.append(f"{path}: {cure}")
+        return None
+
+
+def _answer(path: Path) -> Facts | None:
+    """Ask in a thread of its own, which is left alone if the mount is stuck. Raises OSError, TimeoutError."""
+    answers: list[Facts | OSError | None] = []
+
+    def ask() -> None:
+        try:
+            answers.append(read_facts(path))
+        except OSError as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if not answers:
+        raise TimeoutError
+    if isinstance(answers[0], OSError):
+        raise answers[0]
+    return answers[0]

@@ -1,0 +1,76 @@
+"""Who watches a copy: a bar on a terminal, lines of JSON for programs, or nobody."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import click
+
+from blobfs.copying.report import Outcome, Verdict
+
+
+class Display(Protocol):
+    """Who watches a copy. Called from many threads, never by two at once for `tell`."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Take note of an entry that was found, with so many bytes to move."""
+        ...
+
+    def moved(self, size_bytes: int) -> None:
+        """Take note of bytes that have moved."""
+        ...
+
+    def tell(self, outcome: Outcome) -> None:
+        """Take note of what became of an entry."""
+        ...
+
+
+class Quiet:
+    """Says nothing while it lasts, or in a dry run what would be done."""
+
+    def __init__(self, *, lists: bool = False) -> None:
+        self._lists = lists
+
+    def expect(self, size_bytes: int) -> None:
+        """Say nothing."""
+
+    def moved(self, size_bytes: int) -> None:
+        """Say nothing."""
+
+    def tell(self, outcome: Outcome) -> None:
+        """Name what would be copied or deleted, if asked to."""
+        if self._lists and outcome.verdict is Verdict.COPIED:
+            click.echo(f"would copy {outcome.source} to {outcome.target}")
+        elif self._lists and outcome.verdict is Verdict.DELETED:
+            click.echo(f"would delete {outcome.target}")
+
+
+class JsonLines(Quiet):
+    """A line on standard output for each entry."""
+
+    def tell(self, outcome: Outcome) -> None:
+        """Write the line."""
+        click.echo(json.dumps(facts_of(outcome)))
+
+
+@contextmanager
+def display(*, as_json: bool, lists: bool) -> Iterator[Display]:
+    """Give who watches: JSON if asked for, a bar if stderr is a terminal, and nobody otherwise."""
+    if as_json:
+        yield JsonLines()
+    elif lists or not sys.stderr.isatty():
+        yield Quiet(lists=lists)
+    else:
+        # Only now: to load it takes longer than many a command.
+        from blobfs.cli.bar import on_terminal
+
+        with on_terminal() as bar:
+            yield bar
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as JSON has it."""
+    return {**asdict(outcome), "verdict": outcome.verdict.value}

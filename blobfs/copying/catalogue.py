@@ -1,0 +1,75 @@
+"""What stands at the destination, by path: on disk, because it may be millions of entries.
+
+Looking up, and not merging two sorted listings, because accounts differ in how they sort.
+"""
+
+import pickle
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+from blobfs.copying.entries import Entry, virtual_directory
+
+CACHE_KIB = 16 * 1024  # of the temporary database; what is more goes to the disk
+
+
+class Catalogue:
+    """Entries by path, and the directories that they are in. For one thread; close it."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        """Blocks until all entries are in. Raises what making them raises."""
+        self._database = sqlite3.connect("", isolation_level=None)  # temporary and private
+        try:
+            self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._database.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+            self._database.execute("BEGIN")
+            self._fill(entries)
+        except BaseException:  # raised again: whatever it was, no file stays
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        """Remove it."""
+        self._database.close()
+
+    def take(self, path: str) -> Entry | None:
+        """Return what stands at a path, the first time; None otherwise."""
+        key = (_key(path),)
+        row = self._database.execute("SELECT value FROM entry WHERE path = ?", key).fetchone()
+        if row is None:
+            return None
+        self._database.execute("DELETE FROM entry WHERE path = ?", key)
+        return _entry(row[0])
+
+    def rest(self) -> Iterator[Entry]:
+        """Yield what was not taken, everything below a directory before the directory."""
+        with closing(self._database.execute("SELECT value FROM entry ORDER BY path DESC")) as rows:
+            for (value,) in rows:
+                yield _entry(value)
+
+    def _fill(self, entries: Iterable[Entry]) -> None:
+        last = ""
+        for entry in entries:
+            parent = entry.path.rpartition("/")[0]
+            if parent != last:
+                virtual = [(_key(path), pickle.dumps(virtual_directory(path))) for path in _lineage(parent)]
+                self._database.executemany("INSERT OR IGNORE INTO entry VALUES (?, ?)", virtual)
+                last = parent
+            row = (_key(entry.path), pickle.dumps(entry))
+            self._database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", row)
+
+
+def _lineage(path: str) -> Iterator[str]:
+    """Yield a path and what it is in, but for the root."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _key(path: str) -> bytes:
+    return path.encode(errors="surrogateescape")
+
+
+def _entry(value: bytes) -> Entry:
+    entry: Entry = pickle.loads(value)  # from this process's own file
+    return entry

@@ -1,0 +1,131 @@
+"""Whether a file here is what a blob is: by checksums that the service has, or byte by byte."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+
+from blobfs.blocks import MiB
+from blobfs.content.layout import Layout
+from blobfs.content.memory import BufferPool
+from blobfs.copying.entries import Entry
+from blobfs.copying.meter import Meter
+from blobfs.copying.report import Verdict
+from blobfs.copying.units import Units, spans_of
+from blobfs.errors import Damaged
+from blobfs.store import BlobInfo
+
+STEP_BYTES = 1 * MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What comparing gave, and why, unless it is a match."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+MATCH = Finding(Verdict.MATCHES)
+
+
+class Comparer:
+    """Compares bytes, not attributes. Safe to use from many threads."""
+
+    def __init__(self, units: Units, pool: BufferPool, meter: Meter, *, reads_all: bool) -> None:
+        self._units = units
+        self._pool = pool
+        self._meter = meter
+        self._reads_all = reads_all
+
+    def compare(self, path: str, local: Entry, remote: Entry) -> Finding:
+        """Compare what is at `path` here with a blob. Blocks. Raises OSError, Failure."""
+        blob = remote.blob
+        if local.kind != remote.kind:
+            return _differ(f"{_KINDS[local.kind]} here, {_KINDS[remote.kind]} there")
+        if blob is None or not (local.attributes.is_regular or local.attributes.is_symlink):
+            return MATCH
+        if local.size_bytes != blob.size_bytes:
+            return _differ(f"{local.size_bytes} bytes here, {blob.size_bytes} there")
+        if local.attributes.is_symlink:
+            return self._compare_link(os.fsencode(os.readlink(path)), blob)
+        with open(path, "rb", buffering=0) as file:
+            return self._compare_bytes(file.fileno(), blob)
+
+    def audit(self, blob: BlobInfo) -> Finding:
+        """Read all of a blob and compare it with its own checksums. Blocks. Raises Failure."""
+        layout = self._units.layout(blob)
+        if not self._units.can_verify(blob, layout):
+            return Finding(Verdict.UNVERIFIABLE, "no checksum of it is stored")
+        try:
+            for _ in self._units.stream(blob, layout):
+                pass
+        except Damaged as damage:
+            return _differ(str(damage))
+        return MATCH
+
+    def _compare_bytes(self, descriptor: int, blob: BlobInfo) -> Finding:
+        if self._reads_all or not blob.size_bytes:
+            return self._compare_all(descriptor, blob)
+        if blob.content_md5 is not None:
+            found = self._md5_of(descriptor, blob.size_bytes)
+            return MATCH if found == blob.content_md5 else _differ(_md5s(found, blob.content_md5))
+        layout = self._units.layout(blob)
+        if layout.is_complete:
+            return self._compare_blocks(descriptor, blob, layout)
+        return Finding(Verdict.UNVERIFIABLE, "no checksum of it is stored; --full reads it")
+
+    def _compare_link(self, target: bytes, blob: BlobInfo) -> Finding:
+        there = b"".join(bytes(view) for _, view in self._units.stream(blob, self._units.layout(blob)))
+        return MATCH if there == target else _differ(f"{target!r} here, {there!r} there")
+
+    def _compare_all(self, descriptor: int, blob: BlobInfo) -> Finding:
+        buffer = self._pool.take(STEP_BYTES)
+        for span, view in self._units.stream(blob, self._units.layout(blob)):
+            for start in range(0, len(span), STEP_BYTES):
+                there = view[start : start + STEP_BYTES]
+                here = buffer.view[: len(there)]
+                if os.preadv(descriptor, [here], span.start + start) != len(there) or here != there:
+                    return _differ(f"within {STEP_BYTES} bytes from {span.start + start} on")
+        return MATCH
+
+    def _compare_blocks(self, descriptor: int, blob: BlobInfo, layout: Layout) -> Finding:
+        for span in spans_of(layout):
+            buffer = self._pool.take(len(span))
+            view = buffer.view[: len(span)]
+            if os.preadv(descriptor, [view], span.start) != len(span):
+                return _differ("it became shorter here")
+            self._meter.note(len(span))
+            try:
+                layout.verify(blob.name, span, view)
+            except Damaged as damage:
+                return _differ(str(damage))
+        return MATCH
+
+    def _md5_of(self, descriptor: int, size_bytes: int) -> bytes:
+        digest = hashlib.md5(usedforsecurity=False)
+        buffer = self._pool.take(STEP_BYTES)
+        for start in range(0, size_bytes, STEP_BYTES):
+            count = os.preadv(descriptor, [buffer.view[:STEP_BYTES]], start)
+            digest.update(buffer.view[:count])
+            self._meter.note(count)
+        return digest.digest()
+
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def _differ(reason: str) -> Finding:
+    return Finding(Verdict.DIFFERS, reason)
+
+
+def _md5s(here: bytes, there: bytes) -> str:
+    return f"MD5 {here.hex()} here, {there.hex()} there"

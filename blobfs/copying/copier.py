@@ -1,0 +1,186 @@
+"""A copy from end to end: what is there, what is to be done, doing it, and what became of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from blobfs.copying.catalogue import Catalogue
+from blobfs.copying.comparing import Comparer
+from blobfs.copying.entries import Entry, Work
+from blobfs.copying.meter import Interruption
+from blobfs.copying.plan import FAILURES, Rules, Step, reason_of, step_for
+from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.trees import Tree
+from blobfs.copying.workers import Workers
+from blobfs.errors import Abandoned
+
+
+class Performer(Protocol):
+    """What copies one entry in one of the directions."""
+
+    def perform(self, work: Work) -> None:
+        """Copy it. Blocks. Raises Failure or OSError, and then nothing has changed."""
+        ...
+
+    def is_late(self, entry: Entry) -> bool:
+        """Tell what has to wait until everything else is copied."""
+        ...
+
+    def perform_late(self, work: Work) -> None:
+        """Copy one of those, the last found first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is asked for beside the copy itself."""
+
+    rules: Rules
+    recursive: bool
+    deletes: bool
+    dry_run: bool
+
+
+class Copier:
+    """Copies trees one after the other, entries side by side. For one thread."""
+
+    def __init__(
+        self,
+        performer: Performer,
+        comparer: Comparer,
+        report: Report,
+        interruption: Interruption,
+        *,
+        orders: Orders,
+        jobs: int,
+    ) -> None:
+        self._performer = performer
+        self._comparer = comparer
+        self._report = report
+        self._interruption = interruption
+        self._orders = orders
+        self._jobs = jobs
+
+    def copy(self, source: Tree, root: Entry, target: Tree, found: Entry | None) -> None:
+        """Copy a tree, whose root is `root`, to where `found` stands; what fails is in the report. Blocks.
+
+        Nothing is deleted unless everything was listed, on both sides, and copied. Raises Failure
+        when a listing breaks off, and KeyboardInterrupt, having ended what was under way.
+        """
+        if root.is_directory and not self._orders.recursive:
+            self._fail(_origin(root, source), "is a directory: copy it with -r")
+            return
+        with closing(Catalogue(target.entries() if root.is_directory and found else ())) as there:
+            self._copy_all(source, root, target, found, there)
+
+    def _copy_all(
+        self, source: Tree, root: Entry, target: Tree, found: Entry | None, there: Catalogue
+    ) -> None:
+        late: list[Work] = []
+        with self._workers(self._perform) as workers:
+            for work in self._planned(source, root, target, found, there):
+                if self._performer.is_late(work.source):
+                    late.append(work)
+                else:
+                    workers.submit(work)
+            workers.drain()
+        late.sort(key=lambda work: work.target, reverse=True)  # what is in a directory before it
+        for work in [work for work in late if not work.source.is_directory]:
+            self._carry_out(work, self._performer.perform_late)
+        if self._orders.deletes and root.is_directory:
+            self._delete(target, there)
+        for work in [work for work in late if work.source.is_directory]:
+            self._carry_out(work, self._performer.perform_late)
+
+    def _planned(
+        self, source: Tree, root: Entry, target: Tree, found: Entry | None, there: Catalogue
+    ) -> Iterator[Work]:
+        """Yield what is to be copied; what is not is in the report."""
+        if work := self._plan(source, target, root, found):
+            yield work
+        for entry in source.entries() if root.is_directory else ():
+            self._interruption.check()
+            if work := self._plan(source, target, entry, there.take(entry.path)):
+                yield work
+
+    def _plan(self, source: Tree, target: Tree, entry: Entry, found: Entry | None) -> Work | None:
+        origin = _origin(entry, source)
+        try:
+            step = step_for(entry, found, self._orders.rules)
+            work = Work(entry, origin, target.address(entry.path), found)
+        except FAILURES as failure:
+            self._fail(origin, reason_of(failure))
+            return None
+        if step is Step.SKIP or (step is Step.SETTLE and not self._performer.is_late(entry)):
+            self._report.add(Outcome(Verdict.SKIPPED, work.origin, work.target, entry.size_bytes))
+            return None
+        if not work.target:
+            return None  # a whole container has no blob that stands for it
+        self._report.expect(entry.size_bytes)
+        return work
+
+    def _perform(self, work: Work) -> None:
+        self._carry_out(work, self._performer.perform)
+
+    def _carry_out(self, work: Work, perform: Callable[[Work], None]) -> None:
+        """Copy one entry, and report what became of it. Raises nothing that is only about this one."""
+        step = step_for(work.source, work.replaces, self._orders.rules)
+        verdict = Verdict.COPIED if step is Step.COPY else Verdict.SKIPPED
+        try:
+            if step is Step.COMPARE and not self._is_same(work):
+                verdict = Verdict.COPIED
+            if not self._orders.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
+                perform(work)
+        except Abandoned:
+            return
+        except FAILURES as failure:
+            self._fail(work.origin, reason_of(failure), work.target)
+        else:
+            self._report.add(Outcome(verdict, work.origin, work.target, work.source.size_bytes))
+
+    def _is_same(self, work: Work) -> bool:
+        """Compare checksums; unknown ones differ."""
+        source, there = work.source, work.replaces
+        assert there is not None
+        if source.blob is None:
+            return self._comparer.compare(work.origin, source, there).verdict is Verdict.MATCHES
+        if there.blob is None:
+            return self._comparer.compare(work.target, there, source).verdict is Verdict.MATCHES
+        return source.blob.content_md5 is not None and source.blob.content_md5 == there.blob.content_md5
+
+    def _delete(self, target: Tree, there: Catalogue) -> None:
+        """Remove what only the target has, directories last."""
+        if not self._report.is_clean:
+            self._fail(target.address(""), "nothing is deleted, because not everything was copied")
+            return
+        directories: list[Entry] = []
+        with self._workers(lambda work: self._remove(target, work.source)) as workers:
+            for entry in there.rest():
+                if entry.is_directory:
+                    directories.append(entry)
+                else:
+                    workers.submit(Work(entry, "", ""))
+            workers.drain()
+        for entry in directories:
+            self._remove(target, entry)
+
+    def _remove(self, target: Tree, entry: Entry) -> None:
+        name = entry.blob.name if entry.blob is not None else target.address(entry.path)
+        try:
+            if self._orders.dry_run or target.remove(entry):
+                self._report.add(Outcome(Verdict.DELETED, "", name))
+        except Abandoned:
+            return
+        except FAILURES as failure:
+            self._fail("", reason_of(failure), name)
+
+    def _workers(self, perform: Callable[[Work], None]) -> Workers:
+        return Workers(perform, self._interruption, count=self._jobs)
+
+    def _fail(self, source: str, reason: str, target: str = "") -> None:
+        self._report.add(Outcome(Verdict.FAILED, source, target, reason=reason))
+
+
+def _origin(entry: Entry, source: Tree) -> str:
+    return entry.blob.name if entry.blob is not None else source.address(entry.path)

@@ -1,0 +1,160 @@
+"""One blob, made an entry of a tree here: complete and verified before it takes its name."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from blobfs.content.layout import Layout
+from blobfs.copying.entries import Entry, Work
+from blobfs.copying.part_file import PartFile, part_path
+from blobfs.copying.units import Units, spans_of
+from blobfs.errors import Damaged, InvalidArgument, NotADirectory
+from blobfs.format.attributes import Attributes
+from blobfs.store import BlobInfo
+
+MAX_LINK_BYTES = 4095  # PATH_MAX, without its terminating null byte
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which attributes copies get."""
+
+    preserves: bool
+    owners: bool  # only root can give files away
+    umask: int
+
+    def mode(self, attributes: Attributes) -> int:
+        """Return the permission bits of a copy."""
+        mode = stat.S_IMODE(attributes.mode)
+        if not self.preserves:
+            return mode & ~(self.umask | 0o7000)
+        # A set-id bit for another owner than the one it was meant for would be a hole.
+        return mode if self.owners or attributes.is_directory else mode & ~0o6000
+
+
+class Downloader:
+    """Makes files below a directory. Safe to use from many threads, each with one entry at a time."""
+
+    def __init__(self, units: Units, root: Path, keeping: Keeping) -> None:
+        self._units = units
+        self._root = root
+        self._keeping = keeping
+        self._made: set[Path] = set()  # directories that are there; a race costs a system call
+
+    def perform(self, work: Work) -> None:
+        """Have the entry here. Blocks. Raises Failure, OSError; then what stood there is as it was."""
+        target, source = Path(work.target), work.source
+        self._make_directories(target.parent)
+        if source.attributes.is_regular:
+            self._receive(source, target)
+        elif source.is_directory:
+            self._make_directories(target)
+        elif source.attributes.is_symlink:
+            self._replace(target, lambda path: os.symlink(self._link_target(source), path), source)
+        else:
+            mode, rdev = source.attributes.mode, source.attributes.rdev
+            self._replace(target, lambda path: os.mknod(path, mode, rdev), source)
+
+    def is_late(self, entry: Entry) -> bool:
+        """Tell what comes after all files: links, or a file might be written through one.
+
+        Directories, too: what is made in them changes their times, and their modes may forbid it.
+        """
+        return entry.is_directory or entry.attributes.is_symlink
+
+    def perform_late(self, work: Work) -> None:
+        """Have a link or a directory here, with its attributes; a directory after what is in it."""
+        self.perform(work)
+        if work.source.is_directory and work.source.blob is not None:
+            self._give_attributes(Path(work.target), work.source.attributes)
+
+    def _receive(self, source: Entry, target: Path) -> None:
+        blob = source.blob
+        assert blob is not None
+        layout = self._units.layout(blob)
+        with PartFile(target, blob.size_bytes) as part:
+            part.stays = len(layout) > 1 and self._units.verifies
+            for span, view in self._units.stream(blob, layout, self._missing(part, blob, layout)):
+                part.write(span.start, view)
+            self._give_attributes(part.descriptor, source.attributes)
+            part.finish()
+
+    def _missing(self, part: PartFile, blob: BlobInfo, layout: Layout) -> Sequence[range] | None:
+        """Return what an earlier attempt has not brought, as far as checksums tell; None for all."""
+        if part.is_new or not (layout.is_complete and self._units.verifies):
+            return None
+        return [span for span in spans_of(layout) if not self._holds(part, blob, layout, span)]
+
+    def _holds(self, part: PartFile, blob: BlobInfo, layout: Layout, span: range) -> bool:
+        buffer = self._units.take(len(span))
+        view = buffer.view[: len(span)]
+        if part.read_into(span.start, view) != len(span):
+            return False
+        try:
+            layout.verify(blob.name, span, view)
+        except Damaged:  # or never written
+            return False
+        return True
+
+    def _link_target(self, source: Entry) -> bytes:
+        blob = source.blob
+        assert blob is not None
+        if not 0 < blob.size_bytes <= MAX_LINK_BYTES:
+            raise InvalidArgument(f"{blob.name}: a link of {blob.size_bytes} bytes cannot be")
+        return b"".join(bytes(view) for _, view in self._units.stream(blob, self._units.layout(blob)))
+
+    def _replace(self, target: Path, make: Callable[[Path], None], source: Entry) -> None:
+        """Make something beside the target that is complete at once, and give it its name."""
+        beside = part_path(target)
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        make(beside)
+        try:
+            self._give_attributes(beside, source.attributes)
+            os.replace(beside, target)
+        except OSError:
+            beside.unlink()
+            raise
+
+    def _make_directories(self, directory: Path) -> None:
+        """Have a directory at or below the root, and no link in its place: it might lead anywhere.
+
+        Raises NotADirectory, OSError.
+        """
+        if directory in self._made:
+            return
+        if directory == self._root or self._root not in directory.parents:
+            directory.mkdir(parents=True, exist_ok=True)
+        else:
+            self._make_directories(directory.parent)
+            with suppress(FileExistsError):
+                directory.mkdir()
+            if not stat.S_ISDIR(directory.lstat().st_mode):
+                raise NotADirectory(f"{directory} is no directory, and a link there is not followed")
+        self._made.add(directory)
+
+    def _give_attributes(self, target: Path | int, attributes: Attributes) -> None:
+        """Set what is kept, the times last. Of a link, its target is left alone."""
+        follow = isinstance(target, int)
+        if self._keeping.preserves and self._keeping.owners:
+            os.chown(target, attributes.uid, attributes.gid, follow_symlinks=follow)
+        if not attributes.is_symlink:
+            os.chmod(target, self._keeping.mode(attributes))
+        if self._keeping.preserves:
+            _set_xattrs(target, attributes.xattrs)
+            times = (attributes.atime_ns, attributes.mtime_ns)
+            os.utime(target, ns=times, follow_symlinks=follow)
+
+
+def _set_xattrs(target: Path | int, xattrs: Mapping[str, bytes]) -> None:
+    """Set extended attributes, where the file system has them."""
+    try:
+        for name, value in xattrs.items():
+            os.setxattr(target, f"user.{name}", value, follow_symlinks=isinstance(target, int))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise

@@ -1,0 +1,84 @@
+"""What a tree has at a path, here or in a container, as a small value that can travel between processes."""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, replace
+
+from blobfs.format.attributes import Attributes, Defaults, attributes_of
+from blobfs.store import BlobInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, directory, link or node of a tree."""
+
+    path: str  # below the root of the tree, without slashes at its ends; empty for the root
+    attributes: Attributes
+    size_bytes: int
+    blob: BlobInfo | None = None  # what it is on the service; None here, and for a mere prefix there
+    problem: str = ""  # why it cannot be copied, if it cannot
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return self.attributes.is_directory
+
+    @property
+    def kind(self) -> int:
+        """Its type, as in st_mode."""
+        return stat.S_IFMT(self.attributes.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One entry to be copied, or compared: all that a worker needs to know."""
+
+    source: Entry
+    origin: str  # its path here, or the name of its blob
+    target: str  # likewise
+    replaces: Entry | None = None  # what stands there
+
+
+def entry_of_blob(path: str, blob: BlobInfo, defaults: Defaults) -> Entry:
+    """Return what a blob is at a path."""
+    attributes = attributes_of(blob, defaults)
+    has_bytes = attributes.is_regular or attributes.is_symlink
+    return Entry(path, attributes, blob.size_bytes if has_bytes else 0, blob)
+
+
+def entry_of_file(path: str, status: os.stat_result) -> Entry:
+    """Return what a file here is at a path, but for its extended attributes."""
+    attributes = Attributes(
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        atime_ns=status.st_atime_ns,
+        rdev=status.st_rdev,
+    )
+    has_bytes = attributes.is_regular or attributes.is_symlink
+    return Entry(path, attributes, status.st_size if has_bytes else 0)
+
+
+def virtual_directory(path: str) -> Entry:
+    """Return a directory that is only part of the names of blobs."""
+    return Entry(path, Attributes(stat.S_IFDIR | 0o777, 0, 0, 0, 0, 0), 0)
+
+
+def with_xattrs(attributes: Attributes, file: int | str) -> Attributes:
+    """Return the attributes with the ``user.*`` ones of an open file, or of a directory. Raises OSError."""
+    try:
+        names = os.listxattr(file)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENODATA):
+            return attributes
+        raise
+    found = {
+        name.removeprefix("user."): os.getxattr(file, name)
+        for name in names
+        # A mount's own facts about the blob are not the file's.
+        if name.startswith("user.") and not name.startswith("user.blobfs.")
+    }
+    return replace(attributes, xattrs=found) if found else attributes

@@ -1,0 +1,75 @@
+"""A local file that is not complete yet: beside its final name, until it is known to be right."""
+
+import fcntl
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from blobfs.errors import Busy
+
+PREFIX, SUFFIX = ".blobfs-", ".part"
+
+
+def part_path(target: Path) -> Path:
+    """Return where a file is made: the same for every attempt, and short whatever the target is called."""
+    digest = hashlib.shake_128(os.fsencode(target.name)).hexdigest(8)
+    return target.with_name(f"{PREFIX}{digest}{SUFFIX}")
+
+
+class PartFile:
+    """What will be `target`. Left in an error it goes, unless told to stay. Raises OSError, Busy."""
+
+    def __init__(self, target: Path, size_bytes: int) -> None:
+        """Open what an earlier attempt has left, or a new one, and give it its size.
+
+        Raises Busy if another copy writes it now.
+        """
+        self._target = target
+        self.path = part_path(target)
+        self.stays = False
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.descriptor = os.open(self.path, flags, 0o600)
+        try:
+            self._claim()
+            self.is_new = os.fstat(self.descriptor).st_size == 0
+            os.ftruncate(self.descriptor, size_bytes)
+        except (Busy, OSError):
+            os.close(self.descriptor)
+            raise
+
+    def _claim(self) -> None:
+        busy = Busy(f"{self._target}: another copy writes it now")
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have become the target since it was opened.
+            if not os.path.samestat(os.stat(self.path), os.fstat(self.descriptor)):
+                raise busy
+        except (BlockingIOError, FileNotFoundError):
+            raise busy from None
+
+    def __enter__(self) -> "PartFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not self.stays:
+            with suppress(OSError):  # the copy's own failure counts
+                os.unlink(self.path)
+        os.close(self.descriptor)
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill `view` with bytes from there; return how many there were."""
+        return os.preadv(self.descriptor, [view], offset)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Put bytes there."""
+        while view:
+            count = os.pwrite(self.descriptor, view, offset)
+            offset, view = offset + count, view[count:]
+
+    def finish(self) -> None:
+        """Make it the target, replacing what stood there in one step."""
+        os.replace(self.path, self._target)

@@ -1,0 +1,116 @@
+"""What the arguments of a copy name: paths here, or places in a container. Pure but for one question."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from blobfs.errors import InvalidArgument
+
+STREAM = "-"  # standard input or output
+
+_CERTAINLY_LOCAL = re.compile(r"/|~|\.{1,2}(/|\Z)")
+_URL = re.compile(r"https?://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Where a container is."""
+
+    account: str
+    name: str
+    endpoint: str = ""  # empty: as options and the account say
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path here, or below a container."""
+
+    text: str  # as it was given
+    path: str  # here, or in the container: without slashes at its ends, empty for all of it
+    container: Container | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether this is standard input or output."""
+        return self.container is None and self.path == STREAM
+
+    @property
+    def means_directory(self) -> bool:
+        """Whether it can only be one: it ends in a slash, or is a whole container."""
+        return self.text.endswith(("/", "/.")) or (self.container is not None and not self.path)
+
+    @property
+    def means_contents(self) -> bool:
+        """Whether what is in the directory is meant, and not the directory: it ends in ``/.``."""
+        return self.text in (".", "..") or self.text.endswith(("/.", "/.."))
+
+    @property
+    def entry(self) -> str:
+        """What a copy of it is called in a directory."""
+        last = self.path.rstrip("/").rpartition("/")[2]
+        return last or (self.container.name if self.container is not None else "")
+
+
+def place_of(text: str, is_here: Callable[[str], bool]) -> Place:
+    """Return what an argument names; ``is_here(entry)`` tells whether the working directory has an entry.
+
+    A container is ``ACCOUNT/CONTAINER[/PATH]``, unless the working directory has something called ACCOUNT,
+    or its address, ``https://ACCOUNT.blob.core.windows.net/CONTAINER[/PATH]``; all else is a path here.
+    Raises InvalidArgument for an address that is none, and for nothing.
+    """
+    if not text:
+        raise InvalidArgument("an empty argument names no place. Give a path, or ACCOUNT/CONTAINER")
+    if _URL.match(text):
+        return _place_at(text)
+    first, slash, rest = text.partition("/")
+    if text == STREAM or not slash or not rest.strip("/") or _CERTAINLY_LOCAL.match(text) or is_here(first):
+        return Place(text, text)
+    return _remote(text, first, rest)
+
+
+def _place_at(url: str) -> Place:
+    shown = url.partition("?")[0]
+    if shown != url or "#" in url or "@" in url:
+        raise InvalidArgument(f"{shown.partition('@')[0]}: a SAS or password belongs in a file: --sas-file")
+    parts = urlsplit(url)
+    path = unquote(parts.path.lstrip("/"))
+    if ".blob." in parts.netloc:
+        account, endpoint = parts.netloc.partition(".")[0], f"{parts.scheme}://{parts.netloc}"
+    else:  # emulators and private clouds
+        account, _, path = path.partition("/")
+        endpoint = f"{parts.scheme}://{parts.netloc}/{account}"
+    if not account or not path.strip("/"):
+        raise InvalidArgument(f"{url}: names no container. Write https://HOST/CONTAINER or …/CONTAINER/PATH")
+    return _remote(url, account, path, endpoint)
+
+
+def _remote(text: str, account: str, rest: str, endpoint: str = "") -> Place:
+    container, _, path = rest.lstrip("/").partition("/")
+    path = path.removesuffix(".") if path == "." or path.endswith("/.") else path
+    return Place(text, path.strip("/"), Container(account, container, endpoint))
+
+
+def require_direction(sources: list[Place], target: Place) -> None:
+    """Raise InvalidArgument unless the places make one copy that has something to do with a container."""
+    remote = {source.container is not None for source in sources}
+    if len(remote) > 1:
+        raise InvalidArgument("some sources are here and some in a container: copy them one after the other")
+    if remote == {False} and target.container is None:
+        texts = " and ".join(repr(place.text) for place in [*sources, target])
+        raise InvalidArgument(
+            f"{texts} are all paths on this machine, where cp(1) copies. A container is "
+            "ACCOUNT/CONTAINER/PATH if nothing here is called ACCOUNT, and otherwise "
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER/PATH"
+        )
+    if any(source.is_stream for source in sources) and len(sources) > 1:
+        raise InvalidArgument("standard input (-) can only be copied alone")
+    containers = [place.container for place in (*sources, target) if place.container is not None]
+    if len({(container.account, container.endpoint) for container in containers}) > 1:
+        accounts = " and ".join(sorted({container.account for container in containers}))
+        raise InvalidArgument(
+            f"{accounts} are two accounts, and one credential is for one: copy through a local directory. "
+            "A local path that looks like an account begins with ./"
+        )
+    if target.container is None and len(set(containers)) > 1:
+        raise InvalidArgument("the sources are in several containers: copy them one after the other")

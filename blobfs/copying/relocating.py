@@ -1,0 +1,44 @@
+"""One blob, copied by the service itself."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from blobfs.copying.entries import Entry, Work
+from blobfs.copying.meter import Meter
+from blobfs.store import IF_ABSENT, BlobInfo, Condition
+
+
+class CopyBlob(Protocol):
+    """How the service is asked for a copy: see `BlobStore.copy`."""
+
+    def __call__(
+        self, source: BlobInfo, name: str, metadata: Mapping[str, str], condition: Condition
+    ) -> BlobInfo:
+        """Return the copy when it is complete."""
+        ...
+
+
+class Relocator:
+    """Has blobs copied, metadata and headers with them. Safe to use from many threads."""
+
+    def __init__(self, copy: CopyBlob, meter: Meter) -> None:
+        self._copy = copy
+        self._meter = meter
+
+    def perform(self, work: Work) -> None:
+        """Have the blob at its target. Blocks. Raises Failure, Changed if either is not what was seen."""
+        blob = work.source.blob
+        if blob is None:  # a mere prefix comes with the blobs below it
+            return
+        replaced = work.replaces.blob if work.replaces is not None else None
+        condition = Condition(if_match=replaced.etag) if replaced is not None else IF_ABSENT
+        self._copy(blob, work.target, blob.metadata, condition)
+        self._meter.note(blob.size_bytes)
+
+    def is_late(self, _entry: Entry) -> bool:
+        """Tell that nothing has to wait: a directory is a blob among others."""
+        return False
+
+    def perform_late(self, work: Work) -> None:
+        """Do what `perform` does."""
+        self.perform(work)

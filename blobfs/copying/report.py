@@ -1,0 +1,63 @@
+"""What became of each entry, and of all together."""
+
+import enum
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """What became of an entry of a copy, or what comparing it gave."""
+
+    COPIED = "copied"
+    SKIPPED = "skipped"
+    DELETED = "deleted"
+    FAILED = "failed"
+    MATCHES = "match"
+    DIFFERS = "differ"
+    MISSING = "missing"
+    UNVERIFIABLE = "unverifiable"
+
+
+BAD = (Verdict.FAILED, Verdict.DIFFERS, Verdict.MISSING, Verdict.UNVERIFIABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry."""
+
+    verdict: Verdict
+    source: str
+    target: str = ""
+    size_bytes: int = 0
+    reason: str = ""
+
+
+class Report:
+    """Counts outcomes, and keeps the bad ones. Safe to use from many threads."""
+
+    def __init__(
+        self, listener: Callable[[Outcome], None], on_found: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._lock = threading.Lock()  # guards the fields below, and has the listener called in turn
+        self._listener = listener
+        self.expect = on_found  # to be told the size of everything that is going to have an outcome
+        self.counts: Counter[Verdict] = Counter()
+        self.copied_bytes = 0
+        self.bad: list[Outcome] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of an outcome, and tell the listener."""
+        with self._lock:
+            self.counts[outcome.verdict] += 1
+            if outcome.verdict is Verdict.COPIED:
+                self.copied_bytes += outcome.size_bytes
+            if outcome.verdict in BAD:
+                self.bad.append(outcome)
+            self._listener(outcome)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything went as it was asked for."""
+        return not self.bad

@@ -1,0 +1,194 @@
+"""The two kinds of tree that are copied and compared: a directory here, and what is below a name."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from blobfs.copying.entries import Entry, entry_of_blob, entry_of_file, virtual_directory
+from blobfs.copying.selection import Selection
+from blobfs.errors import Failure, NotFound
+from blobfs.format.attributes import Defaults
+from blobfs.format.names import NameMap, normalized_prefix
+from blobfs.store import BlobInfo, BlobStore, Condition
+
+
+class Tree(Protocol):
+    """A directory with everything in it, or a single file."""
+
+    def root(self) -> Entry | None:
+        """Return what stands at the root itself, None for nothing. Blocks. Raises Failure, OSError."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield everything below the root, a directory before what is in it here. Blocks.
+
+        What cannot be looked into has a `problem`. Raises Failure when a listing breaks off.
+        """
+        ...
+
+    def address(self, path: str) -> str:
+        """Return the path here, or the blob name, of what is at a path below the root.
+
+        Raises InvalidName or NameTooLong for one that a blob cannot have. Listed ones that a file
+        cannot have (``..``) never get here: they have a `problem`.
+        """
+        ...
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove an entry; return whether it is gone. Blocks. Raises Failure, OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTree:
+    """A directory or file of this machine."""
+
+    path: Path
+    selection: Selection
+    symlinks: str = "keep"  # keep, follow or skip
+    follow_root: bool = False  # a link given as a source, as cp(1) without -r
+
+    def root(self) -> Entry | None:
+        """See `Tree.root`."""
+        try:
+            follows = self.follow_root or self.symlinks == "follow"
+            return entry_of_file("", os.stat(self.path, follow_symlinks=follows))
+        except FileNotFoundError:
+            return None
+
+    def entries(self) -> Iterator[Entry]:
+        """See `Tree.entries`."""
+        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+        while waiting:
+            directory, above = waiting.pop()
+            entered = []
+            for entry, identity in self._children(directory):
+                if entry.is_directory and identity in above:
+                    continue  # a followed link to a directory that it is in
+                if entry.problem or self.selection.takes(entry.path, is_directory=entry.is_directory):
+                    yield entry
+                if entry.is_directory and not entry.problem and self.selection.enters(entry.path):
+                    entered.append((entry.path, (*above, identity)))
+            waiting += reversed(entered)
+
+    def address(self, path: str) -> str:
+        """See `Tree.address`."""
+        return str(self.path / path)
+
+    def remove(self, entry: Entry) -> bool:
+        """See `Tree.remove`. A directory that still has something in it stays."""
+        path = self.path / entry.path
+        if not entry.is_directory:
+            path.unlink(missing_ok=True)
+            return True
+        with suppress(OSError):
+            path.rmdir()
+        return not path.exists()
+
+    def _children(self, directory: str) -> Iterator[tuple[Entry, tuple[int, int]]]:
+        try:
+            with os.scandir(self.path / directory) as found:
+                children = sorted(found, key=lambda child: child.name)
+        except OSError as error:
+            yield _problem(directory, error), (0, 0)
+            return
+        for child in children:
+            path = f"{directory}/{child.name}" if directory else child.name
+            if self.symlinks == "skip" and child.is_symlink():
+                continue
+            try:
+                status = child.stat(follow_symlinks=self.symlinks == "follow")
+            except OSError as error:
+                yield _problem(path, error), (0, 0)
+            else:
+                yield entry_of_file(path, status), (status.st_dev, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTree:
+    """What is below a name in a container, or the blob of that name."""
+
+    store: BlobStore
+    path: str  # empty for the whole container
+    defaults: Defaults
+    selection: Selection
+    symlinks: str = "keep"
+    max_name_characters: int | None = None
+
+    def root(self) -> Entry | None:
+        """See `Tree.root`. Where there is a blob, and blobs below it, the directory is meant."""
+        if not self.path:
+            return virtual_directory("")
+        found = self._blob(self.path)
+        if found is not None and found.is_directory:
+            return found
+        return virtual_directory("") if self._has_names_below() else found
+
+    def entries(self) -> Iterator[Entry]:
+        """See `Tree.entries`. A directory that no blob stands for is not among them."""
+        prefix = normalized_prefix(self.path)
+        for blob in _listed(self.store, prefix):
+            path = blob.name[len(prefix) :].removesuffix("/")
+            if not path:
+                continue
+            entry = self._entry(path, blob)
+            if self._is_wanted(entry):
+                yield entry
+
+    def address(self, path: str) -> str:
+        """See `Tree.address`."""
+        return self._names.blob_name(f"/{path}" if path else "/")
+
+    def remove(self, entry: Entry) -> bool:
+        """See `Tree.remove`. Only the version that was listed goes."""
+        if entry.blob is None:
+            return False
+        with suppress(NotFound):
+            self.store.delete(entry.blob.name, Condition(if_match=entry.blob.etag))
+        return True
+
+    @property
+    def _names(self) -> NameMap:
+        return NameMap(normalized_prefix(self.path), self.max_name_characters)
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        if self.symlinks == "skip" and entry.attributes.is_symlink:
+            return False
+        parts = entry.path.split("/")
+        inside = all(self.selection.enters("/".join(parts[:depth])) for depth in range(1, len(parts)))
+        return inside and self.selection.takes(entry.path, is_directory=entry.is_directory)
+
+    def _entry(self, path: str, blob: BlobInfo) -> Entry:
+        entry = entry_of_blob(path, blob, self.defaults)
+        try:
+            self._names.blob_name(f"/{path}")
+        except Failure as failure:
+            return Entry(path, entry.attributes, entry.size_bytes, blob, problem=str(failure))
+        return entry
+
+    def _blob(self, name: str) -> Entry | None:
+        try:
+            return entry_of_blob("", self.store.head(name), self.defaults)
+        except NotFound:
+            return None
+
+    def _has_names_below(self) -> bool:
+        return any(True for _ in _listed(self.store, normalized_prefix(self.path), page_size=1))
+
+
+def _listed(store: BlobStore, prefix: str, page_size: int = 5000) -> Iterator[BlobInfo]:
+    marker = ""
+    while True:
+        page = store.list_page(prefix, marker=marker, max_results=page_size)
+        yield from page.blobs
+        marker = page.next_marker
+        if not marker:
+            return
+
+
+def _problem(path: str, error: OSError) -> Entry:
+    entry = virtual_directory(path)
+    return Entry(path, entry.attributes, 0, problem=error.strerror or str(error))

@@ -1,0 +1,168 @@
+"""One entry of a tree here, made a blob: files by the writer that a mount has, all else in one request."""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import RawIOBase
+from typing import Protocol
+
+from blobfs.blocks import MiB, md5_digest
+from blobfs.content.memory import BufferPool
+from blobfs.content.writer import BlobWriter
+from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
+from blobfs.copying.meter import Meter
+from blobfs.errors import Changed, Unsupported
+from blobfs.format.attributes import Attributes, check_size, metadata_of
+from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, ContentHeaders, Properties
+
+STEP_BYTES = 1 * MiB  # read at a time
+
+
+class MakeWriter(Protocol):
+    """How the writer for a blob's new content is made."""
+
+    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+        """Return a writer whose content is `base`, or nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a copy says of itself besides its bytes."""
+
+    preserves: bool  # mode, owner and times; otherwise they are those of a new file
+    uid: int  # of who copies
+    gid: int
+    umask: int
+    headers_for: Callable[[str], ContentHeaders]
+    tier: str = ""
+
+    def attributes(self, attributes: Attributes) -> Attributes:
+        """Return the attributes of the copy of something with these."""
+        if self.preserves:
+            return attributes
+        now = time.time_ns()
+        mode = attributes.mode & ~(self.umask | 0o7000)
+        return Attributes(mode, self.uid, self.gid, now, now, now, attributes.rdev)
+
+
+class Uploader:
+    """Makes blobs. Safe to use from many threads, each with one entry at a time."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        pool: BufferPool,
+        meter: Meter,
+        style: Style,
+        *,
+        make_writer: MakeWriter,
+        block_bytes: int,
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._meter = meter
+        self._style = style
+        self._make_writer = make_writer
+        self._block_bytes = block_bytes
+        self._local = threading.local()  # of each thread, the writer that it has in hand
+        pool.add_reclaimer(self._release_memory)
+
+    def perform(self, work: Work) -> None:
+        """Have the service hold the entry, as it is now. Blocks. Raises Failure, OSError.
+
+        What stands there is replaced if it is still what was seen there, and otherwise as it was.
+        """
+        source = work.source
+        if source.attributes.is_regular:
+            # Not to wait for a writer, should it have become a fifo meanwhile.
+            with open(work.origin, "rb", buffering=0, opener=_open_at_once) as file:
+                self._send(file, work)
+        elif source.is_directory:
+            self._put(work, b"", with_xattrs(source.attributes, work.origin))
+        else:
+            link = source.attributes.is_symlink
+            self._put(work, os.fsencode(os.readlink(work.origin)) if link else b"", source.attributes)
+
+    def is_late(self, _entry: Entry) -> bool:
+        """Tell that nothing has to wait: a directory is a blob among others."""
+        return False
+
+    def perform_late(self, work: Work) -> None:
+        """Do what `perform` does."""
+        self.perform(work)
+
+    def send_stream(self, file: RawIOBase, work: Work) -> int:
+        """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `perform`."""
+        with self._writer(work.target) as writer:
+            self._fill(writer, file, STEP_BYTES)
+            writer.commit(self._properties(work, work.source.attributes), _condition(work.replaces))
+            return writer.size_bytes
+
+    def _put(self, work: Work, body: bytes, attributes: Attributes) -> None:
+        properties = Properties(self._metadata(attributes), content_md5=md5_digest(body))
+        self._store.put_blob(work.target, body, properties, _condition(work.replaces))
+
+    def _send(self, file: RawIOBase, work: Work) -> None:
+        before = os.fstat(file.fileno())
+        attributes = with_xattrs(entry_of_file("", before).attributes, file.fileno())
+        with self._writer(work.target) as writer:
+            if before.st_size > self._block_bytes:
+                writer.resume()
+            self._fill(writer, file, min(STEP_BYTES, before.st_size + 1))
+            _require_unchanged(before, os.fstat(file.fileno()), writer.size_bytes, work.origin)
+            writer.commit(self._properties(work, attributes), _condition(work.replaces))
+
+    def _fill(self, writer: BlobWriter, file: RawIOBase, step_bytes: int) -> None:
+        buffer = self._pool.take(step_bytes)
+        view = buffer.view[:step_bytes]
+        while (count := file.readinto(view)) != 0:
+            if count is None:  # which would be taken for the end
+                raise Unsupported("standard input does not wait for its writer (O_NONBLOCK)")
+            writer.write(writer.size_bytes, view[:count])
+            self._meter.note(count)
+
+    @contextmanager
+    def _writer(self, name: str) -> Iterator[BlobWriter]:
+        self._local.writer = writer = self._make_writer(name, None)
+        try:
+            yield writer
+        finally:
+            self._local.writer = None
+
+    def _properties(self, work: Work, attributes: Attributes) -> Properties:
+        return Properties(
+            self._metadata(attributes), self._style.headers_for(work.target), tier=self._style.tier
+        )
+
+    def _metadata(self, attributes: Attributes) -> Mapping[str, str]:
+        metadata = metadata_of(self._style.attributes(attributes), {})
+        check_size(metadata)
+        return metadata
+
+    def _release_memory(self, _size_bytes: int) -> None:
+        """Called by a thread that waits for memory: what its own file has of it can be let go."""
+        writer: BlobWriter | None = getattr(self._local, "writer", None)
+        if writer is not None:
+            writer.release_memory()
+
+
+def _condition(replaces: Entry | None) -> Condition:
+    if replaces is None or replaces.blob is None:
+        return IF_ABSENT
+    return Condition(if_match=replaces.blob.etag)
+
+
+def _require_unchanged(before: os.stat_result, after: os.stat_result, read_bytes: int, path: str) -> None:
+    """Raise Changed for a file that was written while it was read: half of each is nobody's file."""
+    is_regular = stat.S_ISREG(after.st_mode)
+    if not is_regular or before.st_mtime_ns != after.st_mtime_ns or read_bytes != after.st_size:
+        raise Changed(f"{path}: was written while it was being copied. Copy it again")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

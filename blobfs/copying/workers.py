@@ -1,0 +1,64 @@
+"""The threads that copy, each one entry at a time. They stand where a mount has the kernel's threads."""
+
+import queue
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from blobfs.copying.entries import Work
+from blobfs.copying.meter import Interruption
+
+WAITING_PER_THREAD = 4  # planned ahead of the threads; more would only be memory
+
+
+class Workers:
+    """Calls `perform` for whatever is submitted, at most so many at once. For one submitting thread.
+
+    Left by an error, they do not begin what still waits. What `perform` lets through, a bug, ends all
+    and is raised on leaving.
+    """
+
+    def __init__(self, perform: Callable[[Work], None], interruption: Interruption, *, count: int) -> None:
+        self._perform = perform
+        self._interruption = interruption
+        self._waiting: queue.Queue[Work | None] = queue.Queue(count * WAITING_PER_THREAD)
+        self._bug: BaseException | None = None
+        self._threads = [threading.Thread(target=self._work, name=f"blobfs-copy-{n}") for n in range(count)]
+
+    def __enter__(self) -> "Workers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._interruption.set()
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+        if self._bug is not None:
+            raise self._bug
+
+    def submit(self, work: Work) -> None:
+        """Have it done. Waits while too much is waiting."""
+        self._waiting.put(work)
+
+    def drain(self) -> None:
+        """Wait until everything submitted is done."""
+        self._waiting.join()
+
+    def _work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            if not self._interruption.is_set:
+                self._do(work)
+            self._waiting.task_done()
+
+    def _do(self, work: Work) -> None:
+        try:
+            self._perform(work)
+        except BaseException as bug:  # raised again by `__exit__`; the queue must go on being emptied
+            self._bug = bug
+            self._interruption.set()

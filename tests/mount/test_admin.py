@@ -1,0 +1,139 @@
+"""The examples for administrators, run as they stand there, and what is made of the command definitions."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import pytest
+from azure.storage.blob import ContainerClient
+from azurite import Azurite
+from mounts import PROJECT, clean_environment, is_mountpoint
+
+from blobfs.cli.main import blobfs
+from blobfs.cli.options import PARAMETERS
+
+ADMIN = (PROJECT / "docs" / "admin.md").read_text()
+
+
+def example(name: str, **words: object) -> str:
+    """Return an example by its name, or its language, with these words replaced."""
+    (text,) = re.findall(rf"^```(?:\w+ )?{re.escape(name)}\n(.*?)^```", ADMIN, re.DOTALL | re.MULTILINE)
+    for word, replacement in words.items():
+        text = text.replace(word.replace("_", "/"), str(replacement))
+    return str(text)
+
+
+def bash(script: str, directory: Path, **environment: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=directory,
+        env={
+            **clean_environment(),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **{name: str(value) for name, value in environment.items()},
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("man")
+    ended = bash(f"{PROJECT}/scripts/man {directory}", PROJECT)
+    assert ended.returncode == 0, ended.stderr
+    return directory
+
+
+def names(group: click.Group, prefix: str = "blobfs") -> list[str]:
+    found = [prefix]
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += names(command, f"{prefix}-{name}")
+        elif not command.hidden:
+            found.append(f"{prefix}-{name}")
+    return found
+
+
+def test_every_command_has_a_manual_page_that_formats(manual: Path) -> None:
+    assert sorted(page.stem for page in manual.iterdir()) == sorted(names(blobfs))
+    for page in manual.iterdir():
+        ended = bash(f"man --warnings -l {page} | cat", PROJECT, MANWIDTH=80)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_manual_page_of_mount_has_every_option(manual: Path) -> None:
+    text = (manual / "blobfs-mount.1").read_text().replace("\\-", "-")
+    options = [param for param in PARAMETERS if isinstance(param, click.Option) and not param.hidden]
+    assert [option.opts[-1] for option in options if option.opts[-1] not in text] == []
+
+
+def test_completion_knows_commands_and_values(tmp_path: Path) -> None:
+    ended = bash(example("bash-completion", DIRECTORY=tmp_path), tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    complete = """
+        source ./blobfs
+        complete -p blobfs
+        COMP_WORDS=({}) COMP_CWORD={}
+        _blobfs_completion blobfs
+        echo "${{COMPREPLY[*]}}"
+    """
+    said = bash(complete.format("blobfs st", 1), tmp_path).stdout
+    assert said.endswith("\nstatus\n")
+    assert "-o default" in said
+    assert "off blocks all" in bash(complete.format("blobfs mount --verify ''", 3), tmp_path).stdout
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "mnt-results.mount"
+    unit.write_text(example(unit.name))
+    ended = bash(f"systemd-analyze verify {unit}", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_line_of_fstab_is_one(tmp_path: Path) -> None:
+    fstab = tmp_path / "fstab"
+    fstab.write_text(example("fstab"))
+    ended = bash(f"findmnt --tab-file {fstab} -rno SOURCE,TARGET,FSTYPE", tmp_path)
+    assert ended.stdout == "ACCOUNT/CONTAINER /mnt/results fuse.blobfs\n"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_slurm_job_with_prolog_and_epilog(azurite: Azurite, tmp_path: Path, *, fails: bool) -> None:
+    """With an epilog that has something to do when the job dies."""
+    box = uuid4().hex
+    azurite.create_container(box)
+    service = azurite.client()
+    blobs: ContainerClient = service.get_container_client(box)
+    blobs.upload_blob("input/numbers", b"3\n1\n2\n")
+    slurm = {
+        "SLURM_JOB_ID": 7,
+        "SLURM_JOB_USER": "root",
+        "TMPDIR": tmp_path,
+        "BLOBFS_ENDPOINT": azurite.endpoint,
+    }
+    slurm["BLOBFS_LOG_FILE"] = tmp_path / "log"
+    words = {"ACCOUNT": azurite.account, "CONTAINER": box, "_run_blobfs": tmp_path / "run"}
+    job = example("job", **words)
+    if fails:
+        job = job.replace("blobfs sync", "kill -9 $$; blobfs sync")
+
+    assert bash(example("prolog", **words), tmp_path, **slurm).returncode == 0
+    ended = bash(job, tmp_path, **slurm)
+    assert (ended.returncode != 0) == fails, ended.stderr
+    mountpoint = tmp_path / "run" / "7" / "data"
+    assert is_mountpoint(mountpoint) == fails
+    assert bash(example("epilog", **words), tmp_path, **slurm).returncode == 0
+
+    assert not is_mountpoint(mountpoint)
+    assert not mountpoint.parent.exists()
+    assert blobs.download_blob("sorted").readall() == b"1\n2\n3\n"
+    assert (tmp_path / "blobfs-7.json").exists() != fails
+    service.close()

@@ -1,0 +1,490 @@
+"""Copies and checks without a mount: what they bring, what they cost, and what a failure leaves."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+from uuid import uuid4
+
+import pytest
+from azcopy import download, kept_by_azcopy, upload, url_of
+from azure.storage.blob import ContainerClient, ContentSettings
+from azurite import Azurite
+from mounts import PROJECT, Mounts, blobfs, clean_environment
+from responder.control import Responder
+from responder.faults import Fault, Rule
+from responder.recipes import Recipe
+from trees import contents, make_tree, shell, snapshot
+from waiting import wait_until
+
+MiB = 1 << 20
+
+
+Service = TypeVar("Service", Azurite, Responder)
+
+
+class Copies(Generic[Service]):
+    """Runs the commands for one container of a service."""
+
+    def __init__(self, service: Service, container: str) -> None:
+        self.service = service
+        self.container = container
+        self.environment = {"BLOBFS_ENDPOINT": service.endpoint, "BLOBFS_TIMEOUT": "20"}
+
+    def at(self, path: str = "") -> str:
+        """Return what the commands call a place in the container."""
+        return f"{self.service.account}/{self.container}/{path}".rstrip("/")
+
+    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run `blobfs` with these arguments; return what it said. Fails the test unless it exits so."""
+        ended = blobfs(*arguments, **self.environment)
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Begin a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "blobfs", *map(str, arguments)],
+            cwd=PROJECT,
+            env={**clean_environment(), **self.environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def copies(azurite: Azurite, container: str) -> Copies[Azurite]:
+    return Copies(azurite, container)
+
+
+@pytest.fixture
+def blobs(azurite: Azurite, container: str) -> Iterator[ContainerClient]:
+    """The container as another program sees it."""
+    with azurite.client() as client:
+        yield client.get_container_client(container)
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[Responder]:
+    with Responder() as responder:
+        yield responder
+
+
+@pytest.fixture
+def strained(faulty: Responder) -> Iterator[Copies[Responder]]:
+    """A new container of a service that does what the test orders."""
+    container = uuid4().hex
+    faulty.create_container(container)
+    faulty.reset_counters()
+    yield Copies(faulty, container)
+    faulty.order()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "tree")
+
+
+def verdicts(said: str) -> dict[str, str]:
+    """Return what --json says became of each entry, by its source."""
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return {line["source"] or line["target"]: line["verdict"] for line in lines if "verdict" in line}
+
+
+# What copies bring
+
+
+def test_a_tree_comes_back_the_same_and_again_nothing_is_copied(
+    copies: Copies[Azurite], tree: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "empty"):
+        os.setxattr(tree / name, "user.colour", b"blue")
+    copies("cp", "-r", tree, copies.at("new"))
+    copies("cp", "-r", copies.at("new"), tmp_path / "back")
+    for name in ("one", "empty"):
+        assert os.getxattr(tmp_path / "back" / name, "user.colour") == b"blue"
+    assert snapshot(tmp_path / "back") == snapshot(tree)
+    for update in ("-u", "--checksum"):
+        again = copies("cp", "-r", update, "--json", f"{tree}/.", copies.at("new"))
+        back = copies("cp", "-r", update, "--json", copies.at("new/."), tmp_path / "back")
+        changed = {"copied"} if update == "--checksum" else set()  # links have no checksum of their own
+        assert set(verdicts(again).values()) | set(verdicts(back).values()) == {"skipped"} | changed
+    assert snapshot(tmp_path / "back") == snapshot(tree)
+
+
+def test_a_mount_and_azcopy_read_what_cp_wrote(
+    copies: Copies[Azurite], mount: Mounts, azurite: Azurite, tree: Path, tmp_path: Path
+) -> None:
+    copies("cp", "-r", tree, copies.at("tree"))
+    mounted = mount().path / "tree"
+    assert snapshot(mounted) == snapshot(tree)
+    assert shell(tree, 'rsync -a --itemize-changes . "$COPY"', COPY=mounted) == ""
+    copies("cp", copies.at("tree/fifo"), tmp_path)
+    (tree / "fifo").unlink()
+    (mounted / "fifo").unlink()
+    download(url_of(azurite, copies.container, "tree"), tmp_path / "out", tmp_path)
+    assert kept_by_azcopy(tmp_path / "out" / "tree") == kept_by_azcopy(tree)
+
+
+def test_cp_reads_what_a_mount_and_azcopy_wrote(
+    copies: Copies[Azurite], mount: Mounts, azurite: Azurite, tree: Path, tmp_path: Path
+) -> None:
+    mounted = mount().path
+    os.setxattr(tree / "one", "user.colour", b"blue")
+    shell(mounted, 'cp -a "$TREE" mounted', TREE=tree)
+    copies("cp", "-r", copies.at("mounted"), tmp_path / "from mount")
+    assert snapshot(tmp_path / "from mount") == snapshot(tree)
+    assert os.getxattr(tmp_path / "from mount" / "one", "user.colour") == b"blue"
+    assert set(verdicts(copies("verify", "--json", tree, copies.at("mounted"))).values()) == {"match"}
+
+    (tree / "fifo").unlink()
+    upload(tree, url_of(azurite, copies.container, "azcopied"), tmp_path, "--include-directory-stub")
+    copies("cp", "-r", copies.at("azcopied"), tmp_path / "from azcopy")
+    expected = snapshot(tree)
+    copied = snapshot(tmp_path / "from azcopy")
+    assert {name: copied.get(name) for name in expected if name != "."} == {
+        name: facts for name, facts in expected.items() if name != "."
+    }
+
+
+def test_the_service_itself_copies_between_containers(
+    copies: Copies[Azurite], azurite: Azurite, tree: Path, tmp_path: Path
+) -> None:
+    other = Copies(azurite, uuid4().hex)
+    azurite.create_container(other.container)
+    copies("cp", "-r", tree, copies.at("tree"))
+    copies("cp", "-r", copies.at("tree"), other.at())
+    copies("cp", "-r", other.at("tree"), tmp_path / "back")
+    assert snapshot(tmp_path / "back") == snapshot(tree)
+
+
+def test_standard_input_and_output_are_copied(copies: Copies[Azurite]) -> None:
+    content = os.urandom(9 * MiB)
+    command = [sys.executable, "-m", "blobfs", "cp"]
+    environment = {**clean_environment(), **copies.environment}
+    subprocess.run([*command, "-", copies.at("in")], input=content, env=environment, cwd=PROJECT, check=True)
+    output = subprocess.run(
+        [*command, copies.at("in"), "-"], stdout=-1, env=environment, cwd=PROJECT, check=True
+    )
+    assert output.stdout == content
+
+
+def test_a_new_blob_says_what_it_is_asked_to(
+    copies: Copies[Azurite], blobs: ContainerClient, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text("<p>")
+    copies("cp", tmp_path / "page.html", copies.at("guessed"), "--tier", "cool")
+    copies("cp", tmp_path / "page.html", copies.at())
+    copies("cp", "--content-type", "text/x-own", "--no-preserve", tmp_path / "page.html", copies.at("own"))
+    assert blobs.get_blob_client("guessed").get_blob_properties().blob_tier == "Cool"
+    assert (
+        blobs.get_blob_client("page.html").get_blob_properties().content_settings.content_type == "text/html"
+    )
+    assert blobs.get_blob_client("own").get_blob_properties().content_settings.content_type == "text/x-own"
+
+
+def test_links_are_kept_followed_or_skipped(copies: Copies[Azurite], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "real").mkdir(parents=True)
+    (source / "real" / "file").write_text("bytes")
+    (source / "link").symlink_to("real")
+    (source / "real" / "up").symlink_to("..")
+    for symlinks in ("follow", "skip", "keep"):
+        copies("cp", "-r", "--symlinks", symlinks, source, copies.at(symlinks))
+        copies("cp", "-r", copies.at(symlinks), tmp_path / symlinks)
+    assert (tmp_path / "follow" / "link" / "file").read_text() == "bytes"
+    assert not (tmp_path / "follow" / "link").is_symlink()
+    assert sorted(contents(tmp_path / "skip")) == ["real", "real/file"]
+    assert os.readlink(tmp_path / "keep" / "link") == "real"
+
+
+# What they do not do
+
+
+def test_delete_removes_only_what_the_source_does_not_have(
+    copies: Copies[Azurite], tree: Path, tmp_path: Path
+) -> None:
+    copies("cp", "-r", tree, copies.at("tree"))
+    copies("cp", tree / "large", copies.at("tree/a/extra"))
+    copies("cp", tree / "large", copies.at("trees"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").touch()
+    back = tmp_path / "back"
+    (back / "a" / "extra" / "deep").mkdir(parents=True)
+    (back / "a" / "extra" / "deep" / "link").symlink_to(outside)
+    (back / "cache").mkdir()
+    (back / "cache" / "kept").touch()
+    copies("cp", "-r", "--delete", f"{tree}/.", copies.at("tree"))
+    copies("cp", "-r", "--delete", "--exclude", "cache", copies.at("tree/."), back)
+    assert (back / "cache" / "kept").exists()
+    assert (outside / "keep").exists()
+    (back / "cache" / "kept").unlink()
+    (back / "cache").rmdir()
+    assert contents(back) == contents(tree)
+    copies("cp", copies.at("trees"), tmp_path)
+
+
+def test_nothing_is_deleted_when_a_listing_breaks_off(strained: Copies[Responder], tmp_path: Path) -> None:
+    """There is a page of names before it does."""
+    service = strained.service
+    service.make_blobs(strained.container, Recipe("tree/{index:05}", 5001))
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "extra").touch()
+    for source, target in ((strained.at("tree/."), str(here)), (f"{here}/.", strained.at("tree"))):
+        service.order(Rule(kind="LIST", pattern="marker", status=403, error_code="AuthorizationFailure"))
+        said = strained("cp", "-r", "--delete", source, target, code=1)
+        assert "ended early" in said
+        assert service.hits == [1]
+        assert (here / "extra").exists()
+    service.order()
+    assert service.counters.requests.get("DELETE blob", 0) == 0
+
+
+def test_a_failed_file_is_named_and_stops_neither_others_nor_an_old_one(
+    strained: Copies[Responder], tree: Path, tmp_path: Path
+) -> None:
+    strained("cp", "-r", tree, strained.at("tree"))
+    back = tmp_path / "back"
+    strained("cp", "-r", strained.at("tree"), back)
+    (back / "extra").touch()
+    before = snapshot(back)
+    strained.service.order(Rule(kind="GET blob", pattern="odd|large", fault=Fault.FLIP, at_byte=77))
+    said = strained("cp", "-r", "--delete", strained.at("tree/."), back, code=1)
+    assert "tree/a/b/c/odd: failed" in said
+    assert "tree/large: failed" in said
+    assert "nothing is deleted" in said
+    (part,) = back.rglob(".blobfs-*")  # of the larger one, to go on from
+    part.unlink()
+    after = snapshot(back)
+    del before["."], after["."]
+    assert after == before
+
+
+def test_names_that_lead_outside_are_refused(strained: Copies[Responder], tmp_path: Path) -> None:
+    service, outside = strained.service, tmp_path / "outside"
+    outside.mkdir()
+    service.make_blobs(strained.container, Recipe("bad/../../outside/{index}", 1, size_bytes=10))
+    service.make_blobs(strained.container, Recipe("bad/link/{index}", 1, size_bytes=10))
+    with service.client() as client:
+        blobs = client.get_container_client(strained.container)
+        blobs.upload_blob("bad/link", str(outside).encode(), metadata={"is_symlink": "true"})
+        blobs.upload_blob("bad/good", b"good")
+    (tmp_path / "in" / "bad").mkdir(parents=True)
+    (tmp_path / "in" / "bad" / "link").symlink_to(outside)
+    for target in ("new", "in"):
+        said = strained("cp", "-r", strained.at("bad"), tmp_path / target, code=1)
+        assert "reserved for the directory itself and its parent" in said
+    assert list(outside.iterdir()) == []
+    assert (tmp_path / "in" / "bad" / "good").read_bytes() == b"good"
+
+
+def test_a_file_that_somebody_else_made_meanwhile_is_not_overwritten(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    service = strained.service
+    (tmp_path / "file").write_bytes(b"mine")
+    service.order(Rule(kind="LIST", latency_seconds=2.0))  # with which it finds that nothing is there
+    copying = strained.start("cp", tmp_path / "file", strained.at("file"))
+    wait_until(lambda: service.hits == [1])
+    with service.client() as client:
+        blob = client.get_blob_client(strained.container, "file")
+        blob.upload_blob(b"theirs")
+        assert copying.wait(30) == 1
+        assert blob.download_blob().readall() == b"theirs"
+    copying.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("cp", "./a", "./b"), "cp(1)"),
+        (("cp", "acc/cont/a", "other/cont"), "two accounts"),
+        (("cp", "--delete", "./a", "acc/cont"), "-r"),
+        (("cp", "--symlinks", "follow", "acc/cont/a", "."), "keep or skip"),
+        (("cp", "--tier", "Hot", "acc/cont/a", "."), "uploads"),
+        (("cp", "--dry-run", "-", "acc/cont/a"), "--dry-run"),
+        (("cp", "--json", "acc/cont/a", "-"), "--json"),
+        (("cp", "./a", "Acc/cont"), "account name"),
+        (("cp", "--include", "", "./a", "acc/cont"), "pattern"),
+        (("verify", "./a"), "container"),
+        (("verify", "./a", "./b", "acc/cont"), "More than two"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_sent(arguments: Sequence[str], word: str) -> None:
+    ended = blobfs(*arguments, BLOBFS_ENDPOINT="http://127.0.0.1:9")
+    assert ended.returncode == 2, ended.stderr
+    assert word in ended.stderr
+
+
+def test_options_of_a_mount_in_the_configuration_file_do_no_harm(
+    copies: Copies[Azurite], tmp_path: Path
+) -> None:
+    (tmp_path / "blobfs.toml").write_text('memory = "64MiB"\nattr-timeout = 5\nread-only = true\n')
+    copies("cp", "--config", tmp_path / "blobfs.toml", tmp_path / "blobfs.toml", copies.at())
+    copies("verify", "--config", tmp_path / "blobfs.toml", copies.at())
+
+
+def test_a_reader_of_standard_output_may_go_away(copies: Copies[Azurite], tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(9 * MiB))
+    copies("cp", tmp_path / "large", copies.at())
+    said = shell(
+        tmp_path,
+        f"{sys.executable} -m blobfs cp {copies.at('large')} - 2> said | head -c 5; cat said",
+        PYTHONPATH=PROJECT,
+        **copies.environment,
+    )
+    assert "nobody reads standard output" in said
+    assert "Traceback" not in said
+
+
+def test_a_terminal_shows_how_far_it_is(copies: Copies[Azurite], tree: Path) -> None:
+    command = f"{sys.executable} -m blobfs cp -r --limit-rate 8MiB . {copies.at('tree')}"
+    said = shell(tree, f"script -qec '{command}' /dev/null", PYTHONPATH=PROJECT, **copies.environment)
+    assert "MiB" in said
+    assert "25/25" in said
+
+
+# What they cost, and what is left of those that are ended
+
+
+def test_a_small_file_is_one_request_each_way(strained: Copies[Responder], tmp_path: Path) -> None:
+    source = tmp_path / "many"
+    source.mkdir()
+    for number in range(50):
+        (source / str(number)).write_bytes(os.urandom(1000))
+    strained("cp", "-r", source, strained.at("many"))
+    there = strained.service.reset_counters().requests
+    strained("cp", "-r", strained.at("many"), tmp_path / "back")
+    back = strained.service.reset_counters().requests
+    assert there["PUT blob"] == 51  # and one for the directory
+    assert sum(there.values()) <= 51 + 4
+    assert back["GET blob"] == 50
+    assert sum(back.values()) <= 50 + 4
+    assert contents(tmp_path / "back") == contents(source)
+
+
+def test_a_killed_upload_goes_on_with_what_is_staged(strained: Copies[Responder], tmp_path: Path) -> None:
+    service = strained.service
+    (tmp_path / "large").write_bytes(os.urandom(48 * MiB))
+    service.order(Rule(kind="PUT block", skip=3, latency_seconds=30.0))
+    copying = strained.start("cp", tmp_path / "large", strained.at("large"))
+    wait_until(lambda: service.counters.requests.get("PUT block", 0) > 3)
+    _kill(copying, signal.SIGKILL)
+    service.order()
+    service.reset_counters()
+    strained("cp", tmp_path / "large", strained.at("large"))
+    counters = service.reset_counters()
+    assert counters.requests["PUT block"] <= 3
+    assert counters.bytes_in < 25 * MiB
+    strained("verify", "--full", tmp_path / "large", strained.at("large"))
+
+
+def test_a_killed_download_goes_on_with_what_is_verified(strained: Copies[Responder], tmp_path: Path) -> None:
+    service = strained.service
+    (tmp_path / "large").write_bytes(os.urandom(64 * MiB))
+    strained("cp", tmp_path / "large", strained.at("large"))
+    old = tmp_path / "old"
+    old.write_text("older")
+    service.reset_counters()
+    service.order(Rule(kind="GET blob", skip=6, latency_seconds=30.0))
+    copying = strained.start("cp", strained.at("large"), old)
+    wait_until(lambda: any(_stored_bytes(part) >= 48 * MiB for part in tmp_path.glob(".blobfs-*")))
+    _kill(copying, signal.SIGKILL)
+    assert old.read_text() == "older"
+    (part,) = tmp_path.glob(".blobfs-*")
+    with part.open("r+b") as file:
+        file.write(b"damage")
+    service.order()
+    service.reset_counters()
+    strained("cp", strained.at("large"), old)
+    counters = service.reset_counters()
+    assert counters.requests["GET blob"] == 3  # two that were missing, and the damaged one
+    assert _md5(old) == _md5(tmp_path / "large")
+    assert list(tmp_path.glob(".blobfs-*")) == []
+
+
+def test_an_interrupted_copy_says_so_and_ends_within_seconds(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    service = strained.service
+    (tmp_path / "many").mkdir()
+    for number in range(40):
+        (tmp_path / "many" / str(number)).write_bytes(b"x")
+    service.order(Rule(kind="PUT blob", skip=20, status=503))
+    copying = strained.start("cp", "-r", tmp_path / "many", strained.at("many"))
+    wait_until(lambda: service.counters.statuses.get(503, 0) > 3)
+    copying.send_signal(signal.SIGINT)
+    _, said = copying.communicate(timeout=15)
+    assert copying.returncode == 130
+    assert "interrupted" in said
+    assert "copied" in said
+
+
+# Checks
+
+
+def test_verify_tells_what_differs_without_reading_it(strained: Copies[Responder], tree: Path) -> None:
+    service = strained.service
+    (tree / "fifo").unlink()
+    strained("cp", "-r", tree, strained.at("tree"))
+    (tree / "large").write_bytes(b"x" * (9 << 20))
+    (tree / "one").unlink()
+    (tree / "new").touch()
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("a/b/pagX")
+    service.reset_counters()
+    found = verdicts(strained("verify", "--json", tree, strained.at("tree"), code=1))
+    bad = {name: verdict for name, verdict in found.items() if verdict != "match"}
+    assert bad == {
+        f"{tree}/large": "differ",
+        f"{tree}/link": "differ",
+        f"{tree}/new": "missing",
+        "tree/one": "missing",
+    }
+    assert service.reset_counters().bytes_out < MiB
+
+
+def test_verify_uses_block_checksums_and_reads_what_has_none(
+    copies: Copies[Azurite], blobs: ContainerClient, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "ours").write_bytes(os.urandom(9 * MiB))
+    copies("cp", "-r", "--no-file-md5", here, copies.at("t"))
+    (here / "theirs").write_bytes(b"without checksum")
+    theirs = blobs.upload_blob("t/theirs", b"without checksum")
+    theirs.set_http_headers(ContentSettings(content_md5=None))
+    found = verdicts(copies("verify", "--json", here, copies.at("t"), code=1))
+    assert found == {f"{here}/ours": "match", f"{here}/theirs": "unverifiable"}
+    copies("verify", "--full", here, copies.at("t"))
+    (here / "theirs").write_bytes(b"Without checksum")
+    assert "theirs: differ" in copies("verify", "--full", here, copies.at("t"), code=1)
+
+
+def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responder], tree: Path) -> None:
+    service = strained.service
+    strained("cp", "-r", tree, strained.at("tree"))
+    strained("verify", strained.at())
+    service.order(Rule(kind="GET blob", pattern="large", fault=Fault.FLIP, at_byte=5))
+    said = strained("verify", strained.at("tree"), code=1)
+    assert "tree/large: differ" in said
+
+
+def _kill(process: "subprocess.Popen[str]", number: int) -> None:
+    process.send_signal(number)
+    process.communicate()
+
+
+def _stored_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

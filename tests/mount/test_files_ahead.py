@@ -1,0 +1,71 @@
+"""Files that a copying program has not come to yet: asked for ahead, for it alone."""
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mounts import Mounts
+from responder.control import Responder
+from responder.recipes import Recipe
+from waiting import wait_until
+
+FILES, SIZE_BYTES = 60, 60_000
+
+
+@pytest.fixture
+def box(responder: Responder) -> str:
+    container = uuid.uuid4().hex
+    responder.create_container(container)
+    responder.make_blobs(container, Recipe("d/f{index:02}", FILES, size_bytes=SIZE_BYTES))
+    return container
+
+
+@pytest.fixture(params=["libfuse3", "libfuse2"])
+def tree(responder: Responder, box: str, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A mounted directory of many small files."""
+    with Mounts(responder, box, request.param) as mounts:
+        yield mounts().path / "d"
+
+
+def fetched(responder: Responder) -> int:
+    return responder.counters.requests.get("GET blob", 0)
+
+
+def originals(responder: Responder, box: str) -> dict[str, bytes]:
+    with responder.client() as client, client.get_container_client(box) as container:
+        return {f"f{i:02}": container.download_blob(f"d/f{i:02}").readall() for i in range(FILES)}
+
+
+@pytest.mark.parametrize(
+    "command", ["cp -r {} copy", "rsync -a {}/ copy", "mkdir copy; tar -C {} -c . | tar -xC copy"]
+)
+def test_copy_fetches_each_file_once(
+    tree: Path, responder: Responder, box: str, tmp_path: Path, command: str
+) -> None:
+    before = fetched(responder)
+    subprocess.run(command.format(tree), shell=True, check=True, cwd=tmp_path)
+    assert fetched(responder) - before == FILES
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()}
+    assert copied == originals(responder, box)
+
+
+def test_copy_that_pauses_has_some_files_fetched_ahead_and_not_all(tree: Path, responder: Responder) -> None:
+    before = fetched(responder)
+    with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as archive:
+        assert archive.stdout
+        archive.stdout.read(3 * SIZE_BYTES)  # and then it waits for us
+        wait_until(lambda: fetched(responder) - before > 8)
+        assert fetched(responder) - before < 20
+        archive.stdout.read()
+    assert fetched(responder) - before == FILES
+
+
+def test_program_that_may_be_told_of_a_change_sees_it_at_once(
+    tree: Path, responder: Responder, box: str
+) -> None:
+    with responder.client() as client, client.get_container_client(box) as container:
+        for number, path in enumerate(sorted(tree.iterdir())):
+            container.upload_blob(f"d/{path.name}", f"{number}".encode(), overwrite=True)
+            assert path.read_bytes() == f"{number}".encode()

@@ -1,0 +1,283 @@
+"""What a copy's arguments name, where each copy goes, and what is copied at all."""
+
+import pickle
+import stat
+from dataclasses import replace
+
+import pytest
+
+from blobfs.copying.catalogue import Catalogue
+from blobfs.copying.entries import Entry, Work, entry_of_blob, virtual_directory
+from blobfs.copying.places import Container, Place, place_of, require_direction
+from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
+from blobfs.copying.selection import Selection
+from blobfs.errors import AlreadyExists, Failure, InvalidArgument, IsADirectory, NotADirectory
+from blobfs.format.attributes import Attributes, Defaults
+from blobfs.store import BlobInfo
+
+HERE = Container("acc", "cont")
+DEFAULTS = Defaults.for_umask(1, 2, 0o022)
+
+
+def place(text: str, *here: str) -> Place:
+    return place_of(text, here.__contains__)
+
+
+def entry(kind: int = stat.S_IFREG, *, size_bytes: int = 5, mtime_ns: int = 7, path: str = "x") -> Entry:
+    return Entry(path, Attributes(kind | 0o644, 1, 2, mtime_ns, 0, 0), size_bytes)
+
+
+BLOB = BlobInfo("x", "1", 5, 0)
+FILE, DIRECTORY, LINK = entry(), entry(stat.S_IFDIR), entry(stat.S_IFLNK)
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "container"),
+    [
+        ("acc/cont", "", HERE),
+        ("acc/cont/", "", HERE),
+        ("acc/cont/a/b", "a/b", HERE),
+        ("acc/cont/a/b/", "a/b", HERE),
+        ("acc/cont/a/.", "a", HERE),
+        ("acc/cont/.", "", HERE),
+        ("https://acc.blob.core.windows.net/cont/a%20b", "a b", None),
+        ("file", "file", None),
+        ("dir/", "dir/", None),
+        ("/acc/cont", "/acc/cont", None),
+        ("./acc/cont", "./acc/cont", None),
+        ("../acc/cont", "../acc/cont", None),
+        ("~/acc", "~/acc", None),
+        (".", ".", None),
+        ("..", "..", None),
+        ("-", "-", None),
+        ("results/new", "results/new", None),
+    ],
+)
+def test_an_argument_is_a_container_unless_something_here_is_called_like_the_account(
+    text: str, path: str, container: Container | None
+) -> None:
+    found = place(text, "results")
+    assert found.path == path
+    if text.startswith("https"):
+        container = Container("acc", "cont", "https://acc.blob.core.windows.net")
+    assert found.container == container
+
+
+def test_the_address_of_an_emulator_names_the_account_in_its_path() -> None:
+    found = place("http://127.0.0.1:10000/devstoreaccount1/cont/a")
+    assert found.container == Container("devstoreaccount1", "cont", "http://127.0.0.1:10000/devstoreaccount1")
+    assert found.path == "a"
+
+
+@pytest.mark.parametrize("text", ["", "https://acc.blob.core.windows.net/", "https://a.blob.x/c?sig=SECRET"])
+def test_what_names_no_place_is_refused_and_shows_no_secret(text: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        place(text)
+    assert "SECRET" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "word"),
+    [
+        (["./a"], "./b", "cp\\(1\\)"),
+        (["./a", "acc/cont/b"], "acc/cont", "one after the other"),
+        (["-", "./a"], "acc/cont", "alone"),
+        (["acc/cont/a"], "other/cont/b", "two accounts"),
+        (["acc/one/a", "acc/two/b"], "./here", "several containers"),
+    ],
+)
+def test_places_that_make_no_copy_are_refused_with_the_cure(
+    sources: list[str], target: str, word: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=word):
+        require_direction([place(text) for text in sources], place(target))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("./a", "acc/cont"), ("acc/cont/a", "b"), ("acc/cont/a", "acc/two/b"), ("-", "acc/cont/x")],
+)
+def test_one_side_in_a_container_makes_a_copy(source: str, target: str) -> None:
+    require_direction([place(source)], place(target))
+
+
+# Where copies go
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "target", "found", "root"),
+    [
+        ("f", FILE, "acc/cont", DIRECTORY, "f"),
+        ("f", FILE, "acc/cont/new", None, "new"),
+        ("f", FILE, "acc/cont/new/", None, "new/f"),
+        ("f", FILE, "acc/cont/there", DIRECTORY, "there/f"),
+        ("f", FILE, "acc/cont/there", FILE, "there"),
+        ("d/e", DIRECTORY, "acc/cont", DIRECTORY, "e"),
+        ("d/e/", DIRECTORY, "acc/cont/there", DIRECTORY, "there/e"),
+        ("d/e", DIRECTORY, "acc/cont/new", None, "new"),
+        ("d/e", DIRECTORY, "acc/cont/new/", None, "new"),
+        ("d/e/.", DIRECTORY, "acc/cont/there", DIRECTORY, "there"),
+        (".", DIRECTORY, "acc/cont", DIRECTORY, ""),
+        ("acc/cont", DIRECTORY, "/here", DIRECTORY, "/here/cont"),
+        ("acc/cont", DIRECTORY, "/new", None, "/new"),
+        ("acc/cont/.", DIRECTORY, "/here", DIRECTORY, "/here"),
+        ("acc/cont/f", FILE, "/", DIRECTORY, "/f"),
+        ("acc/cont/f", FILE, ".", DIRECTORY, "./f"),
+    ],
+)
+def test_a_copy_goes_where_cp_would_put_it(
+    source: str, kind: Entry, target: str, found: Entry | None, root: str
+) -> None:
+    assert root_for(place(source), kind, place(target), found, is_one_of_many=False) == root
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "target", "found", "many", "failure"),
+    [
+        ("d", DIRECTORY, "acc/cont/f", FILE, False, NotADirectory),
+        ("f", FILE, "acc/cont/f/", FILE, False, NotADirectory),
+        ("f", FILE, "acc/cont/new", None, True, NotADirectory),
+        ("f", FILE, "acc/cont/f", FILE, True, NotADirectory),
+        ("-", FILE, "acc/cont", DIRECTORY, False, IsADirectory),
+    ],
+)
+def test_what_cp_refuses_is_refused(
+    source: str, kind: Entry, target: str, found: Entry | None, many: bool, failure: type[Failure]
+) -> None:
+    with pytest.raises(failure):
+        root_for(place(source), kind, place(target), found, is_one_of_many=many)
+
+
+@pytest.mark.parametrize("root", ["a", "a/b", "a/b/c"])
+def test_a_directory_is_not_copied_into_itself(root: str) -> None:
+    with pytest.raises(InvalidArgument):
+        refuse_inside_itself(place("acc/cont/a"), root, place("acc/cont"))
+
+
+@pytest.mark.parametrize(("target", "root"), [("acc/cont", "ab"), ("acc/other", "a"), ("/a", "/a/b")])
+def test_beside_itself_it_is(target: str, root: str) -> None:
+    refuse_inside_itself(place("acc/cont/a"), root, place(target))
+
+
+# What is copied
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "rules", "step"),
+    [
+        (FILE, None, Rules(), Step.COPY),
+        (FILE, FILE, Rules(), Step.COPY),
+        (FILE, LINK, Rules(), Step.COPY),
+        (FILE, FILE, Rules(no_clobber=True), Step.SKIP),
+        (FILE, None, Rules(no_clobber=True), Step.COPY),
+        (FILE, FILE, Rules(update=True), Step.SKIP),
+        (FILE, entry(size_bytes=6), Rules(update=True), Step.COPY),
+        (FILE, entry(mtime_ns=8), Rules(update=True), Step.COPY),
+        (FILE, entry(mtime_ns=8), Rules(checksum=True), Step.COMPARE),
+        (FILE, entry(size_bytes=6), Rules(checksum=True), Step.COPY),
+        (LINK, LINK, Rules(checksum=True), Step.COPY),
+        (LINK, LINK, Rules(update=True), Step.SKIP),
+        (FILE, LINK, Rules(update=True), Step.COPY),
+        (DIRECTORY, None, Rules(), Step.COPY),
+        (DIRECTORY, DIRECTORY, Rules(no_clobber=True), Step.SKIP),
+        (DIRECTORY, replace(DIRECTORY, blob=BLOB), Rules(), Step.SETTLE),
+        (replace(DIRECTORY, blob=BLOB), DIRECTORY, Rules(), Step.SETTLE),
+        (DIRECTORY, replace(DIRECTORY, blob=None), Rules(), Step.COPY),
+        (DIRECTORY, entry(stat.S_IFDIR, mtime_ns=8), Rules(), Step.COPY),
+    ],
+)
+def test_what_is_up_to_date_is_not_copied(
+    source: Entry, target: Entry | None, rules: Rules, step: Step
+) -> None:
+    assert step_for(source, target, rules) is step
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(FILE, DIRECTORY), (DIRECTORY, FILE), (LINK, DIRECTORY), (FILE, entry(stat.S_IFCHR))],
+)
+def test_a_directory_or_device_is_not_replaced_by_something_else(source: Entry, target: Entry) -> None:
+    with pytest.raises(AlreadyExists):
+        step_for(source, target, Rules())
+
+
+def test_what_cannot_be_copied_says_why() -> None:
+    with pytest.raises(InvalidArgument, match="no such name"):
+        step_for(replace(FILE, problem="no such name"), None, Rules())
+
+
+# Selection
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "taken"),
+    [
+        ([], [], {"a.nc", "a.tmp", "d/b.nc", "d/cache/c.nc"}),
+        (["*.nc"], [], {"a.nc", "d/b.nc", "d/cache/c.nc"}),
+        ([], ["*.tmp"], {"a.nc", "d/b.nc", "d/cache/c.nc"}),
+        (["*.nc"], ["cache"], {"a.nc", "d/b.nc"}),
+        (["/*.nc"], [], {"a.nc"}),
+        (["d/**"], ["d/cache/"], {"d/b.nc"}),
+        (["d/*.nc"], [], {"d/b.nc"}),
+    ],
+)
+def test_globs_select_as_in_gitignore(include: list[str], exclude: list[str], taken: set[str]) -> None:
+    selection = Selection(include, exclude)
+    paths = ["a.nc", "a.tmp", "d/b.nc", "d/cache/c.nc"]
+    assert {path for path in paths if selection.takes(path, is_directory=False)} == taken
+
+
+def test_nothing_below_an_excluded_directory_is_looked_at() -> None:
+    selection = Selection([], ["cache/", "*.tmp"])
+    assert not selection.enters("d/cache")
+    assert selection.enters("d")
+    assert selection.enters("")
+    assert selection.takes("", is_directory=True)
+
+
+@pytest.mark.parametrize("pattern", ["", "  ", "!x", "# x"])
+def test_a_pattern_that_selects_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidArgument):
+        Selection([pattern])
+
+
+# The destination
+
+
+def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
+    entries = [entry(path=path) for path in ("b", "a/x", "a/y/z", "\udcff")]
+    catalogue = Catalogue(replace(each, blob=BlobInfo(each.path, "1", 5, 0)) for each in entries)
+    taken = catalogue.take("b")
+    assert taken is not None
+    assert taken.blob is not None
+    assert catalogue.take("b") is None
+    assert catalogue.take("missing") is None
+    assert [each.path for each in catalogue.rest()] == ["\udcff", "a/y/z", "a/y", "a/x", "a"]
+    directory = catalogue.take("a/y")
+    assert directory is not None
+    assert directory.is_directory
+    catalogue.close()
+
+
+@pytest.mark.parametrize("marker_first", [True, False])
+def test_a_directory_with_a_blob_of_its_own_is_that_blob(marker_first: bool) -> None:
+    marker = BlobInfo("a", "1", 0, 0, {"hdi_isfolder": "true"})
+    entries = [
+        entry_of_blob("a", marker, DEFAULTS),
+        entry_of_blob("a/x", BlobInfo("a/x", "2", 1, 0), DEFAULTS),
+    ]
+    catalogue = Catalogue(entries if marker_first else reversed(entries))
+    found = catalogue.take("a")
+    assert found is not None
+    assert found.blob == marker
+    catalogue.close()
+
+
+def test_a_unit_of_work_travels_between_processes() -> None:
+    blob = BlobInfo("name", "etag", 5, 7, {"modtime": "1"}, content_md5=bytes(16))
+    work = Work(entry_of_blob("name", blob, DEFAULTS), "name", "/target", virtual_directory("x"))
+    assert pickle.loads(pickle.dumps(work)) == work
+    assert len(pickle.dumps(work)) < 2000

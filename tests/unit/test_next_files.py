@@ -1,0 +1,161 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
+
+from blobfs.callers import Callers
+from blobfs.errors import NotFound, Unavailable
+from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.next_files import SKIPPED
+from blobfs.store import ALWAYS, Properties
+
+COUNT = 30
+NAMES = [f"f{number:02}" for number in range(COUNT)]
+
+
+class Caller(Callers):
+    """A program of whatever name."""
+
+    def __init__(self, program: str = "cp", thread: int = 7) -> None:
+        super().__init__(lambda: self.thread)
+        self.thread = thread
+        self.name = program
+
+    def program(self) -> str:
+        return self.name
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    memory = MemoryStore()
+    for name in NAMES:
+        put(memory, name, b"old")
+    return memory
+
+
+def put(memory: MemoryStore, name: str, body: bytes) -> None:
+    memory.put_blob(f"d/{name}", body, Properties(), ALWAYS)
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> FailingStore:
+    return FailingStore(memory)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+@pytest.fixture
+def fs(store: FailingStore, clock: ManualClock, caller: Caller) -> Iterator[Filesystem]:
+    with machine(store, inline=True) as parts:
+        fs = filesystem_of(parts, clock, callers=caller)
+        fs.volume.namespace.entries("/d")
+        store.heal()
+        yield fs
+
+
+def read(fs: Filesystem, name: str) -> bytes:
+    handle = fs.handles.open(f"/d/{name}", os.O_RDONLY).handle
+    target = bytearray(100)
+    count = fs.handles.read_into(handle, 0, memoryview(target))
+    fs.handles.release(handle)
+    return bytes(target[:count])
+
+
+def by_inode(fs: Filesystem) -> list[str]:
+    return sorted(NAMES, key=lambda name: fs.volume.inodes.of(f"d/{name}"))
+
+
+def requests(store: FailingStore) -> int:
+    return len(store.calls)
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_files_ahead_of_a_copy_are_asked_for_before_they_are_opened(
+    fs: Filesystem, store: FailingStore, by_number: bool
+) -> None:
+    order = by_inode(fs) if by_number else NAMES
+    for name in order[:2]:
+        read(fs, name)
+    asked = requests(store)
+    assert asked == 2 + 4
+    assert read(fs, order[2]) == b"old"
+    assert requests(store) == asked + 1
+
+
+def test_each_file_is_asked_for_once(fs: Filesystem, store: FailingStore) -> None:
+    assert [read(fs, name) for name in NAMES] == [b"old"] * COUNT
+    assert store.calls == ["read_range"] * COUNT
+
+
+def test_file_that_is_passed_over_does_not_end_the_walk(fs: Filesystem, store: FailingStore) -> None:
+    for name in NAMES[::SKIPPED]:
+        read(fs, name)
+    store.heal()
+    read(fs, NAMES[COUNT - 1])
+    assert requests(store) == 0
+
+
+@pytest.mark.parametrize(("program", "thread"), [("python3", 7), ("", 7), ("cp", 0)])
+def test_other_programs_see_what_another_node_closed_before_they_open(
+    fs: Filesystem, memory: MemoryStore, caller: Caller, program: str, thread: int
+) -> None:
+    caller.name, caller.thread = program, thread
+    for number, name in enumerate(NAMES):
+        body = f"new {number}".encode()
+        put(memory, name, body)
+        assert read(fs, name) == body
+
+
+def test_programs_that_open_one_file_each_are_no_walk(
+    fs: Filesystem, memory: MemoryStore, caller: Caller
+) -> None:
+    for number, name in enumerate(NAMES):
+        caller.thread = 1 + number
+        put(memory, name, b"new")
+        assert read(fs, name) == b"new"
+
+
+def test_answer_that_is_too_old_is_not_used(fs: Filesystem, memory: MemoryStore, clock: ManualClock) -> None:
+    for name in NAMES[:3]:
+        read(fs, name)
+    put(memory, NAMES[3], b"new")
+    clock.advance(1.0)
+    assert read(fs, NAMES[3]) == b"new"
+
+
+def test_what_this_mount_writes_meanwhile_is_seen(fs: Filesystem) -> None:
+    for name in NAMES[:3]:
+        read(fs, name)
+    handle = fs.handles.open(f"/d/{NAMES[3]}", os.O_WRONLY | os.O_TRUNC).handle
+    fs.handles.write(handle, 0, memoryview(b"new"))
+    fs.handles.flush(handle)
+    fs.handles.release(handle)
+    assert read(fs, NAMES[3]) == b"new"
+
+
+def test_file_that_could_not_be_asked_for_ahead_is_asked_for_again(
+    fs: Filesystem, store: FailingStore
+) -> None:
+    read(fs, NAMES[0])
+    store.fail_method("read_range", Unavailable("away"))
+    with pytest.raises(Unavailable):
+        read(fs, NAMES[1])
+    store.heal()
+    assert read(fs, NAMES[2]) == b"old"
+
+
+def test_file_that_is_gone_is_reported(fs: Filesystem, memory: MemoryStore) -> None:
+    read(fs, NAMES[0])
+    memory.delete(f"d/{NAMES[2]}", ALWAYS)
+    read(fs, NAMES[1])
+    with pytest.raises(NotFound):
+        read(fs, NAMES[2])
