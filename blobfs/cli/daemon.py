@@ -22,11 +22,14 @@ def detach(*, keep: int | None = None) -> Callable[[str], None]:
     above stderr, the new process has only `keep`.
     """
     reader, writer = os.pipe()
+    # One that comes before the waiting process is ready for it would end that one alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     pid = os.fork()
     if pid:
         os.close(writer)
         _follow(pid, reader)
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     os.chdir("/")
     _close_all_above_stderr({writer} if keep is None else {writer, keep})
     _silence(0, 1)
@@ -76,6 +79,7 @@ def _pass_on_signals(pid: int) -> Sequence[int]:
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     return received
 
 
