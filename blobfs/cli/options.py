@@ -342,8 +342,13 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
         raise click.UsageError("--read-only and --create-container contradict each other.")
     if values["writeback"] and values["spool_dir"] is None:
         raise click.UsageError("--writeback keeps in a spool what is to be sent: name one with --spool-dir.")
-    if values["block_size"] * 4 > values["memory"]:
-        most = spell_size(values["memory"] // 4)
+    refuse_large_blocks(values["block_size"], values["memory"])
+
+
+def refuse_large_blocks(block_bytes: int, memory_bytes: int) -> None:
+    """Raise UsageError if too few blocks fit in the memory."""
+    if block_bytes * 4 > memory_bytes:
+        most = spell_size(memory_bytes // 4)
         raise click.UsageError(f"--block-size is over a quarter of --memory: at most {most} fit.")
 
 

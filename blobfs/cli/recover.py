@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions
+from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
@@ -70,7 +70,7 @@ def _settings(ctx: click.Context) -> MountSettings:
     values = ctx.params
     if values["spool_dir"] is None:
         raise click.UsageError("Missing option '--spool-dir'.")
-    refuse_contradictions({**values, "read_only": False, "create_container": False, "writeback": False})
+    refuse_large_blocks(values["block_size"], values["memory"])
     return MountSettings(
         account=values["account"],
         container=values["container"],
