@@ -1,7 +1,8 @@
 """Commands forked off one process that has imported everything: a mount starts in a tenth of a second.
 
 Each line of its input is JSON, [argument, …, file for the output]: `blobfs` with these arguments, or, behind
-"load", the program of `load`. It answers each with the number of the process.
+"load", the program of `load`. It answers each with the number of the process, which begins when another
+line has come: by then somebody watches it.
 """
 
 import json
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,7 @@ class Process:
         self.pid = number
         self._output = output
         self._descriptor = os.pidfd_open(number)
+        weakref.finalize(self, os.close, self._descriptor)
 
     @property
     def said(self) -> str:
@@ -36,7 +39,9 @@ class Process:
 
     def has_ended(self, within_seconds: float = 0.0) -> bool:
         """Wait so long for its end at most; tell whether it came."""
-        return bool(select.select([self._descriptor], [], [], within_seconds)[0])
+        end = select.poll()
+        end.register(self._descriptor, select.POLLIN)
+        return bool(end.poll(within_seconds * 1000))
 
     def kill(self) -> None:
         """Let it die at once, and return when it has."""
@@ -74,7 +79,10 @@ class Nursery:
         with self._lock:
             self._process.stdin.write(json.dumps([*map(str, arguments), str(output)]) + "\n")
             self._process.stdin.flush()
-            return Process(int(self._process.stdout.readline()), output)
+            process = Process(int(self._process.stdout.readline()), output)
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            return process
 
 
 def _become(arguments: Sequence[str], output: str) -> NoReturn:
@@ -103,7 +111,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them but by their descriptors
     for line in sys.stdin:
         *arguments, output = json.loads(line)
+        reader, writer = os.pipe()
         number = os.fork()
         if not number:
+            os.close(writer)
+            os.read(reader, 1)  # returns when the other end is closed
             _become(arguments, output)
         print(number, flush=True)
+        sys.stdin.readline()
+        os.close(reader)
+        os.close(writer)

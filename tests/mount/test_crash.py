@@ -145,7 +145,16 @@ class Lane:
     def _mount_arguments(self) -> Sequence[str]:
         options = ["--block-size", "64KiB", "--attr-timeout", "0", "--memory", "64MiB"]
         where = [*self._where[:2], str(self.path), *self._where[2:]]
-        return ["mount", *where, *options, *self._spool, *self._writeback, "--binding", "libfuse3", "--foreground"]
+        return [
+            "mount",
+            *where,
+            *options,
+            *self._spool,
+            *self._writeback,
+            "--binding",
+            "libfuse3",
+            "--foreground",
+        ]
 
     def _recover(self, *arguments: str) -> str:
         recover = self._nursery.start(
