@@ -345,6 +345,7 @@ class RangeCache:
             else:
                 self._end_ahead(run)
             self._tidy(shelf)
+        self._pool.recheck()  # what was on its way could not be dropped
         fetch.done.set()
 
     def _evict(self, size_bytes: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from blobfs.blocks import ID_BYTES, copied_block_id, digest_of, id_length
 from blobfs.content.extents import Extent
-from blobfs.content.memory import Buffer
+from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.whole_md5 import WholeMd5
 from blobfs.errors import Failure, OtherIdLength
 from blobfs.store import BlobStore, BlobVersion
@@ -19,12 +19,20 @@ class Staging:
     """What of one file is being staged or was. Not thread-safe. `name` changes only while nothing is."""
 
     def __init__(
-        self, name: str, *, store: BlobStore, transfers: Transfers, whole_md5: WholeMd5, block_bytes: int
+        self,
+        name: str,
+        *,
+        store: BlobStore,
+        transfers: Transfers,
+        pool: BufferPool,
+        whole_md5: WholeMd5,
+        block_bytes: int,
     ) -> None:
         self.name = name
         self.id_bytes = ID_BYTES
         self._store = store
         self._transfers = transfers
+        self._pool = pool
         self._whole_md5 = whole_md5
         self._block_bytes = block_bytes
         self._in_flight: deque[Extent] = deque()
@@ -72,6 +80,8 @@ class Staging:
             return
         self._make_room()
         extent.staging = self._transfers.submit_write(self._stage, buffer, extent.length)
+        # What is staged can be had again from the service, so its buffer may be given back.
+        extent.staging.add_done_callback(lambda _staging: self._pool.recheck())
         self._in_flight.append(extent)
         self._whole_md5.see(extent.start, buffer, extent.length)
 

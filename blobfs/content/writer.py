@@ -42,7 +42,12 @@ class BlobWriter:
         self._largest_block_bytes = largest_block_bytes
         self._whole_md5 = WholeMd5(transfers, is_wanted=file_md5)
         self._staging = Staging(
-            name, store=store, transfers=transfers, whole_md5=self._whole_md5, block_bytes=block_bytes
+            name,
+            store=store,
+            transfers=transfers,
+            pool=pool,
+            whole_md5=self._whole_md5,
+            block_bytes=block_bytes,
         )
         self._draft = Draft(
             base,

@@ -281,6 +281,25 @@ def test_cache_gives_memory_up_to_who_needs_it(store: FailingStore, memory: Memo
     assert held(cache, info, range(4)) == [False, False, True, True]
 
 
+def test_who_waits_for_memory_gets_that_of_a_fetch_as_soon_as_it_is_done(
+    store: FailingStore, memory: MemoryStore, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobfs.content.memory.RECHECK_SECONDS", 60.0)
+    pool = BufferPool(64 * KiB)
+    cache = cache_of(store, pool, 64 * KiB, 64 * KiB)
+    info = memory.put("big", bytes(64 * KiB))
+    gate = Gate(store)
+    reader = threads.submit(fragment, cache, info, 0)
+    assert gate.reached.acquire(timeout=10)
+    asked = threading.Event()
+    pool.add_reclaimer(lambda _size_bytes: asked.set())
+    waiting = threads.submit(pool.take, 64 * KiB)
+    assert asked.wait(10)
+    gate.opened.set()
+    assert waiting.result(10).size_bytes == 64 * KiB
+    reader.result(10)
+
+
 def test_fragment_in_use_outlives_its_eviction(store: FailingStore, memory: MemoryStore) -> None:
     pool = BufferPool(128 * KiB)
     cache = cache_of(store, pool, 64 * KiB, 128 * KiB)

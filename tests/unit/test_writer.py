@@ -1,6 +1,8 @@
 import base64
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -633,6 +635,26 @@ def test_small_file_in_pieces_is_committed_though_memory_is_short(memory: Memory
         writer.commit(PROPERTIES, IF_ABSENT)
         assert held.size_bytes == 64 * KiB
     assert memory.bodies == {"x": b"abc" + bytes(3)}
+
+
+def test_writer_that_waits_for_memory_goes_on_as_soon_as_a_block_is_staged(
+    memory: MemoryStore, store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobfs.content.memory.RECHECK_SECONDS", 60.0)
+    waits = threading.Event()
+    store.on_call = lambda _method: waits.wait(10)
+    body = text(4 * BLOCK)
+    with machine(store, block_bytes=BLOCK, budget_bytes=128 * KiB) as parts, ThreadPoolExecutor(1) as thread:
+        writer = parts.writer("x")
+
+        def release_memory(_size_bytes: int) -> None:
+            writer.release_memory()
+            waits.set()
+
+        parts.pool.add_reclaimer(release_memory)
+        thread.submit(writer.write, 0, memoryview(body)).result(10)
+        writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": body}
 
 
 # Failures
