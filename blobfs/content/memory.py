@@ -17,6 +17,8 @@ from blobfs.errors import NoSpace
 
 SMALLEST_BYTES = 64 * KiB
 RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again, should nobody tell it to
+# Not shared, as is mmap's default: the first touch of a shared page takes half as long again.
+ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Buffer:
@@ -92,7 +94,7 @@ class BufferPool:
                 return Buffer(free.pop(), rounded, self)
             self._drop_free_beyond(self.budget_bytes - rounded)
             self._allocated_bytes += rounded
-        return Buffer(mmap.mmap(-1, rounded), rounded, self)
+        return Buffer(mmap.mmap(-1, rounded, flags=ANONYMOUS), rounded, self)
 
     def _wait(self, rounded: int, count: int) -> None:
         with self._changed:
