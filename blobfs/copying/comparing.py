@@ -5,7 +5,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from blobfs.blocks import MiB
+from blobfs.blocks import KiB, MiB
 from blobfs.content.layout import Layout
 from blobfs.content.memory import BufferPool
 from blobfs.copying.entries import Entry
@@ -16,6 +16,8 @@ from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
 
 STEP_BYTES = 1 * MiB
+# Not of the pool: who holds some of it while waiting for more may wait for somebody who does the same.
+SCRATCH_BYTES = 64 * KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +82,31 @@ class Comparer:
         return MATCH if there == target else _differ(f"{target!r} here, {there!r} there")
 
     def _compare_all(self, descriptor: int, blob: BlobInfo) -> Finding:
-        buffer = self._pool.take(STEP_BYTES)
         for span, view in self._units.stream(blob, self._units.layout(blob)):
-            for start in range(0, len(span), STEP_BYTES):
-                there = view[start : start + STEP_BYTES]
-                here = buffer.view[: len(there)]
-                if os.preadv(descriptor, [here], span.start + start) != len(there) or here != there:
-                    return _differ(f"within {STEP_BYTES} bytes from {span.start + start} on")
+            for start in range(0, len(span), SCRATCH_BYTES):
+                there = view[start : start + SCRATCH_BYTES]
+                if os.pread(descriptor, len(there), span.start + start) != there:
+                    return _differ(f"within {SCRATCH_BYTES} bytes from {span.start + start} on")
         return MATCH
 
     def _compare_blocks(self, descriptor: int, blob: BlobInfo, layout: Layout) -> Finding:
         for span in spans_of(layout):
-            buffer = self._pool.take(len(span))
-            view = buffer.view[: len(span)]
-            if os.preadv(descriptor, [view], span.start) != len(span):
-                return _differ("it became shorter here")
-            self._meter.note(len(span))
-            try:
-                layout.verify(blob.name, span, view)
-            except Damaged as damage:
-                return _differ(str(damage))
+            if difference := self._block_difference(descriptor, blob, layout, span):
+                return _differ(difference)
         return MATCH
+
+    def _block_difference(self, descriptor: int, blob: BlobInfo, layout: Layout, span: range) -> str:
+        """Return how a block differs. Its memory is given back before the next one's is waited for."""
+        buffer = self._pool.take(len(span))
+        view = buffer.view[: len(span)]
+        if os.preadv(descriptor, [view], span.start) != len(span):
+            return "it became shorter here"
+        self._meter.note(len(span))
+        try:
+            layout.verify(blob.name, span, view)
+        except Damaged as damage:
+            return str(damage)
+        return ""
 
     def _md5_of(self, descriptor: int, size_bytes: int) -> bytes:
         digest = hashlib.md5(usedforsecurity=False)

@@ -468,6 +468,20 @@ def test_verify_uses_block_checksums_and_reads_what_has_none(
     assert "theirs: differ" in copies("verify", "--full", here, copies.at("t"), code=1)
 
 
+@pytest.mark.timeout(60)
+def test_verify_ends_when_memory_has_no_room_for_all_its_jobs(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for number in range(16):
+        with (here / str(number)).open("wb") as file:
+            file.truncate(2 * MiB)
+    strained("cp", "-r", "--no-file-md5", "--block-size", "1MiB", here, strained.at("t"))
+    for how in ("--jobs", "16"), ("--jobs", "16", "--full"):
+        assert "16 match" in strained("verify", "--memory", "16MiB", *how, here, strained.at("t"))
+
+
 def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responder], tree: Path) -> None:
     service = strained.service
     strained("cp", "-r", tree, strained.at("tree"))
