@@ -143,9 +143,12 @@ class Downloader:
         if self._keeping.preserves and self._keeping.owners:
             os.chown(target, attributes.uid, attributes.gid, follow_symlinks=follow)
         if not attributes.is_symlink:
-            os.chmod(target, self._keeping.mode(attributes))
+            mode = self._keeping.mode(attributes)
+            if self._keeping.preserves and attributes.xattrs:
+                os.chmod(target, mode | stat.S_IWUSR)  # which setting them needs (xattr(7))
+                _set_xattrs(target, attributes.xattrs)
+            os.chmod(target, mode)
         if self._keeping.preserves:
-            _set_xattrs(target, attributes.xattrs)
             times = (attributes.atime_ns, attributes.mtime_ns)
             os.utime(target, ns=times, follow_symlinks=follow)
 

@@ -117,6 +117,31 @@ def test_a_tree_comes_back_the_same_and_again_nothing_is_copied(
     assert snapshot(tmp_path / "back") == snapshot(tree)
 
 
+def test_read_only_files_and_directories_keep_their_extended_attributes(
+    copies: Copies[Azurite], tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "file").touch()
+    for path, mode in (tree / "file", 0o444), (tree / "sub", 0o555):
+        os.setxattr(path, "user.colour", b"blue")
+        path.chmod(mode)
+    copies("cp", "-r", tree, copies.at("t"))
+    as_mortal = 'setpriv --bounding-set=-all --inh-caps=-all "$PYTHON" -m blobfs cp -r "$FROM" "$TO"'
+    for _ in range(2):
+        shell(
+            PROJECT,
+            as_mortal,
+            PYTHON=sys.executable,
+            FROM=copies.at("t/."),
+            TO=tmp_path / "back",
+            **copies.environment,
+        )
+    for entry in ("file", "sub"):
+        assert os.getxattr(tmp_path / "back" / entry, "user.colour") == b"blue"
+    assert snapshot(tmp_path / "back") == snapshot(tree)
+
+
 def test_a_mount_and_azcopy_read_what_cp_wrote(
     copies: Copies[Azurite], mount: Mounts, azurite: Azurite, tree: Path, tmp_path: Path
 ) -> None:
