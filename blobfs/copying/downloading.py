@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blobfs.content.layout import Layout
-from blobfs.copying.entries import Entry, Work
+from blobfs.copying.entries import Entry, Work, entry_of_file
 from blobfs.copying.part_file import PartFile, part_path
 from blobfs.copying.units import Units, spans_of
-from blobfs.errors import Damaged, InvalidArgument, NotADirectory
+from blobfs.errors import Changed, Damaged, InvalidArgument, NotADirectory
 from blobfs.format.attributes import Attributes
 from blobfs.store import BlobInfo
 
@@ -50,7 +50,7 @@ class Downloader:
         target, source = Path(work.target), work.source
         self._make_directories(target.parent)
         if source.attributes.is_regular:
-            self._receive(source, target)
+            self._receive(work, target)
         elif source.is_directory:
             self._make_directories(target)
         elif source.attributes.is_symlink:
@@ -72,15 +72,16 @@ class Downloader:
         if work.source.is_directory and work.source.blob is not None:
             self._give_attributes(Path(work.target), work.source.attributes)
 
-    def _receive(self, source: Entry, target: Path) -> None:
-        blob = source.blob
+    def _receive(self, work: Work, target: Path) -> None:
+        blob = work.source.blob
         assert blob is not None
         layout = self._units.layout(blob)
         with PartFile(target, blob.size_bytes) as part:
             part.stays = len(layout) > 1 and self._units.verifies
             for span, view in self._units.stream(blob, layout, self._missing(part, blob, layout)):
                 part.write(span.start, view)
-            self._give_attributes(part.descriptor, source.attributes)
+            self._give_attributes(part.descriptor, work.source.attributes)
+            _require_as_seen(target, work.replaces)
             part.finish()
 
     def _missing(self, part: PartFile, blob: BlobInfo, layout: Layout) -> Sequence[range] | None:
@@ -151,6 +152,22 @@ class Downloader:
         if self._keeping.preserves:
             times = (attributes.atime_ns, attributes.mtime_ns)
             os.utime(target, ns=times, follow_symlinks=follow)
+
+
+def _require_as_seen(target: Path, seen: Entry | None) -> None:
+    """Raise Changed for a file that was written at the target since that was looked at."""
+    try:
+        status = target.lstat()
+    except FileNotFoundError:
+        return
+    now = entry_of_file("", status)
+    if not now.attributes.is_regular:
+        return
+    if seen is None or (now.size_bytes, now.attributes.mtime_ns) != (
+        seen.size_bytes,
+        seen.attributes.mtime_ns,
+    ):
+        raise Changed(f"{target}: was written by somebody else meanwhile, and is as they left it")
 
 
 def _set_xattrs(target: Path | int, xattrs: Mapping[str, bytes]) -> None:

@@ -326,6 +326,36 @@ def test_a_file_that_somebody_else_made_meanwhile_is_not_overwritten(
     copying.communicate()
 
 
+@pytest.mark.parametrize("before", [None, "before"])
+def test_a_file_that_was_written_here_during_a_download_is_not_overwritten(
+    strained: Copies[Responder], tmp_path: Path, before: str | None
+) -> None:
+    service, here = strained.service, tmp_path / "file"
+    with service.client() as client:
+        client.get_blob_client(strained.container, "file").upload_blob(b"there")
+    if before is not None:
+        here.write_text(before)
+    service.order(Rule(kind="GET blob", latency_seconds=2.0))
+    copying = strained.start("cp", strained.at("file"), here)
+    wait_until(lambda: service.hits == [1])
+    here.write_text("edited here")
+    assert "file: failed" in copying.communicate(timeout=30)[1]
+    assert copying.returncode == 1
+    assert here.read_text() == "edited here"
+    assert list(tmp_path.glob(".blobfs-*")) == []
+
+
+def test_two_blobs_that_would_be_one_file_are_not_both_called_copied(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    with strained.service.client() as client:
+        for name in ("twins/one", "twins/one/"):
+            client.get_blob_client(strained.container, name).upload_blob(name.encode())
+    said = strained("cp", "-r", "--jobs", "1", strained.at("twins"), tmp_path / "back", code=1)
+    assert "twins/one/: failed" in said
+    assert (tmp_path / "back" / "one").read_text() == "twins/one"
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
