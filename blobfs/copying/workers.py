@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 from blobfs.copying.entries import Work
@@ -26,17 +27,21 @@ class Workers:
         self._threads = [threading.Thread(target=self._work, name=f"blobfs-copy-{n}") for n in range(count)]
 
     def __enter__(self) -> "Workers":
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # raised again: Ctrl-C must leave no thread waiting
+            self._abandon()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._interruption.set()
-        for _ in self._threads:
-            self._waiting.put(None)
+            self._abandon()
+        else:
+            self._dismiss()
         for thread in self._threads:
             thread.join()
         if self._bug is not None:
@@ -49,6 +54,18 @@ class Workers:
     def drain(self) -> None:
         """Wait until everything submitted is done."""
         self._waiting.join()
+
+    def _abandon(self) -> None:
+        """Have all threads end. Never waits: a second Ctrl-C would then leave them without their end."""
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self._dismiss()
+        self._interruption.set()
+
+    def _dismiss(self) -> None:
+        for _ in self._threads:
+            self._waiting.put(None)
 
     def _work(self) -> None:
         while (work := self._waiting.get()) is not None:
