@@ -113,13 +113,17 @@ def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
     except Failure as failure:
         run.trouble = str(failure)
     except BrokenPipeError:
-        # Not closed, or the interpreter would fail for it on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         run.trouble = "nobody reads standard output any more"
     except OSError as error:
-        if error.filename is None:
-            raise
-        run.trouble = f"{error.filename}: {error.strerror}"
+        if error.filename is None:  # what was opened by name says its name
+            _let_go_of_output()
+        run.trouble = f"{error.filename or 'standard input or output'}: {error.strerror}"
+
+
+def _let_go_of_output() -> None:
+    """Have the rest of standard output go nowhere. Closed, it would fail the interpreter on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:

@@ -15,7 +15,7 @@ import pytest
 from azcopy import download, kept_by_azcopy, upload, url_of
 from azure.storage.blob import ContainerClient, ContentSettings
 from azurite import Azurite
-from mounts import PROJECT, Mounts, blobfs, clean_environment
+from mounts import PROJECT, Mounts, blobfs, clean_environment, run
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from responder.recipes import Recipe
@@ -397,6 +397,30 @@ def test_a_reader_of_standard_output_may_go_away(copies: Copies[Azurite], tmp_pa
     )
     assert "nobody reads standard output" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "word"),
+    [
+        ('cp "$THERE" - > /dev/full', 1, "No space left on device"),
+        ('cp --json "$HERE" "$THERE" > /dev/full', 1, "No space left on device"),
+        ('cp --dry-run "$HERE" "$THERE" > /dev/full', 1, "No space left on device"),
+        ('cp "$THERE" - >&-', 2, "is closed"),
+        ('cp - "$THERE" <&-', 2, "is closed"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_named(
+    strained: Copies[Responder], tmp_path: Path, command: str, code: int, word: str
+) -> None:
+    here, there = tmp_path / "file", strained.at("file")
+    here.write_text("text")
+    strained("cp", here, there)
+    environment = {"PYTHON": sys.executable, "HERE": str(here), "THERE": there, **strained.environment}
+    ended = run("sh", "-c", f'"$PYTHON" -m blobfs {command}', **environment)
+    assert ended.returncode == code
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+    strained("verify", here, there)
 
 
 def test_a_terminal_shows_how_far_it_is(copies: Copies[Azurite], tree: Path) -> None:
