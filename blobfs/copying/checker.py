@@ -36,8 +36,8 @@ class Checker:
                 self._submit(workers, local, entry, catalogue.take(entry.path))
             workers.drain()
             for entry in catalogue.rest():
-                if not entry.is_directory:
-                    self._missing(remote.address(entry.path), "is not here")
+                if entry.blob is not None and not entry.is_directory:
+                    self._missing(entry.blob.name, "is not here")
 
     def audit(self, remote: RemoteTree) -> None:
         """Read everything there and compare it with its checksums. Blocks. Raises Failure."""

@@ -561,6 +561,18 @@ def test_verify_ends_when_memory_has_no_room_for_all_its_jobs(
         assert "16 match" in strained("verify", "--memory", "16MiB", *how, here, strained.at("t"))
 
 
+def test_verify_names_all_that_is_missing_whatever_it_is_called(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    names = ["t/double//slash", "t/plain", "t/with\nline"]
+    with strained.service.client() as client:
+        for name in names:
+            client.get_blob_client(strained.container, name).upload_blob(b"bytes")
+    found = verdicts(strained("verify", "--json", tmp_path / "here", strained.at("t"), code=1))
+    assert found == dict.fromkeys(names, "missing")
+
+
 def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responder], tree: Path) -> None:
     service = strained.service
     strained("cp", "-r", tree, strained.at("tree"))
