@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -61,13 +61,15 @@ class LocalTree:
 
     def entries(self) -> Iterator[Entry]:
         """See `Tree.entries`."""
-        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+        root = os.stat(self.path)
+        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((root.st_dev, root.st_ino),))]
         while waiting:
             directory, above = waiting.pop()
             entered = []
             for entry, identity in self._children(directory):
                 if entry.is_directory and identity in above:
-                    continue  # a followed link to a directory that it is in
+                    yield replace(entry, problem="a link to a directory that it is in, without end")
+                    continue
                 if entry.problem or self.selection.takes(entry.path, is_directory=entry.is_directory):
                     yield entry
                 if entry.is_directory and not entry.problem and self.selection.enters(entry.path):

@@ -220,7 +220,10 @@ def test_links_are_kept_followed_or_skipped(copies: Copies[Azurite], tmp_path: P
     (source / "link").symlink_to("real")
     (source / "real" / "up").symlink_to("..")
     for symlinks in ("follow", "skip", "keep"):
-        copies("cp", "-r", "--symlinks", symlinks, source, copies.at(symlinks))
+        said = copies(
+            "cp", "-r", "--symlinks", symlinks, source, copies.at(symlinks), code=symlinks == "follow"
+        )
+        assert ("up: failed" in said) == (symlinks == "follow")  # it has no end
         copies("cp", "-r", copies.at(symlinks), tmp_path / symlinks)
     assert (tmp_path / "follow" / "link" / "file").read_text() == "bytes"
     assert not (tmp_path / "follow" / "link").is_symlink()
@@ -229,6 +232,17 @@ def test_links_are_kept_followed_or_skipped(copies: Copies[Azurite], tmp_path: P
 
 
 # What they do not do
+
+
+def test_links_that_lead_round_in_circles_are_named(copies: Copies[Azurite], tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a").mkdir(parents=True)
+    (tree / "a" / "file").touch()
+    for link in (tree / "self", tree / "a" / "up"):
+        link.symlink_to(tree)
+    found = verdicts(copies("cp", "-r", "--symlinks", "follow", "--json", tree, copies.at("t"), code=1))
+    failed = {f"{tree}/self": "failed", f"{tree}/a/up": "failed"}
+    assert found == {str(tree): "copied", f"{tree}/a": "copied", f"{tree}/a/file": "copied", **failed}
 
 
 def test_delete_removes_only_what_the_source_does_not_have(
