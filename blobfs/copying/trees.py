@@ -1,5 +1,6 @@
 """The two kinds of tree that are copied and compared: a directory here, and what is below a name."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -86,9 +87,13 @@ class LocalTree:
         if not entry.is_directory:
             path.unlink(missing_ok=True)
             return True
-        with suppress(OSError):
+        try:
             path.rmdir()
-        return not path.exists()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return False
+        return True
 
     def _children(self, directory: str) -> Iterator[tuple[Entry, tuple[int, int]]]:
         try:

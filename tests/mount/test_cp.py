@@ -269,6 +269,21 @@ def test_delete_removes_only_what_the_source_does_not_have(
     copies("cp", copies.at("trees"), tmp_path)
 
 
+def test_a_directory_that_may_not_be_deleted_is_named(strained: Copies[Responder], tmp_path: Path) -> None:
+    source, kept = tmp_path / "source", tmp_path / "back" / "kept"
+    source.mkdir()
+    (kept / "empty").mkdir(parents=True)
+    kept.chmod(0o555)
+    strained("cp", "-r", source, strained.at("t"))
+    ended = run(
+        *("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "blobfs"),
+        *("cp", "-r", "--delete", strained.at("t/."), kept.parent),
+        **strained.environment,
+    )
+    assert ended.returncode == 1
+    assert "kept/empty: failed: Permission denied" in ended.stderr
+
+
 def test_nothing_is_deleted_when_a_listing_breaks_off(strained: Copies[Responder], tmp_path: Path) -> None:
     """There is a page of names before it does."""
     service = strained.service
