@@ -5,14 +5,15 @@ The house, from the street down; imports only ever point downwards:
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
-                     another one, after a crash, and ``copies``, without a mount; ``assembly``: what all
-                     are made of
+                     another one, after a crash, and ``copies``, without a mount, which a ``cluster``
+                     may share; ``assembly``: what all are made of
 ``doctor``           what may keep a mount from working: the ``machine``, the ``network``, the ``service``
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
 ``copying``          without a mount. ``places``: the arguments; ``trees`` of ``entries``, here or there, by a
                      ``selection``; ``plan``: cp's rules, against a ``catalogue`` of the destination;
-                     ``copier``: end to end, by ``workers``, each entry by ``uploading``, ``downloading`` or
-                     ``relocating``; ``units``: verified bytes in order; ``part_file``: until all are there;
+                     ``copier``: end to end, by ``workers``; ``carrying`` one entry: by ``uploading``,
+                     ``downloading`` or ``relocating``; ``units``: verified bytes in order;
+                     ``part_file``: until all are there;
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;

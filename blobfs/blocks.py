@@ -106,3 +106,14 @@ def block_size_at(index: int, first_bytes: int, largest_bytes: int) -> int:
     under `MAX_BLOCKS_PER_BLOB`, until it reaches `largest_bytes`.
     """
     return min(first_bytes << (index // 5000), largest_bytes, MAX_BLOCK_BYTES)
+
+
+def block_spans(size_bytes: int, first_bytes: int, largest_bytes: int) -> list[range]:
+    """Return the blocks of a file of this size that is written from start to end."""
+    spans: list[range] = []
+    start = 0
+    while start < size_bytes:
+        stop = min(size_bytes, start + block_size_at(len(spans), first_bytes, largest_bytes))
+        spans.append(range(start, stop))
+        start = stop
+    return spans

@@ -9,23 +9,25 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from blobfs.assembly import Content, content_of, fetcher_of, open_service
 from blobfs.azure.addresses import EMULATOR_ACCOUNT
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.copying.carrying import Carrier, LocalCarrier, Performer
 from blobfs.copying.checker import Checker
 from blobfs.copying.comparing import Comparer
-from blobfs.copying.copier import Copier, Orders, Performer
+from blobfs.copying.copier import Copier, Orders
 from blobfs.copying.downloading import Downloader, Keeping
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption, Meter
 from blobfs.copying.places import STREAM, Container, Place
-from blobfs.copying.plan import Rules, refuse_inside_itself, root_for
+from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.relocating import Relocator
 from blobfs.copying.report import Outcome, Report, Verdict
 from blobfs.copying.selection import Selection
-from blobfs.copying.trees import LocalTree, RemoteTree, Tree
+from blobfs.copying.trees import LocalTree, PartedTree, RemoteTree, Tree
 from blobfs.copying.units import Units
 from blobfs.copying.uploading import Style, Uploader
 from blobfs.errors import InvalidArgument
@@ -36,6 +38,31 @@ from blobfs.store import ContentHeaders
 from blobfs.transfers import Transfers
 
 JOB_SPARE_BYTES = 2 * MiB  # what one upload holds beside two blocks: what it reads at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One source, and where its copy goes: enough for another process to take part in it."""
+
+    source: Place
+    target: Place
+    path: str  # of the copy itself, in the target's container or file system
+
+
+class Helpers(Protocol):
+    """Other processes that take part in a copy."""
+
+    def source_tree(self, route: Route, tree: PartedTree) -> Tree:
+        """Return the source as they list it."""
+        ...
+
+    def target_tree(self, route: Route, tree: PartedTree) -> Tree:
+        """Return the target as they list it."""
+        ...
+
+    def carrier(self, route: Route, local: Carrier) -> Carrier:
+        """Return what has them copy; what has to wait for all of them is left to `local`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +80,10 @@ class Session:
     comparer: Comparer
     selection: Selection
 
-    def copy(self, sources: Sequence[Place], target: Place) -> None:
+    def copy(self, sources: Sequence[Place], target: Place, helpers: "Helpers | None" = None) -> None:
         """Copy the sources one after the other; what becomes of each entry is in the report. Blocks.
+
+        With helpers, they list and copy, and this process plans and reports.
 
         Raises InvalidArgument, NotADirectory or IsADirectory for what cannot be meant, having copied
         nothing; Failure for what stops all of it; KeyboardInterrupt.
@@ -64,7 +93,7 @@ class Session:
                 self._print(source)
         else:
             for errand in self._errands(sources, target):
-                self._run(errand)
+                self._run(errand, helpers)
 
     def check(self, local: Place | None, remote: Place) -> None:
         """Compare a tree here with one there, or what is there with its own checksums. Blocks."""
@@ -88,37 +117,82 @@ class Session:
             path = root_for(source, entry, target, found, is_one_of_many=len(sources) > 1)
             refuse_inside_itself(source, path, target)
             there = found if path == target.path else self._tree(target, path).root()
-            errands.append(_Errand(source, tree, entry, target, path, there))
-        if len({errand.path for errand in errands}) < len(errands):
+            errands.append(_Errand(Route(source, target, path), tree, entry, there))
+        if len({errand.route.path for errand in errands}) < len(errands):
             raise InvalidArgument("two sources have the same name, and would overwrite each other")
         return errands
 
-    def _run(self, errand: "_Errand") -> None:
-        tree = self._tree(errand.target, errand.path)
-        if errand.source.is_stream:
-            self._read_input(tree.address(""), errand.entry, errand.found)
+    def source_tree(self, route: "Route") -> PartedTree:
+        """Return what a copy lists at its source. Sends nothing."""
+        return self._source(route.source)
+
+    def target_tree(self, route: "Route") -> PartedTree:
+        """Return what a copy lists at its target. Sends nothing."""
+        return self._tree(route.target, route.path)
+
+    def carrier(self, route: "Route") -> LocalCarrier:
+        """Return what copies the entries of one source in this process."""
+        return LocalCarrier(self._performer(route), self.comparer, self.rules(), self.wishes.dry_run)
+
+    def stage(self, work: Work, spans: Sequence[range]) -> None:
+        """Stage stretches of a file, for a carrier that commits it. Blocks. Raises Failure, OSError."""
+        self._uploader().stage(work, spans)
+
+    @property
+    def uploads_at_once(self) -> int:
+        """As many as memory has room for; downloads just wait for it."""
+        job_bytes = 2 * self.content.block_bytes + JOB_SPARE_BYTES
+        return max(1, min(self.wishes.jobs, self.content.pool.budget_bytes // job_bytes))
+
+    def has_landed(self, route: "Route", work: Work) -> bool:
+        """Tell whether what stands at the target is the copy, made by somebody who did not say so. Blocks."""
+        if route.target.container is None:
+            return False  # files here are replaced whatever they are
+        there = self._remote(self.store, work.target).root()
+        if there is None or (work.replaces is not None and there.blob == work.replaces.blob):
+            return False
+        step = step_for(work.source, there, Rules(update=True))
+        carrier = LocalCarrier(self._performer(route), self.comparer, Rules(), dry_run=True)
+        return step is Step.SETTLE or (step is Step.SKIP and carrier.is_same(replace(work, replaces=there)))
+
+    def rules(self) -> Rules:
+        """Return what is copied when something stands there already."""
+        return Rules(self.wishes.no_clobber, self.wishes.update, self.wishes.checksum)
+
+    def _run(self, errand: "_Errand", helpers: "Helpers | None") -> None:
+        route = errand.route
+        parted = self.target_tree(route)
+        if route.source.is_stream:
+            self._read_input(parted.address(""), errand.entry, errand.found)
             return
+        source: Tree = errand.tree
+        target: Tree = parted
+        carrier: Carrier = self.carrier(route)
+        jobs = self.uploads_at_once if route.source.container is None else self.wishes.jobs
+        if helpers is not None:
+            source, target = helpers.source_tree(route, errand.tree), helpers.target_tree(route, parted)
+            carrier, jobs = helpers.carrier(route, carrier), self.wishes.jobs
         copier = Copier(
-            self._performer(errand.source, errand.target, errand.path),
-            self.comparer,
+            carrier,
             self.report,
             self.interruption,
             orders=Orders(
-                Rules(self.wishes.no_clobber, self.wishes.update, self.wishes.checksum),
+                self.rules(),
                 recursive=self.wishes.recursive,
                 deletes=self.wishes.deletes,
                 dry_run=self.wishes.dry_run,
             ),
-            jobs=self._jobs(errand),
+            jobs=jobs,
         )
-        copier.copy(errand.tree, errand.entry, tree, errand.found)
+        copier.copy(source, errand.entry, target, errand.found)
 
-    def _performer(self, source: Place, target: Place, path: str) -> Performer:
+    def _performer(self, route: "Route") -> Performer:
+        source = route.source
         if source.container is None:
             return self._uploader()
-        if target.container is None:
+        if route.target.container is None:
             keeping = Keeping(self.wishes.preserves, owners=os.geteuid() == 0, umask=_umask())
-            return Downloader(self.units, Path(os.path.realpath(path)), keeping)
+            return Downloader(self.units, Path(os.path.realpath(route.path)), keeping)
         origin = self._store_of(source.container)
         return Relocator(partial(self.store.copy_from, origin), self.meter)
 
@@ -143,13 +217,6 @@ class Session:
             block_bytes=self.content.block_bytes,
         )
 
-    def _jobs(self, errand: "_Errand") -> int:
-        """As many uploads at once as memory has room for; downloads just wait for it."""
-        if errand.source.container is not None:
-            return self.wishes.jobs
-        job_bytes = 2 * self.content.block_bytes + JOB_SPARE_BYTES
-        return max(1, min(self.wishes.jobs, self.content.pool.budget_bytes // job_bytes))
-
     def _read_input(self, name: str, entry: Entry, found: Entry | None) -> None:
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
             size_bytes = self._uploader().send_stream(stream, Work(entry, STREAM, name, found))
@@ -167,12 +234,12 @@ class Session:
         sys.stdout.buffer.flush()
         self.report.add(Outcome(Verdict.COPIED, source.text, STREAM, entry.size_bytes))
 
-    def _source(self, source: Place) -> Tree:
+    def _source(self, source: Place) -> PartedTree:
         if source.container is not None:
             return self._remote(self._store_of(source.container), source.path)
         return self._local(source.path, follow_root=not self.wishes.recursive)
 
-    def _tree(self, place: Place, path: str) -> Tree:
+    def _tree(self, place: Place, path: str) -> PartedTree:
         """Return the tree that is copied to. A link that is named itself is followed, as by cp(1)."""
         if place.container is None:
             return self._local(os.path.realpath(path), follow_root=True)
@@ -196,12 +263,10 @@ class Session:
 class _Errand:
     """One source, and where its copy goes."""
 
-    source: Place
-    tree: Tree
+    route: Route
+    tree: PartedTree
     entry: Entry
-    target: Place
-    path: str
-    found: Entry | None  # what stands there
+    found: Entry | None  # what stands at the target
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction
 from blobfs.errors import InvalidArgument
 from blobfs.settings import CopySettings
+
+if TYPE_CHECKING:
+    from blobfs.copies import Session
 
 _DEFAULTS = CopySettings()
 
@@ -82,6 +86,11 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
         metavar="TYPE",
         help="Content type of new blobs.  [default: guessed from the name]",
     ),
+    click.Option(
+        ["--scheduler"],
+        metavar="ADDRESS",
+        help="Have the workers of a Dask cluster copy: tcp://HOST:PORT, or local for one of this machine.",
+    ),
     click.Option(["--json", "as_json"], is_flag=True, help="A line of JSON for each file, and a summary."),
 )
 
@@ -115,7 +124,20 @@ def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any
         if values["as_json"] and destination.is_stream:
             raise click.UsageError("--json and a copy to standard output would mix.")
     settings = settings_for(ctx, container)
-    carry_out(ctx, settings, wishes, lambda session: session.copy(places, destination))
+    scheduler = values["scheduler"]
+    if scheduler:
+        _refuse_with_scheduler(values, has_stream=destination.is_stream or places[0].is_stream)
+
+    def copy(session: "Session") -> None:
+        if not scheduler:
+            session.copy(places, destination)
+            return
+        from blobfs.cluster import cluster
+
+        with cluster(scheduler, session) as helpers:
+            session.copy(places, destination, helpers)
+
+    carry_out(ctx, settings, wishes, copy)
 
 
 def _wishes(values: dict[str, Any]) -> CopySettings:
@@ -147,6 +169,19 @@ def _refuse_with_stream(wishes: CopySettings) -> None:
     }
     if options := " and ".join(option for option, is_given in given.items() if is_given):
         raise click.UsageError(f"{options}: not with standard input or output (-).")
+
+
+def _refuse_with_scheduler(values: dict[str, Any], *, has_stream: bool) -> None:
+    if find_spec("distributed") is None:
+        raise click.UsageError(
+            "--scheduler needs Dask, which is not installed: pip install 'blobfs[cluster]'."
+        )
+    if has_stream:
+        raise click.UsageError(
+            "--scheduler: not with standard input or output (-), which only this machine has."
+        )
+    if values["limit_rate"]:
+        raise click.UsageError("--limit-rate is for one machine, and --scheduler for several.")
 
 
 def _refuse_contradictions(wishes: CopySettings, *, is_upload: bool) -> None:

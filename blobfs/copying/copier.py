@@ -1,12 +1,11 @@
 """A copy from end to end: what is there, what is to be done, doing it, and what became of it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
+from blobfs.copying.carrying import Carrier
 from blobfs.copying.catalogue import Catalogue
-from blobfs.copying.comparing import Comparer
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption
 from blobfs.copying.plan import FAILURES, Rules, Step, reason_of, step_for
@@ -14,22 +13,6 @@ from blobfs.copying.report import Outcome, Report, Verdict
 from blobfs.copying.trees import Tree
 from blobfs.copying.workers import Workers
 from blobfs.errors import Abandoned
-
-
-class Performer(Protocol):
-    """What copies one entry in one of the directions."""
-
-    def perform(self, work: Work) -> None:
-        """Copy it. Blocks. Raises Failure or OSError, and then nothing has changed."""
-        ...
-
-    def is_late(self, entry: Entry) -> bool:
-        """Tell what has to wait until everything else is copied."""
-        ...
-
-    def perform_late(self, work: Work) -> None:
-        """Copy one of those, the last found first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +30,14 @@ class Copier:
 
     def __init__(
         self,
-        performer: Performer,
-        comparer: Comparer,
+        carrier: Carrier,
         report: Report,
         interruption: Interruption,
         *,
         orders: Orders,
         jobs: int,
     ) -> None:
-        self._performer = performer
-        self._comparer = comparer
+        self._carrier = carrier
         self._report = report
         self._interruption = interruption
         self._orders = orders
@@ -80,18 +61,18 @@ class Copier:
         late: list[Work] = []
         with self._workers(self._perform) as workers:
             for work in self._planned(source, root, target, found, there):
-                if self._performer.is_late(work.source):
+                if self._carrier.is_late(work.source):
                     late.append(work)
                 else:
                     workers.submit(work)
             workers.drain()
         late.sort(key=lambda work: work.target, reverse=True)  # what is in a directory before it
         for work in [work for work in late if not work.source.is_directory]:
-            self._carry_out(work, self._performer.perform_late)
+            self._note(work, self._carrier.carry_out_late)
         if self._orders.deletes and root.is_directory:
             self._delete(target, there)
         for work in [work for work in late if work.source.is_directory]:
-            self._carry_out(work, self._performer.perform_late)
+            self._note(work, self._carrier.carry_out_late)
 
     def _planned(
         self, source: Tree, root: Entry, target: Tree, found: Entry | None, there: Catalogue
@@ -112,7 +93,7 @@ class Copier:
         except FAILURES as failure:
             self._fail(origin, reason_of(failure))
             return None
-        if step is Step.SKIP or (step is Step.SETTLE and not self._performer.is_late(entry)):
+        if step is Step.SKIP or (step is Step.SETTLE and not self._carrier.is_late(entry)):
             self._report.add(Outcome(Verdict.SKIPPED, work.origin, work.target, entry.size_bytes))
             return None
         if not work.target:
@@ -121,33 +102,11 @@ class Copier:
         return work
 
     def _perform(self, work: Work) -> None:
-        self._carry_out(work, self._performer.perform)
+        self._note(work, self._carrier.carry_out)
 
-    def _carry_out(self, work: Work, perform: Callable[[Work], None]) -> None:
-        """Copy one entry, and report what became of it. Raises nothing that is only about this one."""
-        step = step_for(work.source, work.replaces, self._orders.rules)
-        verdict = Verdict.COPIED if step is Step.COPY else Verdict.SKIPPED
-        try:
-            if step is Step.COMPARE and not self._is_same(work):
-                verdict = Verdict.COPIED
-            if not self._orders.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
-                perform(work)
-        except Abandoned:
-            return
-        except FAILURES as failure:
-            self._fail(work.origin, reason_of(failure), work.target)
-        else:
-            self._report.add(Outcome(verdict, work.origin, work.target, work.source.size_bytes))
-
-    def _is_same(self, work: Work) -> bool:
-        """Compare checksums; unknown ones differ."""
-        source, there = work.source, work.replaces
-        assert there is not None
-        if source.blob is None:
-            return self._comparer.compare(work.origin, source, there).verdict is Verdict.MATCHES
-        if there.blob is None:
-            return self._comparer.compare(work.target, there, source).verdict is Verdict.MATCHES
-        return source.blob.content_md5 is not None and source.blob.content_md5 == there.blob.content_md5
+    def _note(self, work: Work, carry_out: Callable[[Work], Outcome]) -> None:
+        with suppress(Abandoned):
+            self._report.add(carry_out(work))
 
     def _delete(self, target: Tree, there: Catalogue) -> None:
         """Remove what only the target has, directories last."""

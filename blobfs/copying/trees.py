@@ -13,7 +13,7 @@ from blobfs.copying.selection import Selection
 from blobfs.errors import Failure, NotFound
 from blobfs.format.attributes import Defaults
 from blobfs.format.names import NameMap, normalized_prefix
-from blobfs.store import BlobInfo, BlobStore, Condition
+from blobfs.store import BlobInfo, BlobStore, Condition, ListPage
 
 
 class Tree(Protocol):
@@ -43,6 +43,21 @@ class Tree(Protocol):
         ...
 
 
+class PartedTree(Tree, Protocol):
+    """A tree that several processes can list, each some parts of it."""
+
+    def level(self) -> tuple[list[Entry], list[str]]:
+        """Return what is directly below the root, and names for the parts that the rest has. Blocks.
+
+        Together with all the parts, that is everything once. Raises Failure when a listing breaks off.
+        """
+        ...
+
+    def part(self, name: str) -> Iterator[Entry]:
+        """Yield what is in a part, as `entries` does."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LocalTree:
     """A directory or file of this machine."""
@@ -62,8 +77,12 @@ class LocalTree:
 
     def entries(self) -> Iterator[Entry]:
         """See `Tree.entries`."""
-        root = os.stat(self.path)
-        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((root.st_dev, root.st_ino),))]
+        return self.part("")
+
+    def part(self, name: str) -> Iterator[Entry]:
+        """See `PartedTree.part`. Not aware of followed links that lead above it."""
+        root = os.stat(self.path / name)
+        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(name, ((root.st_dev, root.st_ino),))]
         while waiting:
             directory, above = waiting.pop()
             entered = []
@@ -71,11 +90,21 @@ class LocalTree:
                 if entry.is_directory and identity in above:
                     yield replace(entry, problem="a link to a directory that it is in, without end")
                     continue
-                if entry.problem or self.selection.takes(entry.path, is_directory=entry.is_directory):
+                if self._is_wanted(entry):
                     yield entry
                 if entry.is_directory and not entry.problem and self.selection.enters(entry.path):
                     entered.append((entry.path, (*above, identity)))
             waiting += reversed(entered)
+
+    def level(self) -> tuple[list[Entry], list[str]]:
+        """See `PartedTree.level`."""
+        children = [entry for entry, _ in self._children("")]
+        entered = [
+            entry.path
+            for entry in children
+            if entry.is_directory and not entry.problem and self.selection.enters(entry.path)
+        ]
+        return [entry for entry in children if self._is_wanted(entry)], entered
 
     def address(self, path: str) -> str:
         """See `Tree.address`."""
@@ -94,6 +123,9 @@ class LocalTree:
                 raise
             return False
         return True
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        return bool(entry.problem) or self.selection.takes(entry.path, is_directory=entry.is_directory)
 
     def _children(self, directory: str) -> Iterator[tuple[Entry, tuple[int, int]]]:
         try:
@@ -136,14 +168,23 @@ class RemoteTree:
 
     def entries(self) -> Iterator[Entry]:
         """See `Tree.entries`. A directory that no blob stands for is not among them."""
+        return self.part("")
+
+    def part(self, name: str) -> Iterator[Entry]:
+        """See `PartedTree.part`."""
         prefix = normalized_prefix(self.path)
-        for blob in _listed(self.store, prefix):
-            path = blob.name[len(prefix) :].removesuffix("/")
-            if not path:
-                continue
-            entry = self._entry(path, blob)
-            if self._is_wanted(entry):
-                yield entry
+        for page in _pages(self.store, prefix + name):
+            yield from self._wanted(page, prefix)
+
+    def level(self) -> tuple[list[Entry], list[str]]:
+        """See `PartedTree.level`."""
+        prefix = normalized_prefix(self.path)
+        entries: list[Entry] = []
+        entered: list[str] = []
+        for page in _pages(self.store, prefix, delimiter="/"):
+            entries += self._wanted(page, prefix)
+            entered += [name[len(prefix) :] for name in page.prefixes]
+        return entries, entered
 
     def address(self, path: str) -> str:
         """See `Tree.address`."""
@@ -160,6 +201,13 @@ class RemoteTree:
     @property
     def _names(self) -> NameMap:
         return NameMap(normalized_prefix(self.path), self.max_name_characters)
+
+    def _wanted(self, page: ListPage, prefix: str) -> Iterator[Entry]:
+        for blob in page.blobs:
+            if path := blob.name[len(prefix) :].removesuffix("/"):
+                entry = self._entry(path, blob)
+                if self._is_wanted(entry):
+                    yield entry
 
     def _is_wanted(self, entry: Entry) -> bool:
         if self.symlinks == "skip" and entry.attributes.is_symlink:
@@ -183,14 +231,14 @@ class RemoteTree:
             return None
 
     def _has_names_below(self) -> bool:
-        return any(True for _ in _listed(self.store, normalized_prefix(self.path), page_size=1))
+        return any(page.blobs for page in _pages(self.store, normalized_prefix(self.path), size=1))
 
 
-def _listed(store: BlobStore, prefix: str, page_size: int = 5000) -> Iterator[BlobInfo]:
+def _pages(store: BlobStore, prefix: str, *, delimiter: str = "", size: int = 5000) -> Iterator[ListPage]:
     marker = ""
     while True:
-        page = store.list_page(prefix, marker=marker, max_results=page_size)
-        yield from page.blobs
+        page = store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=size)
+        yield page
         marker = page.next_marker
         if not marker:
             return

@@ -4,13 +4,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
 from typing import Protocol
 
-from blobfs.blocks import MiB, md5_digest
+from blobfs.blocks import MiB, digest_of, md5_digest
 from blobfs.content.memory import BufferPool
 from blobfs.content.writer import BlobWriter
 from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
@@ -102,6 +102,23 @@ class Uploader:
             self._fill(writer, file, STEP_BYTES)
             writer.commit(self._properties(work, work.source.attributes), _condition(work.replaces))
             return writer.size_bytes
+
+    def stage(self, work: Work, spans: Sequence[range]) -> None:
+        """Have the service hold these stretches of a file as blocks, which `perform` then need not send.
+
+        Blocks. Raises Failure, OSError. Stretches of other bytes than the file has then are never committed.
+        """
+        known = set(self._store.uncommitted_ids(work.target))
+        with open(work.origin, "rb", buffering=0, opener=_open_at_once) as file:
+            for span in spans:
+                self._stage_one(file, work.target, span, known)
+
+    def _stage_one(self, file: RawIOBase, name: str, span: range, known: set[str]) -> None:
+        buffer = self._pool.take(len(span))
+        block = buffer.view[: os.preadv(file.fileno(), [buffer.view[: len(span)]], span.start)]
+        digest = digest_of(block)
+        if digest.block_id() not in known:
+            self._store.stage_block(name, digest.block_id(), block, digest.md5)
 
     def _put(self, work: Work, body: bytes, attributes: Attributes) -> None:
         properties = Properties(self._metadata(attributes), content_md5=md5_digest(body))

@@ -52,10 +52,12 @@ LAYERS = """
     copying.entries copying.meter copying.places copying.report copying.selection copying.part_file
     copying.catalogue copying.plan copying.trees copying.units copying.workers
     copying.comparing copying.downloading copying.relocating copying.uploading
-    copying.checker copying.copier
+    copying.carrying copying.checker
+    copying.copier
     assembly
     recover
     copies
+    cluster
     status metrics doctor.examination
     mount
     cli cli.values cli.machine cli.control cli.daemon cli.logs cli.bar
@@ -79,6 +81,7 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 RESERVED = {
     "blobfs.settings": {
         "assembly",
+        "cluster",
         "copies",
         "mount",
         "recover",
@@ -112,16 +115,17 @@ RESERVED = {
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
+    "distributed": {"cluster"},
     "pathspec": {"copying.selection"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},
     "tomllib": {"cli.options"},
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
-    "concurrent": {"cli.sync", "cli.warm", "doctor.network", "transfers"},
+    "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "transfers"},
     "ctypes": {"kernel.binding", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
-    "importlib": {"kernel.binding"},
+    "importlib": {"cli.cp", "kernel.binding"},
     "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
     "ssl": {"azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},

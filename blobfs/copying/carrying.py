@@ -1,0 +1,89 @@
+"""What becomes of one entry that is to be copied, wherever that is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from blobfs.copying.comparing import Comparer
+from blobfs.copying.entries import Entry, Work
+from blobfs.copying.plan import FAILURES, Rules, Step, reason_of, step_for
+from blobfs.copying.report import Outcome, Verdict
+from blobfs.errors import Abandoned
+
+
+class Performer(Protocol):
+    """What copies one entry in one of the directions."""
+
+    def perform(self, work: Work) -> None:
+        """Copy it. Blocks. Raises Failure or OSError, and then nothing has changed."""
+        ...
+
+    def is_late(self, entry: Entry) -> bool:
+        """Tell what has to wait until everything else is copied."""
+        ...
+
+    def perform_late(self, work: Work) -> None:
+        """Copy one of those, the last found first."""
+        ...
+
+
+class Carrier(Protocol):
+    """What copies entries, or finds that it need not, and tells what became of each."""
+
+    def is_late(self, entry: Entry) -> bool:
+        """Tell what has to wait until everything else is copied."""
+        ...
+
+    def carry_out(self, work: Work) -> Outcome:
+        """Copy one entry. Blocks. Raises Abandoned, but nothing that is only about this one."""
+        ...
+
+    def carry_out_late(self, work: Work) -> Outcome:
+        """Copy one that had to wait, as `carry_out` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCarrier:
+    """Copies in this process. Safe to use from many threads."""
+
+    performer: Performer
+    comparer: Comparer
+    rules: Rules
+    dry_run: bool
+
+    def is_late(self, entry: Entry) -> bool:
+        """See `Carrier.is_late`."""
+        return self.performer.is_late(entry)
+
+    def carry_out(self, work: Work) -> Outcome:
+        """See `Carrier.carry_out`."""
+        return self._carry_out(work, self.performer.perform)
+
+    def carry_out_late(self, work: Work) -> Outcome:
+        """See `Carrier.carry_out_late`."""
+        return self._carry_out(work, self.performer.perform_late)
+
+    def _carry_out(self, work: Work, perform: Callable[[Work], None]) -> Outcome:
+        step = step_for(work.source, work.replaces, self.rules)
+        verdict = Verdict.COPIED if step is Step.COPY else Verdict.SKIPPED
+        try:
+            if step is Step.COMPARE and not self.is_same(work):
+                verdict = Verdict.COPIED
+            if not self.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
+                perform(work)
+        except Abandoned:
+            raise
+        except FAILURES as failure:
+            return Outcome(Verdict.FAILED, work.origin, work.target, reason=reason_of(failure))
+        return Outcome(verdict, work.origin, work.target, work.source.size_bytes)
+
+    def is_same(self, work: Work) -> bool:
+        """Compare checksums of two that stand there; unknown ones differ. Blocks. Raises Failure, OSError."""
+        source, there = work.source, work.replaces
+        assert there is not None
+        if source.blob is None:
+            return self.comparer.compare(work.origin, source, there).verdict is Verdict.MATCHES
+        if there.blob is None:
+            return self.comparer.compare(work.target, there, source).verdict is Verdict.MATCHES
+        return source.blob.content_md5 is not None and source.blob.content_md5 == there.blob.content_md5
