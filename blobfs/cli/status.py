@@ -1,11 +1,15 @@
 """`blobfs status`: what mounts do, once or as it changes."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import click
 
+from blobfs.cli.control import read_receipt
 from blobfs.cli.looks import Looks
+from blobfs.cli.mountpoint import our_mount_of
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Unavailable
 
@@ -26,10 +30,14 @@ SAMPLE_SECONDS = 0.5  # between the two readings that throughput is worked out f
 def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: float) -> None:
     """Say what the mount on MOUNTPOINT does, or all mounts of blobfs that you may ask.
 
-    Exits with 1 if one of them is dead or stuck.
+    Of a file in a mount it prints, as JSON, what the service has acknowledged of it. Exits with 1 if a
+    mount is dead or stuck, or if not all of the file is committed.
     """
     if as_json and watch:
         raise click.UsageError("--json and --watch contradict each other: run --json again and again.")
+    if mountpoint is not None and _is_mounted_file(mountpoint):
+        click.echo(json.dumps(_receipt(mountpoint), indent=2))
+        return
     # Only now: what draws tables costs the other commands time.
     from blobfs.cli.report import print_tables, show_tables
 
@@ -44,3 +52,19 @@ def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: flo
         print_tables(looks)
     if looks.troubles:
         raise Unavailable("\n".join(looks.troubles))
+
+
+def _is_mounted_file(path: Path) -> bool:
+    return our_mount_of(path) is not None and os.path.isfile(path)
+
+
+def _receipt(path: Path) -> dict[str, object]:
+    """Return what the service has of a file. Raises Unavailable unless that is all of it."""
+    try:
+        return read_receipt(path)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        raise Unavailable(
+            f"{path}: not everything is committed. Close it, or run: blobfs sync {path}"
+        ) from error

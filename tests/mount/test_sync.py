@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
-from mounts import Mounts
+from click.testing import CliRunner
+from mounts import Mounts, blobfs
+
+from blobfs.cli.main import blobfs as commands
 
 
 @pytest.fixture
@@ -119,4 +122,9 @@ def test_receipt_is_of_what_the_service_has(mount: Mounts) -> None:
         file.flush()
         with pytest.raises(OSError, match="No data available"):
             os.getxattr(root / "x", "user.blobfs.receipt")
-    assert json.loads(os.getxattr(root / "x", "user.blobfs.receipt"))["blocks"] == 4
+        told = CliRunner().invoke(commands, ["status", str(root / "x")])  # a child would close the file, too
+        assert (told.exit_code, told.stdout) == (1, "")
+        assert "not everything is committed" in told.stderr
+    receipt = json.loads(os.getxattr(root / "x", "user.blobfs.receipt"))
+    assert receipt["blocks"] == 4
+    assert json.loads(blobfs("status", "--json", root / "x").stdout) == receipt
