@@ -7,28 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cells import Ideal, Place, Span, Workload
-from bench.mounting import Failed, rclone_environment, said, trust
+from bench.programs import Failed, Program, rclone_environment, said, trust
 from bench.services import Service
 
 ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class CopySystem:
+class CopySystem(Program):
     """A program that copies. Subclasses know its command line."""
-
-    name: str
-    options: tuple[str, ...] = ()
-
-    @property
-    def program(self) -> str:
-        """What must be on PATH."""
-        raise NotImplementedError
-
-    @property
-    def version(self) -> str:
-        """What the program says it is."""
-        raise NotImplementedError
 
     def can_do(self, workload: Workload) -> bool:
         """Whether the workload has a meaning for it."""

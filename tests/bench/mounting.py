@@ -14,36 +14,19 @@ from pathlib import Path
 
 from waiting import wait_until
 
+from bench.programs import PROJECT, Failed, Program, rclone_environment, said, trust
 from bench.services import Service
 from blobfs.cli.control import commit_all_below
 from blobfs.mount import READ_AHEAD_KIB
 
-PROJECT = Path(__file__).parents[2]
 MOUNT_SECONDS = 30.0
 SETTLE_SECONDS = 300.0
 QUIET_CHECKS = 5  # in a row
 
 
-class Failed(Exception):
-    """A system could not do its work, with what it said."""
-
-
 @dataclass(frozen=True, slots=True)
-class MountSystem:
+class MountSystem(Program):
     """A program that mounts. Subclasses know its command line."""
-
-    name: str
-    options: tuple[str, ...] = ()
-
-    @property
-    def program(self) -> str:
-        """What must be on PATH."""
-        raise NotImplementedError
-
-    @property
-    def version(self) -> str:
-        """What the program says it is."""
-        raise NotImplementedError
 
     def command(self, service: Service, container: str, mountpoint: Path, state: Path) -> list[str]:
         """Return what mounts and stays in the foreground; `state` is an empty directory for its files."""
@@ -200,23 +183,6 @@ class Zeros(MountSystem):
             )
 
 
-def rclone_environment(service: Service) -> dict[str, str]:
-    """Return the remote ``bench:`` as rclone wants it."""
-    remote = {
-        "TYPE": "azureblob",
-        "ACCOUNT": service.server.account,
-        "KEY": service.server.key,
-        "ENDPOINT": service.endpoint,
-    }
-    prefixed = {f"RCLONE_CONFIG_BENCH_{name}": value for name, value in remote.items()}
-    return {**prefixed, "RCLONE_CONFIG": os.devnull, **trust(service)}
-
-
-def trust(service: Service) -> dict[str, str]:
-    """Return what makes programs in Go believe the service's certificate."""
-    return {"SSL_CERT_FILE": str(service.certificate)} if service.certificate else {}
-
-
 def _asked(path: Path, command: str) -> bytes:
     """Return the answer of rclone's remote control, which listens on a local socket."""
     with socket.socket(socket.AF_UNIX) as connected, closing(HTTPConnection("localhost")) as connection:
@@ -224,11 +190,6 @@ def _asked(path: Path, command: str) -> bytes:
         connection.sock = connected
         connection.request("POST", f"/{command}")
         return connection.getresponse().read()
-
-
-def said(*command: str) -> str:
-    """Return what a program says, without the line's end."""
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False).stdout.strip()
 
 
 def _wait_for_mount(process: subprocess.Popen[bytes], mountpoint: Path, log: Path) -> None:

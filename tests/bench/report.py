@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.catalogue import System
 from bench.cells import Measurement, Workload
-from bench.mounting import said
+from bench.programs import said
 from bench.services import Model
 from blobfs.prices import cost_usd
 

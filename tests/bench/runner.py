@@ -17,7 +17,8 @@ from pathlib import Path
 from bench.catalogue import System
 from bench.cells import Measurement, Place, Workload
 from bench.copying import CopySystem
-from bench.mounting import Failed, MountSystem, Zeros
+from bench.mounting import MountSystem, Zeros
+from bench.programs import Failed
 from bench.services import Model, Service, running
 
 RUN_SECONDS = 300.0  # a run that takes longer is given up, and said so
