@@ -17,8 +17,9 @@ from blobfs.format.names import split_path
 from blobfs.store import BlobInfo
 from blobfs.transfers import Transfer
 
+# mv is none of them: it removes what it has copied, and that must not be newer than the copy.
 PROGRAMS = frozenset(
-    ("cmp", "cp", "diff", "grep", "md5sum", "mv", "rsync", "scp", "sha1sum", "sha256sum", "sha512sum", "tar")
+    ("cmp", "cp", "diff", "grep", "md5sum", "rsync", "scp", "sha1sum", "sha256sum", "sha512sum", "tar")
 )
 IN_ORDER = 2  # files opened after the one before them, until those ahead are asked for
 SKIPPED = 4  # files that may be passed over: rsync opens only those that it sends

@@ -104,7 +104,7 @@ def test_file_that_is_passed_over_does_not_end_the_walk(fs: Filesystem, store: F
     assert requests(store) == 0
 
 
-@pytest.mark.parametrize(("program", "thread"), [("python3", 7), ("", 7), ("cp", 0)])
+@pytest.mark.parametrize(("program", "thread"), [("python3", 7), ("mv", 7), ("", 7), ("cp", 0)])
 def test_other_programs_see_what_another_node_closed_before_they_open(
     fs: Filesystem, memory: MemoryStore, caller: Caller, program: str, thread: int
 ) -> None:
