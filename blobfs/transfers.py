@@ -102,5 +102,5 @@ class Transfers:
 def _logged(task: Callable[[], None]) -> None:
     try:
         task()
-    except Exception:  # nobody asks for the result
+    except Exception:  # not swallowed: logged, because nobody asks for the result
         logger.exception("a task in the background failed")

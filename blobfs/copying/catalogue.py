@@ -6,7 +6,7 @@ Looking up, and not merging two sorted listings, because accounts differ in how 
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from blobfs.copying.entries import Entry, virtual_directory
 
@@ -19,14 +19,13 @@ class Catalogue:
     def __init__(self, entries: Iterable[Entry]) -> None:
         """Blocks until all entries are in. Raises what making them raises."""
         self._database = sqlite3.connect("", isolation_level=None)  # temporary and private
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(self._database.close)
             self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._database.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
             self._database.execute("BEGIN")
             self._fill(entries)
-        except BaseException:  # raised again: whatever it was, no file stays
-            self._database.close()
-            raise
+            undoing.pop_all()
 
     def close(self) -> None:
         """Remove it."""

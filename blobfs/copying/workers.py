@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from blobfs.copying.entries import Work
@@ -27,12 +27,11 @@ class Workers:
         self._threads = [threading.Thread(target=self._work, name=f"blobfs-copy-{n}") for n in range(count)]
 
     def __enter__(self) -> "Workers":
-        try:
+        with ExitStack() as undoing:  # Ctrl-C must leave no thread waiting
+            undoing.callback(self._abandon)
             for thread in self._threads:
                 thread.start()
-        except BaseException:  # raised again: Ctrl-C must leave no thread waiting
-            self._abandon()
-            raise
+            undoing.pop_all()
         return self
 
     def __exit__(
