@@ -32,7 +32,7 @@ from blobfs.errors import (
 
 Meaning = tuple[type[Failure], str]
 
-_NO_CONTAINER = "the container does not exist; create it, or mount with --create-container"
+_NO_CONTAINER = "the container does not exist; create it, for instance by blobfs mount --create-container"
 _ARCHIVED = "the blob is in the archive tier; set its tier to Hot or Cool and wait until it is rehydrated"
 _LEASED = "somebody holds a lease on the blob"
 _CHANGED = "the blob was replaced by somebody else"

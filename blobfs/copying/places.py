@@ -43,7 +43,8 @@ class Place:
     @property
     def means_contents(self) -> bool:
         """Whether what is in the directory is meant, and not the directory: it ends in ``/.``."""
-        return self.text in (".", "..") or self.text.endswith(("/.", "/.."))
+        bare = self.text.rstrip("/")
+        return bare in (".", "..") or bare.endswith(("/.", "/.."))
 
     @property
     def entry(self) -> str:
