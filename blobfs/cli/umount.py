@@ -120,7 +120,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False, server: int = 0) -> None:
             return
         if filesystem_at(mountpoint) != FILESYSTEM:
             _gone(mountpoint)
-        if users := ", ".join(sorted(set(users_of(mountpoint, server)))):
+        if users := ", ".join(sorted(set(users_of(mountpoint, server, os.getpid())))):
             cure = "End these programs, or have them leave it."
             raise Busy(f"{mountpoint} stays mounted, because it is in use: {users}. {cure}")
         time.sleep(BUSY_WAIT_SECONDS)
@@ -140,15 +140,16 @@ def _complaint_of_umount(mountpoint: Path, *, lazily: bool) -> str:
     return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
 
 
-def users_of(mountpoint: Path, server: int) -> Iterator[str]:
+def users_of(mountpoint: Path, *apart_from: int) -> Iterator[str]:
     """Yield the processes that have a file or their working directory below the mountpoint.
 
-    The process that serves the mount has the directory beneath it open, and is no user.
+    The process that serves the mount has the directory beneath it open, and who asks may have
+    inherited something there: they are numbers to be left out.
     """
     links = chain.from_iterable(glob.iglob(f"/proc/[0-9]*/{kind}") for kind in ("cwd", "root", "fd/*"))
     for link in map(Path, links):
         # A process may end, or belong to somebody else.
         with suppress(OSError):
             process = Path(*link.parts[:3])
-            if process.name != str(server) and link.readlink().is_relative_to(mountpoint):
+            if int(process.name) not in apart_from and link.readlink().is_relative_to(mountpoint):
                 yield f"{(process / 'comm').read_text().strip()} ({process.name})"

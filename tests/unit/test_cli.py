@@ -549,10 +549,10 @@ def test_a_plain_directory_has_no_mount_status(tmp_path: Path) -> None:
 
 
 def test_users_of_a_directory_are_named_with_their_process(tmp_path: Path) -> None:
-    assert list(users_of(tmp_path, 0)) == []
+    assert list(users_of(tmp_path)) == []
     with (tmp_path / "open").open("w"):
-        (user,) = users_of(tmp_path, 0)
-        assert list(users_of(tmp_path, os.getpid())) == []
+        (user,) = users_of(tmp_path)
+        assert list(users_of(tmp_path, 1, os.getpid())) == []
     assert user.endswith(f"({os.getpid()})")
 
 
