@@ -96,8 +96,10 @@ class Responder:
             self._process = None
 
     def freeze(self) -> None:
-        """Have it accept connections and answer nothing, until `thaw`."""
+        """Have it accept connections and answer nothing, until `thaw`. Returns when it has stopped."""
         self._signal(signal.SIGSTOP)
+        assert self._process
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Have it go on where it was frozen."""
