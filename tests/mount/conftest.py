@@ -1,12 +1,14 @@
-"""One mount for all tests of a module, a fresh directory for each."""
+"""What tests share: one mount for a module, or a service of its own that can be told to fail."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from azure.storage.blob import ContainerClient
 from azurite import Azurite
 from mounts import Mount, Mounts
+from responder.control import Responder
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,28 @@ def remounted(shared_mounts: Mounts, directory: Path) -> Iterator[Callable[[], P
     yield mount_again
     for mount in made:
         shared_mounts.unmount(mount)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Responder]:
+    """A service of the module's own, which checks every SAS and can be told to fail."""
+    with Responder(checks_access=True) as service:
+        yield service
+
+
+@pytest.fixture
+def box(service: Responder) -> Iterator[str]:
+    """A new container of that service, which fails in nothing and counts from nought."""
+    name = uuid4().hex
+    service.order()
+    service.reset_counters()
+    service.create_container(name)
+    yield name
+    service.order()
+
+
+@pytest.fixture
+def blobs(service: Responder, box: str) -> Iterator[ContainerClient]:
+    """What another client sees of it."""
+    with service.client() as client:
+        yield client.get_container_client(box)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,21 +17,6 @@ from relay import Relay
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder(checks_access=True) as service:
-        yield service
-
-
-@pytest.fixture
-def box(service: Responder) -> Iterator[str]:
-    name = uuid.uuid4().hex
-    service.order()
-    service.create_container(name)
-    yield name
-    service.order()
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ SIZE_BYTES = 20 * MiB
 DAMAGED = "damaged bytes arrived"
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder() as service:
-        yield service
-
-
 @pytest.fixture
 def container(service: Responder) -> str:
     name = uuid4().hex

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,26 +57,6 @@ class Writer:
         self.begin_to_close()
         with self._process:
             return self._process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder(checks_access=True) as service:
-        yield service
-
-
-@pytest.fixture
-def box(service: Responder) -> str:
-    name = uuid.uuid4().hex
-    service.order()
-    service.create_container(name)
-    return name
-
-
-@pytest.fixture
-def blobs(service: Responder, box: str) -> Iterator[ContainerClient]:
-    with service.client() as client:
-        yield client.get_container_client(box)
 
 
 @pytest.fixture

@@ -30,12 +30,6 @@ LONG_NAME = "n" * 200
 ORDERED = "^(GET|HEAD|PUT|DELETE) /"
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder(checks_access=True) as service:
-        yield service
-
-
 @pytest.fixture
 def container(service: Responder) -> str:
     name = uuid4().hex

@@ -16,12 +16,6 @@ MiB = 1 << 20
 OVERHEAD_BYTES = 200_000  # listings and block lists
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder() as service:
-        yield service
-
-
 @pytest.fixture
 def container(service: Responder) -> str:
     name = uuid4().hex

@@ -22,27 +22,6 @@ LARGE = os.urandom(300_000)  # several blocks
 COMMITS_REFUSED = [Rule(kind=kind, status=403) for kind in ("PUT blob", "PUT block list")]
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Responder]:
-    with Responder(checks_access=True) as service:
-        yield service
-
-
-@pytest.fixture
-def box(service: Responder) -> str:
-    name = uuid.uuid4().hex
-    service.order()
-    service.reset_counters()
-    service.create_container(name)
-    return name
-
-
-@pytest.fixture
-def blobs(service: Responder, box: str) -> Iterator[ContainerClient]:
-    with service.client() as client:
-        yield client.get_container_client(box)
-
-
 @pytest.fixture
 def mounts(service: Responder, box: str, binding: str) -> Iterator[Mounts]:
     with Mounts(service, box, binding) as mounts:
