@@ -24,7 +24,7 @@ class Opened:
     handle: int
     keep_pages: bool = False
     bypass_pages: bool = False  # another version is open here too: the pages are its
-    is_newer: bool = False  # the file changed since the kernel was last told about it
+    is_newer: bool = False  # the kernel may believe the size of an older version
 
 
 class Handles:
@@ -196,22 +196,21 @@ class Handles:
         file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), asked_ahead)
         if answer is None:
             # The open that has the kernel drop older pages may not have reached it yet: so does this one.
-            return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages)
+            return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages, is_newer=True)
         info = answer.info
         volume.namespace.record_answer(path, Node(info), answer.asked_at)
         if file.has_foreign_pages:
             volume.distrust_pages(info.name)
+        keep_pages = not file.has_foreign_pages and volume.pages_are_valid(info.name, info.etag)
+        # What this mount knows by now, from a listing say, is not what the kernel was told.
         return Opened(
-            self._new_handle(file, flags),
-            keep_pages=not file.has_foreign_pages and volume.pages_are_valid(info.name, info.etag),
-            bypass_pages=file.has_foreign_pages,
-            is_newer=known is None or known.blob is None or known.blob.etag != info.etag,
+            self._new_handle(file, flags), keep_pages, file.has_foreign_pages, is_newer=not keep_pages
         )
 
     def _opened_here(self, file: File, flags: int) -> Opened:
         """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""
         foreign = file.has_foreign_pages
-        return Opened(self._new_handle(file, flags), keep_pages=not foreign, bypass_pages=foreign)
+        return Opened(self._new_handle(file, flags), not foreign, foreign, is_newer=True)
 
     def _current_blob(self, path: str, known: Node | None, flags: int) -> BlobInfo:
         """Ask the service what the blob is now, and take its first bytes along if they may be wanted."""

@@ -933,3 +933,16 @@ def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
     target = left.pop("target")
     assert target in {b"%d" % number * 20 for number in range(8)}
     assert set(left) == {str(number) for number in range(8) if outcomes[number]}
+
+
+def test_kernel_is_told_of_a_size_that_a_listing_has_learned_before_it(fs: Filesystem, mount: Mount) -> None:
+    other = mount()
+    write(other, "/f", b"short")
+    fs.handles.release(fs.handles.open("/f", os.O_RDONLY).handle)
+    handle = other.handles.open("/f", os.O_WRONLY | os.O_TRUNC).handle
+    other.handles.write(handle, 0, memoryview(b"longer than before"))
+    close(other, handle)
+    fs.volume.namespace.entries("/")
+    first, second = (fs.handles.open("/f", os.O_RDONLY) for _ in range(2))
+    assert first.is_newer
+    assert second.is_newer  # the answer to the first may not have reached the kernel yet
