@@ -9,6 +9,7 @@ from blobfs.blocks import MiB
 from blobfs.callers import Callers
 from blobfs.content.checksums import Checksums
 from blobfs.content.disk_cache import DiskCache
+from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
@@ -62,7 +63,9 @@ class Content:
     store: BlobStore
     transfers: Transfers
 
-    def make_writer(self, name: str, base: BlobInfo | None) -> BlobWriter:
+    def make_writer(
+        self, name: str, base: BlobInfo | None, read_spooled: ReadSpooled = nothing_spooled
+    ) -> BlobWriter:
         """Return a writer whose content is `base`, or nothing."""
         return BlobWriter(
             name,
@@ -74,6 +77,7 @@ class Content:
             block_bytes=self.block_bytes,
             largest_block_bytes=self.largest_block_bytes,
             file_md5=self.file_md5,
+            read_spooled=read_spooled,
         )
 
 

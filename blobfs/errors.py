@@ -102,6 +102,12 @@ class Changed(Failure):
     errno = errno.ESTALE
 
 
+class StagedGone(Changed):
+    """Blocks were staged and are not there any more: somebody else committed the name, or a week went by."""
+
+    errno = errno.ESTALE
+
+
 class TooLarge(Failure):
     """The file would need more blocks than a blob can have."""
 

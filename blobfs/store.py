@@ -7,7 +7,7 @@ the service quotes them in headers and not in listings.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,9 @@ class BlobKind(enum.Enum):
     BLOCK = "BlockBlob"
     PAGE = "PageBlob"
     APPEND = "AppendBlob"
+
+
+ReadBase = Callable[[int, memoryview], None]  # fills the view with a known blob's bytes, from an offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 """
 
 import bisect
+import copy
 import hashlib
 import itertools
 import re
@@ -19,6 +20,7 @@ from typing import Any
 from blobfs.blocks import MAX_METADATA_BYTES, MAX_RANGE_WITH_MD5_BYTES, KiB, id_length
 from blobfs.callers import NOBODY, Callers
 from blobfs.content.checksums import Checksums
+from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
@@ -35,6 +37,7 @@ from blobfs.errors import (
     NoSpace,
     NotFound,
     OtherIdLength,
+    StagedGone,
     Unsupported,
 )
 from blobfs.filesystem.files import File
@@ -208,13 +211,18 @@ class MemoryStore:
             self._check_condition(name, condition)
             known = dict(self._committed(name)) | self._staged.get(name, {})
             if not all(block_id in known for block_id in block_ids):
-                raise Changed(f"{name}: staged blocks are gone")
+                raise StagedGone(f"{name}: staged blocks are gone")
             if len({id_length(block_id) for block_id in block_ids}) > 1:
                 raise InvalidArgument(f"{name}: ids of different lengths")
             blocks = tuple((block_id, known[block_id]) for block_id in block_ids)
             body = b"".join(block for _, block in blocks)
             assert len(body) == size_bytes
             return self._keep(name, body, properties, blocks)
+
+    def drop_staged(self, name: str) -> None:
+        """Forget what is staged and not committed, as the service does after a week."""
+        with self._lock:
+            self._staged.pop(name, None)
 
     def committed_blocks(self, version: BlobVersion) -> Sequence[CommittedBlock]:
         """See `BlobStore.committed_blocks`. Of a blob without blocks the service does not tell the ETag."""
@@ -370,10 +378,10 @@ class FailingStore:
                 failure = self._failure if method in self._methods or number == self._number else None
             self.on_call(method)
             if failure is not None and not self._carried_out:
-                raise failure
+                raise copy.copy(failure)  # one that is kept would keep alive all that saw it
             result = target(*args, **kwargs)
             if failure is not None:
-                raise failure
+                raise copy.copy(failure)
             return result
 
         return call if callable(target) else target
@@ -447,7 +455,9 @@ class Machine:
     largest_block_bytes: int
     file_md5: bool = True
 
-    def writer(self, name: str, base: BlobInfo | None = None) -> BlobWriter:
+    def writer(
+        self, name: str, base: BlobInfo | None = None, read_spooled: ReadSpooled = nothing_spooled
+    ) -> BlobWriter:
         """Return a writer for a blob, or for a new one."""
         return BlobWriter(
             name,
@@ -459,6 +469,7 @@ class Machine:
             block_bytes=self.block_bytes,
             largest_block_bytes=self.largest_block_bytes,
             file_md5=self.file_md5,
+            read_spooled=read_spooled,
         )
 
     def file(self, name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:

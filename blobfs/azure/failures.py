@@ -24,6 +24,7 @@ from blobfs.errors import (
     NotFound,
     NotPermitted,
     OtherIdLength,
+    StagedGone,
     TimedOut,
     TooLarge,
     Unavailable,
@@ -47,7 +48,7 @@ _BY_CODE: dict[str, Meaning] = {
     "ConditionNotMet": (Changed, _CHANGED),
     "TargetConditionNotMet": (Changed, _CHANGED),
     "SourceConditionNotMet": (Changed, "the blob to copy was replaced by somebody else"),
-    "InvalidBlockList": (Changed, "staged blocks are gone: somebody else committed this name meanwhile"),
+    "InvalidBlockList": (StagedGone, "staged blocks are gone: somebody else committed this name meanwhile"),
     "InvalidBlobOrBlock": (
         OtherIdLength,
         "another program left an unfinished upload of this name; it vanishes within a week",

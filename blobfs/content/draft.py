@@ -3,7 +3,7 @@
 Only the stretches that are touched get buffers; the others stay where they are, whoever wrote them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
 from blobfs.content.extents import Extent, Extents
@@ -11,13 +11,21 @@ from blobfs.content.memory import Buffer, BufferPool, disk_buffer
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.staging import Staging
 from blobfs.errors import TooLarge
-from blobfs.store import BlobInfo
+from blobfs.store import BlobInfo, ReadBase
 
 WHOLE_BLOCKS = 4  # a block up to this many times ours is staged again whole, a larger one in pieces
 
 
+ReadSpooled = Callable[[int, memoryview, ReadBase], bool]  # bytes as they are to be; False if it has not all
+
+
 class OnlyStaged(Exception):
     """The bytes are on the service, uncommitted, and nowhere else: commit, then try again."""
+
+
+def nothing_spooled(_offset: int, _target: memoryview, _read_base: ReadBase) -> bool:
+    """Have no other copy of what was staged."""
+    return False
 
 
 class Draft:
@@ -32,6 +40,7 @@ class Draft:
         reader: BlobReader,
         block_bytes: int,
         largest_block_bytes: int,
+        read_spooled: ReadSpooled,
     ) -> None:
         self.base = base
         self.extents = Extents()
@@ -42,6 +51,7 @@ class Draft:
         self._reader = reader
         self._block_bytes = block_bytes
         self._largest_block_bytes = largest_block_bytes
+        self._read_spooled = read_spooled
         self._is_detached = False
 
     @property
@@ -219,7 +229,9 @@ class Draft:
             tail.length = size_bytes - tail.start
             tail.block_id, tail.base_offset = "", -1
         elif tail.is_only_staged:
-            raise OnlyStaged
+            buffer = self._take(size_bytes - tail.start)
+            self._copy(tail, tail.start, buffer.view[: size_bytes - tail.start])
+            tail.buffer, tail.length, tail.block_id = buffer, size_bytes - tail.start, ""
         else:
             self.extents.replace(tail, [tail.part(tail.start, size_bytes)])
 
@@ -264,8 +276,12 @@ class Draft:
                 self._reader.read_into(self.base, offset, target, stream)
         elif extent.is_hole:
             target[:] = bytes(len(target))
-        else:
+        elif not self._read_spooled(start, target, self._read_base):
             raise OnlyStaged
+
+    def _read_base(self, offset: int, target: memoryview) -> None:
+        assert self.base is not None
+        self._reader.read_exactly(self.base, offset, target, "")
 
 
 def _fill(extent: Extent, start: int, data: memoryview) -> None:

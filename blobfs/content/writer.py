@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, id_length
-from blobfs.content.draft import Draft
+from blobfs.content.draft import Draft, OnlyStaged, ReadSpooled, nothing_spooled
 from blobfs.content.extents import Extent, Extents
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.staging import Staging
 from blobfs.content.whole_md5 import WholeMd5
-from blobfs.errors import AlreadyExists, Changed, NotFound, TooLarge
+from blobfs.errors import AlreadyExists, NotFound, StagedGone, TooLarge
 from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties
 from blobfs.transfers import Transfers
 
@@ -36,6 +36,7 @@ class BlobWriter:
         block_bytes: int,
         largest_block_bytes: int,
         file_md5: bool,
+        read_spooled: ReadSpooled = nothing_spooled,
     ) -> None:
         self._store = store
         self._block_bytes = block_bytes
@@ -56,6 +57,7 @@ class BlobWriter:
             reader=reader,
             block_bytes=block_bytes,
             largest_block_bytes=largest_block_bytes,
+            read_spooled=read_spooled,
         )
         self._blocks_known = base is None or base.size_bytes <= block_bytes // WHOLE_SHARE
         self.is_changed = base is None
@@ -204,12 +206,21 @@ class BlobWriter:
 
     def _commit_blocks(self, properties: Properties, condition: Condition) -> BlobInfo:
         self._staging.note()
+        try:
+            info = self._commit_list(properties, condition)
+        except StagedGone:
+            # The condition tells whether the blob is another one by now: this is about our blocks only.
+            self._stage_all_again()
+            info = self._commit_list(properties, condition)
+        for extent in self._draft.extents:
+            extent.base_offset = extent.start
+        return info
+
+    def _commit_list(self, properties: Properties, condition: Condition) -> BlobInfo:
         self._make_blocks()
         ids = [extent.block_id for extent in self._draft.extents]
         properties = replace(properties, content_md5=self._whole_md5.digest(self.size_bytes))
         info = self._store.commit_blocks(self.name, ids, properties, condition, self.size_bytes)
-        for extent in self._draft.extents:
-            extent.base_offset = extent.start
         self._staging.know(ids)
         return info
 
@@ -225,8 +236,25 @@ class BlobWriter:
 
     def _drop_id(self, extent: Extent) -> None:
         if extent.is_only_staged:
-            raise Changed(f"{self.name}: staged blocks are gone: somebody else wrote this name meanwhile")
+            self._stage_again(extent)
+        else:
+            extent.block_id = ""
+
+    def _stage_all_again(self) -> None:
+        self._staging.forget()
+        for extent in self._draft.extents:
+            if extent.block_id and not extent.is_committed:
+                self._stage_again(extent)
+
+    def _stage_again(self, extent: Extent) -> None:
+        """Send a block once more. Raises StagedGone if its bytes are nowhere else."""
+        try:
+            self._draft.make_resident(extent)
+        except OnlyStaged:
+            what = "staged blocks are gone: somebody else wrote this name meanwhile"
+            raise StagedGone(f"{self.name}: {what}") from None
         extent.block_id = ""
+        self._staging.seal(extent)
 
     def _copy_ranges(self) -> None:
         """Have the service copy what is long and untouched. Through us, a short stretch gets a checksum."""

@@ -3,15 +3,17 @@
 A file that nobody changed is only its blob's version; the first change gives it a writer.
 """
 
+import copy
 import enum
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from blobfs.content.draft import OnlyStaged
+from blobfs.content.draft import OnlyStaged, ReadSpooled
 from blobfs.content.reader import BlobReader, Stream
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
@@ -48,7 +50,7 @@ ZEROS_BYTES = 1 << 20  # written at a time to clear a range
 class MakeWriter(Protocol):
     """How a file gets the writer for its content."""
 
-    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+    def __call__(self, name: str, base: BlobInfo | None, read_spooled: ReadSpooled, /) -> BlobWriter:
         """Return a writer whose content is `base`, or nothing."""
         ...
 
@@ -95,9 +97,11 @@ class File:
         self._reader = reader
         self._make_writer = make_writer
         self._guess_headers = guess_headers
-        self._writer: BlobWriter | None = None if base is not None else make_writer(name, None)
         self._attributes_changed = base is None
-        self._journal: Journal = make_journal(self._target)
+        # A file that nobody needs any more must give back its memory at once, so nothing in it refers to it.
+        target = weakref.WeakMethod(self._target)
+        self._journal: Journal = make_journal(lambda: _called(target()))
+        self._writer: BlobWriter | None = None if base is not None else self._new_writer()
 
     @property
     def size_bytes(self) -> int:
@@ -196,7 +200,7 @@ class File:
             try:
                 self._commit_changes()
             except Failure as failure:
-                self.trouble = failure
+                self.trouble = copy.copy(failure)
                 raise
             self.trouble = None
             return True
@@ -218,12 +222,12 @@ class File:
         Bytes that somebody else has replaced cannot be had: reading them raises Changed.
         """
         with self.lock:
-            writer = self._writer or self._make_writer(self.name, self.base)
+            writer = self._writer or self._new_writer()
             try:
                 self._with_bytes(writer.detach)
                 self._writer = writer
             except (Changed, AlreadyExists, NotFound) as failure:
-                self.failure = failure
+                self.failure = copy.copy(failure)
             self.drop()
 
     def can_move_unsent(self) -> bool:
@@ -287,8 +291,11 @@ class File:
             assert self.base is not None
             if self.base.kind is not BlobKind.BLOCK:
                 raise Unsupported(f"{self.name}: a {self.base.kind.value} can be read, not written")
-            self._writer = self._make_writer(self.name, self.base)
+            self._writer = self._new_writer()
         return self._writer
+
+    def _new_writer(self) -> BlobWriter:
+        return self._make_writer(self.name, self.base, self._journal.read_into)
 
     def _edit(self, note: Callable[[], None], change: Callable[[], None]) -> None:
         """Change the content, noting it in the journal before."""
@@ -334,7 +341,7 @@ class File:
         try:
             self.base = self._news = writer.commit(Properties(target.metadata, target.headers), condition)
         except (Changed, AlreadyExists) as failure:
-            self.state, self.failure = FileState.FAILED, failure
+            self.state, self.failure = FileState.FAILED, copy.copy(failure)
             self._leave_conflict(failure)
             raise
         except (Abandoned, TimedOut, Unavailable):
@@ -397,7 +404,7 @@ class File:
 
     def _raise_failure(self) -> None:
         if self.failure is not None:
-            raise self.failure
+            raise copy.copy(self.failure)  # raised, an exception refers to all that was there then
 
 
 @dataclass(slots=True, eq=False)
@@ -409,6 +416,11 @@ class Handle:
     writable: bool
     append: bool = False
     stream: Stream = field(default_factory=Stream)
+
+
+def _called(target: Callable[[], Target] | None) -> Target:
+    assert target is not None
+    return target()
 
 
 def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:

@@ -55,6 +55,13 @@ class Image:
     def __iter__(self) -> Iterator[Piece]:
         return iter(self._pieces)
 
+    def over(self, start: int, end: int) -> list[Piece]:
+        """Return what lies in [start, end), in order: nothing beyond the end of the file."""
+        if start >= min(end, self.size_bytes):
+            return []
+        touched = self._pieces[self._index(start) : self._index(min(end, self.size_bytes) - 1) + 1]
+        return [piece.part(start, end) for piece in touched]
+
     @property
     def size_bytes(self) -> int:
         """The size of the file."""

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from blobfs.errors import NoSpace
+from blobfs.errors import Damaged, NoSpace
 from blobfs.spool.files import JournalFile, JournalFiles
-from blobfs.spool.records import Kind, Target, body_of_target
+from blobfs.spool.image import Image, Piece
+from blobfs.spool.records import Kind, Target, body_of_target, records_in
+from blobfs.store import ReadBase
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,13 @@ class Journal(Protocol):
 
     def undo(self) -> None:
         """Take back the last note: the change was not made."""
+        ...
+
+    def read_into(self, offset: int, target: memoryview, read_base: ReadBase, /) -> bool:
+        """Fill `target` with the file's bytes as noted, zeros beyond its end; False if nothing knows them.
+
+        Blocks for the disk. Raises what `read_base` raises.
+        """
         ...
 
     def retarget(self) -> None:
@@ -56,6 +65,9 @@ class Unspooled:
 
     def undo(self) -> None: ...
 
+    def read_into(self, _offset: int, _target: memoryview, _read_base: ReadBase, /) -> bool:
+        return False
+
     def retarget(self) -> None: ...
 
     def request_commit(self) -> bool:
@@ -80,6 +92,7 @@ class DiskJournal:
         self._file: JournalFile | None = None
         self._is_given_up = False  # until the next commit: a part of it could not be noted
         self._requested = b""  # the target of a request that nothing was noted after
+        self._image: Image | None = None  # of what was noted until now, once somebody has asked
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `Journal`; so for the others."""
@@ -91,10 +104,32 @@ class DiskJournal:
             self._note(Kind.TRUNCATE, size_bytes)
 
     def undo(self) -> None:
+        self._image = None
         if self._file is not None:
             self._file.cut_last()
             if self._file.record_count == 1:
                 self.end()
+
+    def read_into(self, offset: int, target: memoryview, read_base: ReadBase) -> bool:
+        file = self._file
+        if file is None or self._is_given_up:
+            return False
+        target[:] = bytes(len(target))
+        in_base: list[Piece] = []
+        try:
+            if self._image is None:
+                self._image = Image(records_in(file.read_at))
+            for piece in self._image.over(offset, offset + len(target)):
+                if piece.is_written:
+                    _part(target, offset, piece)[:] = file.read_at(piece.position, piece.length)
+                elif piece.in_base:
+                    in_base.append(piece)
+        except (Damaged, OSError) as trouble:
+            logger.warning("%s: cannot be read back: %s", file.path, trouble)
+            return False
+        for piece in in_base:
+            read_base(piece.start, _part(target, offset, piece))
+        return True
 
     def retarget(self) -> None:
         if self._file is not None:
@@ -123,7 +158,7 @@ class DiskJournal:
 
     def end(self) -> None:
         file, self._file = self._file, None
-        self._is_given_up, self._requested = False, b""
+        self._is_given_up, self._requested, self._image = False, b"", None
         if file is not None:
             try:
                 self._files.give_back(file)
@@ -144,7 +179,7 @@ class DiskJournal:
         return self._cure
 
     def _note(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> JournalFile:
-        self._requested = b""
+        self._requested, self._image = b"", None
         file = self._begun()
         file.append(kind, number, body)
         return file
@@ -159,3 +194,7 @@ class DiskJournal:
                 raise
             self._file = file
         return self._file
+
+
+def _part(target: memoryview, offset: int, piece: Piece) -> memoryview:
+    return target[piece.start - offset : piece.end - offset]

@@ -300,7 +300,7 @@ NOTES = {
     STAY: "Each meets every request, of a mount with `--timeout 0.5`. Afterwards the service is "
     "well again, and everything that could not be sent is sent.",
     COST: "Blocks that were staged are gone before their commit, as when somebody else commits the name. "
-    "The bytes are not in memory any more: the writer is told, and `--spool-dir` keeps them.",
+    "The bytes are not in memory any more: the writer is told. With `--spool-dir` they are sent again.",
 }
 
 

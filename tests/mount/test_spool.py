@@ -12,7 +12,7 @@ import pytest
 from azure.storage.blob import ContainerClient
 from mounts import Mounts, blobfs, on_both_bindings, small_disk
 from responder.control import Responder
-from responder.faults import Rule
+from responder.faults import Fault, Rule
 from unix import refused
 
 SIZE_BYTES = 300_000
@@ -113,6 +113,31 @@ def test_a_file_that_was_being_written_is_offered_after_a_crash(
     spool.recover("x", "--commit")
     assert (mount.path / "x").read_bytes() == BODY
     assert spool.recover() == "Nothing is left.\n"
+
+
+@on_both_bindings
+def test_blocks_that_the_service_has_lost_are_sent_again(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mount = mounts(*options)
+    service.order(Rule(kind="PUT block list", fault=Fault.DROP_BLOCKS, count=1))
+    (mount.path / "x").write_bytes(BODY)
+    assert service.hits == [1]
+    assert blobs.download_blob("x").readall() == BODY
+
+
+def test_what_was_written_and_sent_is_read_back_without_a_commit(
+    service: Responder, mounts: Mounts, options: list[str]
+) -> None:
+    mount = mounts(*options, "--memory", "16MiB")
+    with (mount.path / "x").open("w+b", buffering=0) as file:
+        for _ in range(100):
+            file.write(BODY)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert [os.pread(file.fileno(), SIZE_BYTES, number * SIZE_BYTES) for number in range(100)] == 100 * [
+            BODY
+        ]
+        assert "PUT block list" not in service.counters.requests
 
 
 @on_both_bindings

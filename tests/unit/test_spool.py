@@ -1,5 +1,6 @@
 """Files whose mount is gone: what their journals make of them. A crash is a file that nobody closes."""
 
+import gc
 import os
 import stat
 from collections.abc import Iterator
@@ -12,8 +13,19 @@ import pytest
 from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
-from blobfs.errors import Changed, InvalidArgument, NoSpace, TimedOut, Unavailable
+from blobfs.content.reader import Stream
+from blobfs.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Changed,
+    Failure,
+    InvalidArgument,
+    NoSpace,
+    TimedOut,
+    Unavailable,
+)
 from blobfs.filesystem.files import File
 from blobfs.format.attributes import Attributes
 from blobfs.spool.directory import Spool, directories_of, leftovers_in
@@ -82,6 +94,12 @@ def crashed(file: File) -> None:
 
 def write(file: File, offset: int | None, data: bytes) -> None:
     file.write(offset, memoryview(data))
+
+
+def content(file: File) -> bytes:
+    target = bytearray(file.size_bytes)
+    assert file.read_into(0, memoryview(target), Stream()) == file.size_bytes
+    return bytes(target)
 
 
 # The life of a journal…
@@ -224,6 +242,104 @@ def test_what_came_after_the_last_close_stays_a_leftover(crash: Machines, is_car
     assert leftover.state is State.NEVER_CLOSED
     crash.recovery().commit_named(leftover)
     assert crash.memory.bodies["x"] == b"closed" + BODY[6:] + b"not closed"
+
+
+# What is staged and no longer in memory…
+
+
+def test_a_closed_file_can_be_read_while_the_service_refuses_its_commit(crash: Machines) -> None:
+    file = crash.file(base=crash.memory.put("x", b"old"))
+    file.truncate(0)
+    write(file, 0, BODY)
+    crash.store.fail_method("commit_blocks", AccessDenied("x"))
+    with pytest.raises(AccessDenied):
+        file.commit()
+    crash.store.calls.clear()
+    assert content(file) == BODY
+    assert crash.store.calls == []
+
+
+def test_a_block_is_edited_again_without_a_commit_between(crash: Machines) -> None:
+    file = crash.file(base=crash.memory.put("x", BODY))
+    write(file, 3 * BLOCK, b"first")
+    crash.store.fail_method("commit_blocks", Unavailable("x"))
+    with pytest.raises(Unavailable):
+        file.commit()
+    crash.store.heal()
+    write(file, 3 * BLOCK + 3, b"second")
+    assert crash.memory.bodies == {"x": BODY}
+    file.commit()
+    edited = bytearray(BODY)
+    edited[3 * BLOCK : 3 * BLOCK + 9] = b"firsecond"
+    assert crash.memory.bodies == {"x": bytes(edited)}
+
+
+def test_staged_blocks_that_have_gone_are_sent_again(crash: Machines) -> None:
+    file = crash.file()
+    write(file, 0, BODY)
+    crash.store.fail_method("commit_blocks", Unavailable("x"))
+    with pytest.raises(Unavailable):
+        file.commit()
+    crash.store.heal()
+    crash.memory.drop_staged("x")
+    file.commit()
+    assert crash.memory.bodies == {"x": BODY}
+
+
+def test_staged_blocks_that_somebody_replaced_are_a_conflict(crash: Machines) -> None:
+    file = crash.file()
+    write(file, 0, BODY)
+    crash.store.fail_method("commit_blocks", Unavailable("x"))
+    with pytest.raises(Unavailable):
+        file.commit()
+    crash.store.heal()
+    crash.memory.put("x", b"theirs")
+    with pytest.raises(AlreadyExists):
+        file.commit()
+    assert crash.memory.bodies == {"x": b"theirs"}
+    assert crash.leftover().state is State.CONFLICT
+
+
+def test_a_journal_that_is_damaged_is_not_read_back(
+    crash: Machines, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = crash.file()
+    write(file, 0, BODY)
+    crash.store.fail_method("commit_blocks", Unavailable("x"))
+    with pytest.raises(Unavailable):
+        file.commit()
+    (journal,) = crash.journals()
+    with journal.open("r+b") as damaged:
+        damaged.seek(5 * BLOCK)
+        damaged.write(b"flipped")
+    with pytest.raises(Unavailable):
+        content(file)
+    assert "cannot be read back" in caplog.text
+    crash.store.heal()
+    assert content(file) == BODY
+
+
+@pytest.mark.parametrize("failure", [None, AccessDenied, Changed])
+def test_a_file_that_nobody_needs_gives_its_memory_back_at_once(
+    crash: Machines, failure: type[Failure] | None
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        file = crash.file()
+        write(file, 0, BODY)
+        assert crash.parts.pool.in_use_bytes > 0
+        if failure is not None:
+            crash.store.fail_commits(failure("x"))
+            with suppress(Failure):
+                file.commit()
+            with suppress(Failure):
+                write(file, 0, BODY)
+            crash.store.heal()
+        del file
+        wait_until(lambda: crash.parts.pool.in_use_bytes == 0)  # blocks may be on their way yet
+    finally:
+        gc.enable()
 
 
 # Names…
@@ -395,7 +511,7 @@ class History:
     def write(self, offset: int, data: bytes) -> None:
         if self._is_doubtful:
             return
-        with self._noting_commits():
+        with self._committing_nothing():
             write(self._file, offset, data)
         self.content = self.content.ljust(offset, b"\0")
         self.content[offset : offset + len(data)] = data
@@ -403,18 +519,26 @@ class History:
     def truncate(self, size_bytes: int) -> None:
         if self._is_doubtful:
             return
-        with self._noting_commits():
+        with self._committing_nothing():
             self._file.truncate(size_bytes)
         self.content = self.content[:size_bytes].ljust(size_bytes, b"\0")
 
+    def release_memory(self) -> None:
+        for _ in range(2):
+            self._file.release_memory()
+
+    def read(self) -> None:
+        if self._is_doubtful:
+            return
+        with self._committing_nothing():
+            assert content(self._file) == self.content
+
     @contextmanager
-    def _noting_commits(self) -> Iterator[None]:
-        """To change what has left memory, a file is committed first."""
+    def _committing_nothing(self) -> Iterator[None]:
+        """What has left memory is in the journal: nobody sees half a change."""
         before = self._crash.memory.bodies.get("x")
         yield
-        after = self._crash.memory.bodies.get("x")
-        if after != before:
-            self.requested = after
+        assert self._crash.memory.bodies.get("x") == before
 
     def commit(self) -> None:
         self._file.commit()
@@ -438,7 +562,7 @@ sizes = st.integers(0, 6 * BLOCK)
 steps = (
     st.tuples(st.just("write"), sizes, st.binary(min_size=1, max_size=9).map(lambda data: data * 300))
     | st.tuples(st.just("truncate"), sizes)
-    | st.tuples(st.just("commit"))
+    | st.tuples(st.sampled_from(("commit", "release_memory", "read")))
     | st.tuples(st.just("fail_to_commit"), st.booleans())
 )
 
@@ -453,6 +577,7 @@ def test_whatever_was_done_the_crash_gives_it_back(
         file = History(crash, None if base_bytes is None else BODY[:base_bytes])
         for method, *arguments in history:
             getattr(file, method)(*arguments)
+        file.read()
         file.crash()
         for leftover in crash.spool.leftovers():
             with closing(leftover):
