@@ -5,6 +5,7 @@ they may be needed: a fresh page costs more than the network does. When the pool
 callers wait; the registered reclaimers are asked to let go of what can be had again.
 """
 
+import gc
 import mmap
 import os
 import tempfile
@@ -67,11 +68,16 @@ class BufferPool:
         rounded = self._rounded(size_bytes)
         if rounded > self.budget_bytes:
             raise NoSpace(f"a buffer of {rounded} bytes is larger than --memory ({self.budget_bytes} bytes)")
+        has_collected = False
         while (buffer := self._try_take(rounded)) is None:
             count = self._recheck_count
             for reclaim in self._reclaimers:
                 reclaim(rounded)
-            self._wait(rounded, count)
+            if not self._wait(rounded, count) and not has_collected:
+                # A failure's traceback may refer to itself and to a buffer. Python looks for such
+                # cycles only when many objects are made, and those who wait make none.
+                gc.collect()
+                has_collected = True
         return buffer
 
     def recheck(self) -> None:
@@ -96,9 +102,10 @@ class BufferPool:
             self._allocated_bytes += rounded
         return Buffer(mmap.mmap(-1, rounded, flags=ANONYMOUS), rounded, self)
 
-    def _wait(self, rounded: int, count: int) -> None:
+    def _wait(self, rounded: int, count: int) -> bool:
+        """Wait until there may be room; False if nobody has said so in time."""
         with self._changed:
-            self._changed.wait_for(
+            return self._changed.wait_for(
                 lambda: self._fits(rounded) or self._recheck_count != count, RECHECK_SECONDS
             )
 

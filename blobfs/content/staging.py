@@ -81,7 +81,8 @@ class Staging:
         self._make_room()
         extent.staging = self._transfers.submit_write(self._stage, buffer, extent.length)
         # What is staged can be had again from the service, so its buffer may be given back.
-        extent.staging.add_done_callback(lambda _staging: self._pool.recheck())
+        recheck = self._pool.recheck
+        extent.staging.add_done_callback(lambda _staging: recheck())
         self._in_flight.append(extent)
         self._whole_md5.see(extent.start, buffer, extent.length)
 

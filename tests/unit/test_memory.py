@@ -1,3 +1,4 @@
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,6 +50,18 @@ def test_buffer_larger_than_the_pool_is_refused_and_named() -> None:
     pool = BufferPool(SMALLEST_BYTES)
     with pytest.raises(NoSpace, match="--memory"):
         pool.take(SMALLEST_BYTES + 1)
+
+
+def test_memory_in_objects_that_only_refer_to_each_other_is_found() -> None:
+    pool = BufferPool(SMALLEST_BYTES)
+    gc.disable()
+    try:
+        cycle: list[object] = [pool.take(1)]
+        cycle.append(cycle)
+        del cycle
+        assert pool.take(1).size_bytes == SMALLEST_BYTES
+    finally:
+        gc.enable()
 
 
 def test_caller_waits_until_another_one_gives_back() -> None:
