@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
 from blobfs.content.extents import Extent, Extents
 from blobfs.content.memory import Buffer, BufferPool, disk_buffer
-from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.reader import BlobReader
 from blobfs.content.staging import Staging
+from blobfs.content.streams import Stream
 from blobfs.errors import TooLarge
 from blobfs.store import BlobInfo, ReadBase
 

@@ -11,8 +11,9 @@ from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, id_length
 from blobfs.content.draft import Draft, OnlyStaged, ReadSpooled, nothing_spooled
 from blobfs.content.extents import Extent, Extents
 from blobfs.content.memory import Buffer, BufferPool
-from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.reader import BlobReader
 from blobfs.content.staging import Staging
+from blobfs.content.streams import Stream
 from blobfs.content.whole_md5 import WholeMd5
 from blobfs.errors import AlreadyExists, NotFound, StagedGone, TooLarge
 from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from blobfs.content.draft import OnlyStaged, ReadSpooled
-from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.reader import BlobReader
+from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
     Abandoned,

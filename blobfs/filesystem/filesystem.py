@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.commits import Commits, WriteBack
 from blobfs.filesystem.directories import Directories

@@ -10,7 +10,8 @@ from typing import Protocol
 from blobfs.blocks import MiB
 from blobfs.content.draft import OnlyStaged
 from blobfs.content.memory import BufferPool
-from blobfs.content.reader import BlobReader, Stream
+from blobfs.content.reader import BlobReader
+from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece

@@ -8,7 +8,7 @@ import pytest
 from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
 
 from blobfs.blocks import KiB
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.errors import AlreadyExists, Changed, NoSpace, TimedOut, Unavailable, Unsupported
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState

@@ -35,6 +35,7 @@ LAYERS = """
     content.fetcher
     content.range_cache
     content.whole_check
+    content.streams
     content.reader content.staging
     content.draft
     content.writer

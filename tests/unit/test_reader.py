@@ -6,7 +6,7 @@ from fakes import FailingStore, Machine, MemoryStore, machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.errors import Changed, Unavailable
 from blobfs.store import BlobInfo
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import wait_until
 
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.blocks import digest_of
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.errors import Damaged
 from blobfs.store import ALWAYS, BlobInfo, Properties
 

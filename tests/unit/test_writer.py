@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from blobfs.blocks import KiB, digest_of
 from blobfs.content.draft import OnlyStaged
-from blobfs.content.reader import Stream
+from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, OtherIdLength, TooLarge, Unavailable
 from blobfs.store import (
