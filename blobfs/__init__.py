@@ -20,10 +20,10 @@ The house, from the street down; imports only ever point downwards:
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits``: now or behind;
                      ``files``: one object for all handles of a name; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
-                     to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead; ``range_cache``:
-                     by version; ``memory``: the bounded pool; ``fetcher``: from ``disk_cache`` or service,
-                     verified by the ``checksums`` of a ``layout``; ``whole_check``: by those of a whole
-                     file; ``piece_file``: on disk
+                     to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
+                     ``range_cache``: by version; ``memory``: the bounded pool; ``fetcher``: from
+                     ``disk_cache`` or service, verified by the ``checksums`` of a ``layout``;
+                     ``whole_check``: by those of a whole file; ``piece_file``: on disk
 ``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
                      after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;

@@ -43,7 +43,7 @@ class ReadSettings:
     settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
-    ahead_blocks: int = 6  # 48 MiB in flight: 60 MB/s a connection needs several
+    ahead_blocks: int = 12  # 96 MiB in flight: a connection often brings 60 MB/s, the line ten times that
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
     ahead_files: int = 8  # small ones, for a copy: it takes 2 ms for each, the service often 10

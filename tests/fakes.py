@@ -86,6 +86,7 @@ class MemoryStore:
         self._staged: dict[str, dict[str, bytes]] = {}
         self._etags = itertools.count(0x8D0000000000000)
         self.requests: Counter[str] = Counter()
+        self.read_bytes = 0
         self.copies_ranges = True  # Azurite's like does not
 
     # What tests look at and other clients do
@@ -152,9 +153,10 @@ class MemoryStore:
             blob = self._blob(name)
             if if_none_match == blob.info.etag:
                 return 0, None
+            piece = blob.body[start : start + len(into)]
+            self.read_bytes += len(piece)
         if blob.info.tier == "Archive":
             raise Archived(f"{name}: set its tier to Hot")
-        piece = blob.body[start : start + len(into)]
         into[: len(piece)] = piece
         return len(piece), replace(blob.info, tier="")
 
@@ -493,9 +495,11 @@ def machine(
     block_bytes: int = 8,
     largest_block_bytes: int = 1 << 20,
     budget_bytes: int = 64 << 20,
+    capacity_bytes: int | None = None,
     fragment_bytes: int = 4,
     sequential_bytes: int = 32,
     settled_bytes: int = 32,
+    ahead_blocks: int = 2,
     reads: int = 4,
     writes: int = 4,
     inline: bool = False,
@@ -505,7 +509,8 @@ def machine(
     transfers = ManualTransfers(reads=reads, writes=writes, inline=inline)
     pool = BufferPool(budget_bytes)
     fetcher = Fetcher(store, None, range_md5=verify == "all", attempts=3)
-    cache = RangeCache(fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=budget_bytes // 2)
+    capacity_bytes = budget_bytes // 2 if capacity_bytes is None else capacity_bytes
+    cache = RangeCache(fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=capacity_bytes)
     unit_bytes = max(block_bytes, fragment_bytes)
     checksums = Checksums(store, enabled=verify != "off", unit_bytes=unit_bytes, largest_bytes=1 << 20)
     reader = BlobReader(
@@ -519,7 +524,7 @@ def machine(
         settled_bytes=settled_bytes,
         tolerance_bytes=fragment_bytes,
         most_tolerance_bytes=fragment_bytes,
-        ahead_blocks=2,
+        ahead_blocks=ahead_blocks,
     )
     transfers.start()
     try:

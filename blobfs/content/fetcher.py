@@ -60,8 +60,8 @@ class Fetcher:
 
         Blocks for requests. Raises Damaged if the bytes stay damaged, Changed if the blob was replaced.
         """
-        is_kept = held_bytes < len(wanted.span) and not wanted.by_range_md5
-        if is_kept and self._read_from_disk(wanted):
+        is_for_cache = wanted.buffer is not None or not wanted.by_range_md5
+        if is_for_cache and held_bytes < len(wanted.span) and self._read_from_disk(wanted):
             return
         self._download(wanted, held_bytes)
         self.keep(wanted)

@@ -35,7 +35,6 @@ class Run:
     span: range  # offsets in the blob
     buffer: Buffer
     is_verified: bool = False  # a whole unit that matched its checksums
-    is_ahead: bool = False  # fetched ahead, and not read yet
 
     def copy(self, offset: int, target: memoryview) -> int:
         """Copy bytes from `offset` on; return how many there were."""
@@ -53,6 +52,7 @@ class Fetch:
     version: BlobVersion
     unit_start: int
     checks: Sequence[Check]
+    by_range_md5: bool = False
     claimed: bool = False
     failure: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -61,9 +61,6 @@ class Fetch:
     def is_verifying(self) -> bool:
         """Whether the run will be a whole unit that matched its checksums."""
         return self.run.is_verified
-
-
-AHEAD_SHARE = 0.5  # of the capacity, for what was fetched ahead; the rest is for what is being read
 
 
 class RangeCache:
@@ -86,7 +83,6 @@ class RangeCache:
         self.counts = Counters()  # hits: found here at once; misses: a fetch had to be waited for
         self._lock = threading.Lock()  # guards the fields below; never held across a request
         self._held_bytes = 0
-        self._ahead_bytes = 0
         self._runs: OrderedDict[Run, None] = OrderedDict()  # least recently read first
         self._shelves: dict[BlobVersion, Shelf] = {}
         pool.add_reclaimer(self._evict)
@@ -96,12 +92,22 @@ class RangeCache:
         """How much is here now."""
         return self._held_bytes
 
-    def run(self, version: BlobVersion, layout: Layout, offset: int, end: int, *, whole: bool) -> Run:
+    def run(
+        self,
+        version: BlobVersion,
+        layout: Layout,
+        offset: int,
+        end: int,
+        *,
+        whole: bool,
+        by_range_md5: bool = False,
+    ) -> Run:
         """Return a run that holds the byte at `offset`, fetching what is missing of it up to `end`.
 
         With `whole`, the fetch goes to the end of the unit, and if it has checksums all of it is
-        fetched and verified. Blocks for at most one fetch. Raises Changed if the blob was
-        replaced, Damaged if its bytes do not match their checksums, Abandoned.
+        fetched and verified. What is fetched without checksums comes with an MD5 of the service's
+        if `by_range_md5`. Blocks for at most one fetch. Raises Changed if the blob was replaced,
+        Damaged if its bytes do not match their checksums, Abandoned.
         """
         row = layout.unit(offset)
         verified = whole and bool(layout.checks(row))
@@ -113,20 +119,15 @@ class RangeCache:
                 found = self._find(self._shelf(version), row, offset, verified=verified)
                 if isinstance(found, Run):
                     self._runs.move_to_end(found)
-                    self._end_ahead(found)
                     self.counts.add("hits")
                     return found
-            fetch = found or self._plan(version, layout, row, offset, end, self._pool.take, verified=verified)
+            take = self._pool.take
+            fetch = found or self._plan(
+                version, layout, row, offset, end, take, verified=verified, by_range_md5=by_range_md5
+            )
             if fetch is not None and self._complete(fetch):
                 self.counts.add("misses")
-                with self._lock:
-                    self._end_ahead(fetch.run)
                 return fetch.run
-
-    def has_room_ahead(self, size_bytes: int) -> bool:
-        """Tell whether so much more may be fetched ahead, by all readers together."""
-        with self._lock:
-            return self._ahead_bytes + size_bytes <= self.capacity_bytes * AHEAD_SHARE
 
     def let_go(self, version: BlobVersion, offset: int) -> None:
         """Note that a reader has passed the run with the fragment at `offset`: the next to be dropped."""
@@ -150,7 +151,7 @@ class RangeCache:
         if start is None:
             return None
         take = self._pool.take_if_free
-        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified, is_ahead=True)
+        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified)
 
     def perform(self, fetch: Fetch) -> None:
         """Carry out a planned fetch unless a reader already took it over. Its failure is kept for readers."""
@@ -248,25 +249,15 @@ class RangeCache:
         self._runs[run] = None
         self._held_bytes += len(run.span)
         while self._held_bytes > self.capacity_bytes:
-            self._drop(self._least_wanted())
-
-    def _least_wanted(self) -> Run:
-        """Return the run read least recently, of those that somebody has read."""
-        return next((run for run in self._runs if not run.is_ahead), None) or next(iter(self._runs))
+            self._drop(next(iter(self._runs)))
 
     def _drop(self, run: Run) -> None:
         del self._runs[run]
         self._held_bytes -= len(run.span)
-        self._end_ahead(run)
         for key in self._keys(run.span):
             if run.shelf.runs.get(key) is run:
                 del run.shelf.runs[key]
         self._tidy(run.shelf)
-
-    def _end_ahead(self, run: Run) -> None:
-        if run.is_ahead:
-            run.is_ahead = False
-            self._ahead_bytes -= len(run.span)
 
     def _tidy(self, shelf: Shelf) -> None:
         if not shelf.runs and not shelf.fetches and self._shelves.get(shelf.version) is shelf:
@@ -284,7 +275,7 @@ class RangeCache:
         take: Callable[[int], Buffer | None],
         *,
         verified: bool,
-        is_ahead: bool = False,
+        by_range_md5: bool = False,
     ) -> Fetch | None:
         """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory.
 
@@ -300,9 +291,8 @@ class RangeCache:
             # Another caller may have planned the same while this one waited for memory.
             if self._missing(shelf, row, offset, end, verified=verified) != span:
                 return None
-            run = Run(shelf, span, buffer, is_verified=verified, is_ahead=is_ahead)
-            self._ahead_bytes += len(span) if is_ahead else 0
-            fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span))
+            run = Run(shelf, span, buffer, is_verified=verified)
+            fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span), by_range_md5)
             shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
         return fetch
 
@@ -332,7 +322,9 @@ class RangeCache:
         run, shelf = fetch.run, fetch.run.shelf
         try:
             view = run.buffer.view[: len(run.span)]
-            wanted = Wanted(fetch.version, run.span, view, fetch.unit_start, fetch.checks, run.buffer)
+            wanted = Wanted(
+                fetch.version, run.span, view, fetch.unit_start, fetch.checks, run.buffer, fetch.by_range_md5
+            )
             self._fetcher.fill(wanted, self.copy_held(fetch.version, run.span.start, view))
         except BaseException as failure:  # not swallowed: every reader that waits for it raises it
             fetch.failure = failure
@@ -342,8 +334,6 @@ class RangeCache:
                     del shelf.fetches[key]
             if fetch.failure is None:
                 self._insert(run)
-            else:
-                self._end_ahead(run)
             self._tidy(shelf)
         self._pool.recheck()  # what was on its way could not be dropped
         fetch.done.set()
@@ -352,6 +342,6 @@ class RangeCache:
         """Drop the runs read least recently, whose buffers may thus become free."""
         with self._lock:
             while self._runs and size_bytes > 0:
-                run = self._least_wanted()
+                run = next(iter(self._runs))
                 self._drop(run)
                 size_bytes -= run.buffer.size_bytes

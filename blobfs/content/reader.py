@@ -1,7 +1,8 @@
 """Reading a committed blob: which ranges to fetch, and how far ahead.
 
 A stream is what one handle does. While it hops about, only the fragments it asks for are
-fetched; once it has read in order for a while, whole units are, verified, and the next ones ahead.
+fetched; once it has read in order for a while, whole units are, verified, and the next ones ahead, as far
+as the memory goes round.
 """
 
 from blobfs.content.checksums import Checksums
@@ -9,7 +10,7 @@ from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Layout
 from blobfs.content.memory import Buffer
 from blobfs.content.range_cache import RangeCache
-from blobfs.content.streams import Stream
+from blobfs.content.streams import Readers, Stream
 from blobfs.content.whole_check import WholeCheck
 from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
@@ -45,6 +46,7 @@ class BlobReader:
         self._tolerance_bytes = tolerance_bytes
         self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
+        self._readers = Readers(cache.capacity_bytes)
 
     def read_into(self, blob: BlobInfo, offset: int, target: memoryview, stream: Stream) -> int:
         """Copy bytes of the blob to `target`; return how many there were before its end.
@@ -56,22 +58,14 @@ class BlobReader:
         if offset >= end:
             return 0
         stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
+        target = target[: end - offset]
         threshold_bytes = self._sequential_bytes if stream.starts_at_zero else self._settled_bytes
-        sequential = stream.in_order_bytes >= threshold_bytes
-        layout = self._checksums.full_layout(blob) if sequential else self._checksums.layout(blob)
-        if sequential:
-            self._read_ahead(blob, layout, end, stream)
-        # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
-        whole = sequential or blob.size_bytes <= self._whole_bytes
-        position = offset
-        while position < end:
-            rest = target[position - offset : end - offset]
-            # No name for the run: held while the next one waits for memory, it might be what is missing.
-            position += self._cache.run(blob.version, layout, position, end, whole=whole).copy(position, rest)
-        if sequential and stream.starts_at_zero:
-            self._check_whole(blob, layout, end, stream)
-        if sequential:
-            self._let_go(blob, layout, offset, end)
+        if stream.in_order_bytes >= threshold_bytes:
+            self._read_in_order(blob, offset, end, target, stream)
+        else:
+            # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
+            whole = blob.size_bytes <= self._whole_bytes
+            self._copy(blob, self._checksums.layout(blob), offset, target, whole=whole)
         return end - offset
 
     def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview, block_id: str = "") -> None:
@@ -172,7 +166,42 @@ class BlobReader:
         on_disk = self._fetcher.bytes_on_disk(blob.version, position)
         return on_disk or self._cache.bytes_held(blob.version, position)
 
-    def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream) -> None:
+    def _copy(
+        self,
+        blob: BlobInfo,
+        layout: Layout,
+        offset: int,
+        target: memoryview,
+        *,
+        whole: bool,
+        by_range_md5: bool = False,
+    ) -> None:
+        position, end = offset, offset + len(target)
+        while position < end:
+            rest = target[position - offset :]
+            # No name for the run: held while the next one waits for memory, it might be what is missing.
+            position += self._cache.run(
+                blob.version, layout, position, end, whole=whole, by_range_md5=by_range_md5
+            ).copy(position, rest)
+
+    def _read_in_order(
+        self, blob: BlobInfo, offset: int, end: int, target: memoryview, stream: Stream
+    ) -> None:
+        """Copy from whole units, unless so many read in order that a unit would be gone before it is read."""
+        layout = self._checksums.full_layout(blob)
+        unit = layout.unit(offset)
+        share_bytes = self._readers.share_bytes(stream, len(target))
+        whole = len(unit) <= max(share_bytes, self._whole_bytes)
+        self._read_ahead(blob, layout, offset, end, stream, share_bytes)
+        by_range_md5 = not whole and bool(layout.checks(unit))
+        self._copy(blob, layout, offset, target, whole=whole, by_range_md5=by_range_md5)
+        if stream.starts_at_zero:
+            self._check_whole(blob, layout, end, stream, whole=whole)
+        self._let_go(blob, layout, offset, end)
+        if end == blob.size_bytes:
+            self._readers.leave(stream)
+
+    def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream, *, whole: bool) -> None:
         """Keep up the checksum of the whole, where nothing better vouches for all of it."""
         check = stream.whole_check
         if check is None:
@@ -180,18 +209,25 @@ class BlobReader:
                 return
             check = stream.whole_check = WholeCheck(self._cache, blob, blob.content_md5)
         try:
-            check.advance(layout, end)
+            check.advance(layout, end, whole=whole)
         except Damaged as damage:
             self._fetcher.note_damage(damage)
             self._cache.drop(blob.version)
             raise
 
-    def _read_ahead(self, blob: BlobInfo, layout: Layout, position: int, stream: Stream) -> None:
-        """Have the next units fetched in the background, as far as the reader has earned."""
-        earned = min(self._ahead_blocks, 1 + stream.in_order_bytes // self._block_bytes)
-        limit = min(blob.size_bytes, position + earned * self._block_bytes)
-        position = max(layout.unit(position - 1).stop, stream.ahead_offset)
-        while position < limit and self._cache.has_room_ahead(self._block_bytes):
+    def _read_ahead(
+        self, blob: BlobInfo, layout: Layout, offset: int, end: int, stream: Stream, share_bytes: int
+    ) -> None:
+        """Have the next units fetched in the background: more once the reader has waited for one."""
+        unit = layout.unit(offset)
+        if unit.stop <= stream.ahead_offset and not self._cache.holds(blob.version, unit.start):
+            stream.has_waited = True
+        # The rest is for the unit that is read now and the one before it: its requests overlap.
+        blocks = min(self._ahead_blocks, share_bytes // self._block_bytes - 2)
+        earned_bytes = stream.earned_bytes(self._block_bytes)
+        limit = min(blob.size_bytes, end + min(blocks * self._block_bytes, earned_bytes))
+        position = max(layout.unit(end - 1).stop, stream.ahead_offset)
+        while position < limit:
             fetch = self._cache.prefetch(blob.version, layout, position)
             if fetch is not None:
                 self._transfers.submit_read(self._cache.perform, fetch)

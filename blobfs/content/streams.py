@@ -1,11 +1,16 @@
-"""How a handle has been reading: in order, or here and there."""
+"""How handles read: each by itself, and how many of them read in order at present."""
 
+import threading
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from blobfs.content.whole_check import WholeCheck
 
+AHEAD_FACTOR = 4  # so many times what a reader has read in order may be asked for ahead of it
+IDLE_SHARE = 4  # of the capacity: who has not read while the others read so much, is reading no more
 
-@dataclass(slots=True)
+
+@dataclass(eq=False)
 class Stream:
     """How one handle has been reading. Races on it cost at most a fetch too many."""
 
@@ -13,6 +18,7 @@ class Stream:
     in_order_bytes: int = 0
     starts_at_zero: bool = True  # what was read in order began with the first byte
     ahead_offset: int = 0  # everything before it has been asked for
+    has_waited: bool = False  # for what had been asked for ahead: that was not enough
     whole_check: WholeCheck | None = None
 
     def note(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> None:
@@ -30,4 +36,41 @@ class Stream:
         self.next_offset = end
         self.starts_at_zero = offset == 0
         self.ahead_offset = 0
+        self.has_waited = False
         self.whole_check = None
+
+    def earned_bytes(self, block_bytes: int) -> int:
+        """Return how much to ask for ahead: a block, until the reader has had to wait all the same."""
+        return max(block_bytes, AHEAD_FACTOR * self.in_order_bytes if self.has_waited else 0)
+
+
+class Readers:
+    """The streams that read in order at present, between which the cache's memory is shared."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()  # guards the fields below
+        self._read_bytes = 0  # by all of them: the clock here
+        self._last_read: WeakKeyDictionary[Stream, int] = WeakKeyDictionary()  # longest idle first
+
+    def share_bytes(self, stream: Stream, length: int) -> int:
+        """Note that a stream reads so much in order; return what each may have of the memory."""
+        with self._lock:
+            self._read_bytes += length
+            self._last_read.pop(stream, None)
+            self._last_read[stream] = self._read_bytes
+            self._forget_idle()
+            return self._capacity_bytes // len(self._last_read)
+
+    def leave(self, stream: Stream) -> None:
+        """Note that a stream has come to the end of its file. Those of closed files leave by themselves."""
+        with self._lock:
+            self._last_read.pop(stream, None)
+
+    def _forget_idle(self) -> None:
+        horizon = self._read_bytes - IDLE_SHARE * self._capacity_bytes
+        while True:
+            stream, read_at = next(iter(self._last_read.items()))
+            if read_at >= horizon:
+                return
+            del self._last_read[stream]

@@ -20,13 +20,16 @@ class WholeCheck:
         self._hash = hashlib.md5(usedforsecurity=False)
         self._position = 0
 
-    def advance(self, layout: Layout, end: int) -> None:
-        """Hash up to `end`. Raises Damaged if that is the end of the file and the checksum does not match."""
+    def advance(self, layout: Layout, end: int, *, whole: bool) -> None:
+        """Hash up to `end`, fetching what has left the cache, as `whole` units or not.
+
+        Raises Damaged if that is the end of the file and the checksum does not match.
+        """
         if end <= self._position < self._blob.size_bytes:
             return
         with self._lock:
             while self._position < end:
-                run = self._cache.run(self._blob.version, layout, self._position, end, whole=True)
+                run = self._cache.run(self._blob.version, layout, self._position, end, whole=whole)
                 start = self._position - run.span.start
                 stop = min(end, run.span.stop) - run.span.start
                 self._hash.update(run.buffer.view[start:stop])

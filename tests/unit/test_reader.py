@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,6 +126,99 @@ def test_readers_that_share_little_memory_fetch_nothing_twice(
             for index, (blob, stream) in enumerate(zip(blobs, streams, strict=True)):
                 assert read(parts, blob, offset, step, stream) == bytes([index]) * step
     assert memory.requests["GET blob"] == readers * blocks
+
+
+def held_blocks(parts: Machine, info: BlobInfo) -> list[int]:
+    """Return the numbers of the blocks of 16 bytes that begin in the cache."""
+    return [number for number in range(info.size_bytes // 16) if parts.cache.holds(info.version, 16 * number)]
+
+
+def test_reader_that_never_waits_has_one_block_fetched_ahead(memory: MemoryStore) -> None:
+    info = memory.put("long", bytes(16 * 40))
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 4, "ahead_blocks": 8}
+    with machine(memory, inline=True, **options) as parts:
+        stream = Stream()
+        for offset in range(0, 16 * 10, 4):
+            read(parts, info, offset, 4, stream)
+        assert held_blocks(parts, info) == list(range(11))
+
+
+def test_reader_that_waits_all_the_same_has_many_blocks_fetched_ahead(
+    memory: MemoryStore, store: FailingStore
+) -> None:
+    info = memory.put("long", bytes(16 * 40))
+    asked, answered = threading.Semaphore(0), threading.Event()
+
+    def hold(_method: str) -> None:
+        asked.release()
+        assert answered.wait(30)
+
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 4, "ahead_blocks": 8}
+    with machine(store, reads=16, **options) as parts, ThreadPoolExecutor(1) as threads:
+        stream = Stream()
+        for offset in range(0, 16, 4):
+            read(parts, info, offset, 4, stream)
+        store.on_call = hold
+        waiting = threads.submit(lambda: [read(parts, info, at, 4, stream) for at in range(16, 64, 4)])
+        try:
+            assert all(asked.acquire(timeout=10) for _ in range(5))
+        finally:
+            answered.set()
+        assert waiting.result(10) == [bytes(4)] * 12
+
+
+def read_in_turns(parts: Machine, blobs: list[BlobInfo], streams: list[Stream], end: int) -> None:
+    for offset in range(0, end, 4):
+        for blob, stream in zip(blobs, streams, strict=True):
+            assert read(parts, blob, offset, 4, stream) == BODY[offset : offset + 4]
+
+
+@pytest.fixture
+def crowd(memory: MemoryStore) -> list[BlobInfo]:
+    """Twice as many blobs as there is memory for blocks, in the cache of `crowded`."""
+    return [memory.put(f"x{number}", BODY) for number in range(8)]
+
+
+@pytest.fixture
+def crowded(store: FailingStore) -> Iterator[Machine]:
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 4}
+    with machine(store, budget_bytes=16 * 65_536, capacity_bytes=4 * 16, inline=True, **options) as parts:
+        yield parts
+
+
+def test_readers_that_memory_has_no_block_for_fetch_little_that_they_do_not_read(
+    crowded: Machine, crowd: list[BlobInfo], memory: MemoryStore
+) -> None:
+    read_in_turns(crowded, crowd, [Stream() for _ in crowd], end=144)
+    wanted_bytes = len(crowd) * 144
+    assert memory.read_bytes <= wanted_bytes * 1.3
+
+
+def test_reader_is_given_whole_blocks_again_once_the_others_have_closed(
+    crowded: Machine, crowd: list[BlobInfo], memory: MemoryStore
+) -> None:
+    streams = [Stream() for _ in crowd]
+    read_in_turns(crowded, crowd, streams, end=32)
+    del streams[1:]
+    before = memory.requests["GET blob"]
+    read_in_turns(crowded, crowd[:1], streams, end=144)
+    pieces = (144 - 32) // 4
+    assert memory.requests["GET blob"] - before < pieces // 2
+
+
+def test_reader_is_given_whole_blocks_again_once_the_others_have_long_been_idle(
+    crowded: Machine, crowd: list[BlobInfo], memory: MemoryStore
+) -> None:
+    streams = [Stream() for _ in crowd]
+    read_in_turns(crowded, crowd, streams, end=32)
+    long = memory.put("long", bytes(16 * 40))
+    stream = Stream()
+    for offset in range(0, long.size_bytes, 4):
+        read(crowded, long, offset, 4, stream)
+    before = memory.requests["GET blob"]
+    assert read(crowded, long, 0, 4, Stream()) == bytes(4)
+    assert memory.requests["GET blob"] - before == 2  # its block, and the one after it
+    assert len(streams) == len(crowd)
 
 
 def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_begins() -> None:

@@ -223,3 +223,18 @@ def test_no_pattern_of_reads_ever_shows_damaged_bytes(
         for number, (offset, length) in enumerate(reads):
             assert read(parts, info, offset, length, streams[number % 2]) == BODY[offset : offset + length]
         assert parts.fetcher.damaged_replies == line.damaged
+
+
+def test_pieces_of_blocks_that_memory_has_no_room_for_are_checked_by_an_md5_of_the_service(
+    line: Line,
+) -> None:
+    info = put_blocks(line, [BLOCK] * 9)
+    line.due = lambda number: number % 3 == 0
+    with machine(
+        line, block_bytes=BLOCK, fragment_bytes=4, sequential_bytes=4, capacity_bytes=BLOCK, inline=True
+    ) as parts:
+        streams = [Stream(), Stream()]
+        for offset in range(0, len(BODY), 4):
+            for stream in streams:
+                assert read(parts, info, offset, 4, stream) == BODY[offset : offset + 4]
+        assert parts.fetcher.damaged_replies == line.damaged > 5
