@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import spell_rounded
 from blobfs.copying.meter import Interruption
-from blobfs.copying.places import Container, Place, place_of
+from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.errors import Failure, InvalidArgument
 from blobfs.settings import CopySettings, MountSettings, RetrySettings
@@ -38,10 +38,11 @@ def shared_parameters(*more: str) -> list[click.Parameter]:
     return [param for param in PARAMETERS if param.name in (*_SHARED, *more)]
 
 
-def place(text: str) -> Place:
-    """Return what an argument names. Raises UsageError."""
+def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
+    """Return what arguments name. Raises UsageError."""
     try:
-        return place_of(os.path.expanduser(text), os.path.lexists)
+        places = [place_of(os.path.expanduser(text), os.path.lexists) for text in texts]
+        return at_endpoints(places, ctx.params["endpoint"])
     except InvalidArgument as error:
         raise click.UsageError(f"{error}.") from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.blocks import KiB
-from blobfs.cli.copying import carry_out, place, settings_for, shared_parameters
+from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction
 from blobfs.errors import InvalidArgument
@@ -108,7 +108,7 @@ def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any
     one, and ./PATH always. - is standard input or output. What is copied into, and what is
     overwritten, is as for cp(1).
     """
-    places, destination = [place(text) for text in sources], place(target)
+    *places, destination = places_of(ctx, [*sources, target])
     try:
         require_direction(places, destination)
     except InvalidArgument as error:

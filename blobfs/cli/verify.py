@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from blobfs.cli.copying import carry_out, place, settings_for, shared_parameters
+from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.cp import OWN_PARAMETERS as COPY_PARAMETERS
 from blobfs.settings import CopySettings
 
@@ -30,7 +30,7 @@ def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     Without LOCAL, read everything in REMOTE and compare it with the checksums that were stored with it.
     Exits with 0 only if everything matches.
     """
-    *local, remote = [place(text) for text in places]
+    *local, remote = places_of(ctx, places)
     if len(local) > 1:
         raise click.UsageError("More than two places: give LOCAL and REMOTE, or REMOTE alone.")
     if remote.container is None or any(each.container is not None for each in local):

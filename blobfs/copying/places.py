@@ -1,8 +1,8 @@
 """What the arguments of a copy name: paths here, or places in a container. Pure but for one question."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from blobfs.errors import InvalidArgument
@@ -11,6 +11,7 @@ STREAM = "-"  # standard input or output
 
 _CERTAINLY_LOCAL = re.compile(r"/|~|\.{1,2}(/|\Z)")
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_HOST = re.compile(r"\A[^/]*//[^/]*")  # and the scheme: in both, case means nothing (RFC 3986, 6.2.2.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,37 @@ def _place_at(url: str) -> Place:
         endpoint = f"{parts.scheme}://{parts.netloc}/{account}"
     if not account or not path.strip("/"):
         raise InvalidArgument(f"{url}: names no container. Write https://HOST/CONTAINER or …/CONTAINER/PATH")
-    return _remote(url, account, path, endpoint)
+    return _remote(url, account, path, _spelled(endpoint))
 
 
 def _remote(text: str, account: str, rest: str, endpoint: str = "") -> Place:
     container, _, path = rest.lstrip("/").partition("/")
     path = path.removesuffix(".") if path == "." or path.endswith("/.") else path
     return Place(text, path.strip("/"), Container(account, container, endpoint))
+
+
+def _spelled(endpoint: str) -> str:
+    """Return an endpoint as it is spelled the same by all who mean it."""
+    return _HOST.sub(lambda found: found.group().lower(), endpoint).rstrip("/")
+
+
+def at_endpoints(places: Sequence[Place], endpoint: str) -> list[Place]:
+    """Return the places with the endpoints of their containers, as far as those are told.
+
+    A container that is named without a URL is at `endpoint`, if that is not empty, and otherwise where
+    the URLs among the places have its account.
+    """
+    containers = [place.container for place in places if place.container is not None]
+    told = {container.account: container.endpoint for container in containers if container.endpoint}
+
+    def located(container: Container) -> Container:
+        found = container.endpoint or _spelled(endpoint) or told.get(container.account, "")
+        return replace(container, endpoint=found)
+
+    return [
+        place if place.container is None else replace(place, container=located(place.container))
+        for place in places
+    ]
 
 
 def require_direction(sources: list[Place], target: Place) -> None:
@@ -108,10 +133,11 @@ def require_direction(sources: list[Place], target: Place) -> None:
         raise InvalidArgument("standard input (-) can only be copied alone")
     containers = [place.container for place in (*sources, target) if place.container is not None]
     if len({(container.account, container.endpoint) for container in containers}) > 1:
-        accounts = " and ".join(sorted({container.account for container in containers}))
+        accounts = {container.account for container in containers}
+        names = accounts if len(accounts) > 1 else {container.endpoint for container in containers}
         raise InvalidArgument(
-            f"{accounts} are two accounts, and one credential is for one: copy through a local directory. "
-            "A local path that looks like an account begins with ./"
+            f"{' and '.join(sorted(names))} are two accounts, and one credential is for one: "
+            "copy through a local directory. A local path that looks like an account begins with ./"
         )
     if target.container is None and len(set(containers)) > 1:
         raise InvalidArgument("the sources are in several containers: copy them one after the other")

@@ -188,6 +188,15 @@ def test_the_service_itself_copies_between_containers(
     assert snapshot(tmp_path / "back") == snapshot(tree)
 
 
+def test_the_url_of_a_place_and_its_short_name_mean_the_same(copies: Copies[Azurite], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    copies("cp", tmp_path / "file", copies.at("one"))
+    url = f"{copies.service.endpoint}/{copies.container}/two"
+    copies("cp", copies.at("one"), url)
+    assert "into itself" in copies("cp", copies.at("two"), url, code=2)
+    copies("verify", tmp_path / "file", url)
+
+
 def test_standard_input_and_output_are_copied(copies: Copies[Azurite]) -> None:
     content = os.urandom(9 * MiB)
     command = [sys.executable, "-m", "blobfs", "cp"]

@@ -8,7 +8,7 @@ import pytest
 
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.entries import Entry, Work, entry_of_blob, virtual_directory
-from blobfs.copying.places import Container, Place, place_of, require_direction
+from blobfs.copying.places import Container, Place, at_endpoints, place_of, require_direction
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.selection import Selection
 from blobfs.errors import AlreadyExists, Failure, InvalidArgument, IsADirectory, NotADirectory
@@ -102,6 +102,28 @@ def test_places_that_make_no_copy_are_refused_with_the_cure(
 )
 def test_one_side_in_a_container_makes_a_copy(source: str, target: str) -> None:
     require_direction([place(source)], place(target))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("", "https://acc.blob.core.windows.net/cont/b"),
+        ("https://acc.blob.core.windows.net/", "https://acc.blob.core.windows.net/cont/b"),
+        ("HTTPS://Acc.blob.cloud.example", "https://acc.blob.cloud.example/cont/b"),
+        ("http://127.0.0.1:10000/acc", "http://127.0.0.1:10000/acc/cont/b"),
+    ],
+)
+def test_an_account_is_the_same_by_its_name_and_by_a_url(endpoint: str, url: str) -> None:
+    source, target = at_endpoints([place("acc/cont/a"), place(url)], endpoint)
+    require_direction([source], target)
+    assert source.container == target.container
+
+
+def test_an_account_is_another_one_at_another_endpoint() -> None:
+    texts = "acc/cont/a", "https://acc.blob.core.windows.net/cont/b"
+    source, target = at_endpoints([place(text) for text in texts], "https://acc.blob.cloud.example")
+    with pytest.raises(InvalidArgument, match=r"cloud\.example and .* two accounts"):
+        require_direction([source], target)
 
 
 # Where copies go
