@@ -299,6 +299,23 @@ def test_a_sas_that_may_not_delete_is_announced_with_what_that_means(
     assert "deletes and renames will be refused" in mounted.announcement
 
 
+@pytest.mark.parametrize(("ignores", "code"), [(False, -signal.SIGINT), (True, 0)])
+def test_ctrl_c_ends_a_command_that_is_still_loading_without_a_word(
+    tmp_path: Path, *, ignores: bool, code: int
+) -> None:
+    """Unless it runs in the background, where a shell has it ignore the signal."""
+    (tmp_path / "click.py").write_text(
+        "import os, signal, sys\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.path.remove(os.path.dirname(__file__))\n"
+        "del sys.modules['click']\n"
+        "import click\n"
+    )
+    trap = "trap '' INT; " if ignores else ""
+    ended = run("sh", "-c", f'{trap}exec "$0" -m blobfs --version', sys.executable, PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
 def test_no_secret_shows_in_the_log_the_output_or_the_process_list(
     mount: Mounts, azurite: Azurite, container: str
 ) -> None:
