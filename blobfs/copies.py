@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,7 +23,7 @@ from blobfs.copying.copier import Copier, Orders
 from blobfs.copying.downloading import Downloader, Keeping
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption, Meter
-from blobfs.copying.places import STREAM, Container, Place
+from blobfs.copying.places import STREAM, Place
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.relocating import Relocator
 from blobfs.copying.report import Outcome, Report, Verdict
@@ -65,6 +66,29 @@ class Helpers(Protocol):
         ...
 
 
+class Containers:
+    """Those of one account that a copy has to do with, each opened once. Safe to use from many threads."""
+
+    def __init__(self, settings: MountSettings, interruption: Interruption) -> None:
+        self._settings = settings
+        self._interruption = interruption
+        self._lock = threading.Lock()  # guards the map
+        self._stores: dict[str, AzureStore] = {}
+
+    def store_of(self, name: str) -> AzureStore:
+        """Return the store of a container, which `close` closes. Sends nothing. Raises InvalidArgument."""
+        with self._lock:
+            if name not in self._stores:
+                settings = replace(self._settings, container=name)
+                self._stores[name] = open_service(settings, self._interruption)
+            return self._stores[name]
+
+    def close(self) -> None:
+        """Close all that were opened."""
+        for store in self._stores.values():
+            store.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One container, and everything that a copy to or from it, or a check of it, is made of."""
@@ -74,7 +98,8 @@ class Session:
     interruption: Interruption
     report: Report
     meter: Meter
-    store: AzureStore
+    containers: Containers
+    store: AzureStore  # of the container
     content: Content
     units: Units
     comparer: Comparer
@@ -193,7 +218,7 @@ class Session:
         if route.target.container is None:
             keeping = Keeping(self.wishes.preserves, owners=os.geteuid() == 0, umask=_umask())
             return Downloader(self.units, Path(os.path.realpath(route.path)), keeping)
-        origin = self._store_of(source.container)
+        origin = self.containers.store_of(source.container.name)
         return Relocator(partial(self.store.copy_from, origin), self.meter)
 
     def _uploader(self) -> Uploader:
@@ -236,7 +261,7 @@ class Session:
 
     def _source(self, source: Place) -> PartedTree:
         if source.container is not None:
-            return self._remote(self._store_of(source.container), source.path)
+            return self._remote(self.containers.store_of(source.container.name), source.path)
         return self._local(source.path, follow_root=not self.wishes.recursive)
 
     def _tree(self, place: Place, path: str) -> PartedTree:
@@ -252,11 +277,6 @@ class Session:
         limit = None if self.settings.account == EMULATOR_ACCOUNT else MAX_BLOB_NAME_CHARACTERS
         defaults = Defaults.for_umask(os.getuid(), os.getgid(), _umask())
         return RemoteTree(store, path, defaults, self.selection, self.wishes.symlinks, limit)
-
-    def _store_of(self, container: Container) -> AzureStore:
-        if container.name == self.settings.container:
-            return self.store
-        return open_service(replace(self.settings, container=container.name), self.interruption)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +304,8 @@ def session(
     selection = Selection(wishes.include, wishes.exclude)
     meter = Meter(interruption, limit_bytes_per_second=wishes.limit_bytes_per_second, watch=watch)
     transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    with closing(open_service(settings, interruption)) as store, closing(transfers):
+    with closing(Containers(settings, interruption)) as containers, closing(transfers):
+        store = containers.store_of(settings.container)
         transfers.start()
         # What no stored checksum covers comes with one that the service makes of the reply.
         verify = "all" if settings.verify == "blocks" else settings.verify
@@ -300,7 +321,17 @@ def session(
         )
         comparer = Comparer(units, content.pool, meter, reads_all=wishes.reads_all)
         yield Session(
-            settings, wishes, interruption, report, meter, store, content, units, comparer, selection
+            settings=settings,
+            wishes=wishes,
+            interruption=interruption,
+            report=report,
+            meter=meter,
+            containers=containers,
+            store=store,
+            content=content,
+            units=units,
+            comparer=comparer,
+            selection=selection,
         )
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 from uuid import uuid4
@@ -21,6 +21,13 @@ from responder.faults import Fault, Rule
 from responder.recipes import Recipe
 from trees import contents, make_tree, shell, snapshot
 from waiting import wait_until
+
+from blobfs.azure.store import AzureStore
+from blobfs.copies import session
+from blobfs.copying.meter import Interruption
+from blobfs.copying.places import Container, Place, place_of
+from blobfs.copying.report import Report
+from blobfs.settings import CopySettings, MountSettings
 
 MiB = 1 << 20
 
@@ -238,6 +245,27 @@ def test_links_are_kept_followed_or_skipped(copies: Copies[Azurite], tmp_path: P
     assert not (tmp_path / "follow" / "link").is_symlink()
     assert sorted(contents(tmp_path / "skip")) == ["real", "real/file"]
     assert os.readlink(tmp_path / "keep" / "link") == "real"
+
+
+def test_a_copy_closes_every_container_that_it_opened(
+    strained: Copies[Responder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = strained.service
+    with service.client() as client:
+        service.create_container(f"{strained.container}-2")
+        client.get_blob_client(strained.container, "blob").upload_blob(b"bytes")
+    opened: list[AzureStore] = []
+    closed: list[AzureStore] = []
+    monkeypatch.setattr(AzureStore, "__init__", _then(AzureStore.__init__, opened.append))
+    monkeypatch.setattr(AzureStore, "close", _then(AzureStore.close, closed.append))
+    report = Report(lambda _: None)
+    target = Container(service.account, f"{strained.container}-2")
+    settings = MountSettings(target.account, target.name, Path(), endpoint=service.endpoint)
+    with session(settings, CopySettings(), report, Interruption(), lambda _: None) as copies:
+        copies.copy([place_of(strained.at("blob"), lambda _: False)], Place("", "copy", target))
+    assert report.copied_bytes == 5
+    assert len(opened) == 2
+    assert closed == opened
 
 
 # What they do not do
@@ -618,6 +646,16 @@ def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responde
     service.order(Rule(kind="GET blob", pattern="large", fault=Fault.FLIP, at_byte=5))
     said = strained("verify", strained.at("tree"), code=1)
     assert "tree/large: differ" in said
+
+
+def _then(method: Callable[..., None], note: Callable[[AzureStore], None]) -> Callable[..., None]:
+    """Return the method, of which a note is made."""
+
+    def noted(store: AzureStore, *arguments: object) -> None:
+        note(store)
+        method(store, *arguments)
+
+    return noted
 
 
 def _kill(process: "subprocess.Popen[str]", number: int) -> None:
