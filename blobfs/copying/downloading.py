@@ -163,10 +163,7 @@ def _require_as_seen(target: Path, seen: Entry | None) -> None:
     now = entry_of_file("", status)
     if not now.attributes.is_regular:
         return
-    if seen is None or (now.size_bytes, now.attributes.mtime_ns) != (
-        seen.size_bytes,
-        seen.attributes.mtime_ns,
-    ):
+    if seen is None or not now.has_content_of(seen):
         raise Changed(f"{target}: was written by somebody else meanwhile, and is as they left it")
 
 

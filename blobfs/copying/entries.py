@@ -29,6 +29,14 @@ class Entry:
         """Its type, as in st_mode."""
         return stat.S_IFMT(self.attributes.mode)
 
+    def has_content_of(self, other: "Entry") -> bool:
+        """Tell whether this was not written since it was `other`.
+
+        Not by the time of the status: that changes when another link to the file goes.
+        """
+        mine = self.kind, self.size_bytes, self.attributes.mtime_ns
+        return mine == (other.kind, other.size_bytes, other.attributes.mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from blobfs.copying.entries import Entry, entry_of_blob, entry_of_file, virtual_directory
 from blobfs.copying.selection import Selection
-from blobfs.errors import Failure, NotFound
+from blobfs.errors import Changed, Failure, NotFound
 from blobfs.format.attributes import Defaults
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.store import BlobInfo, BlobStore, Condition, ListPage
@@ -111,10 +111,16 @@ class LocalTree:
         return str(self.path / path)
 
     def remove(self, entry: Entry) -> bool:
-        """See `Tree.remove`. A directory that still has something in it stays."""
+        """See `Tree.remove`. A directory that still has something in it stays.
+
+        Raises Changed for what was written since it was listed.
+        """
         path = self.path / entry.path
         if not entry.is_directory:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if not entry_of_file(entry.path, path.lstat()).has_content_of(entry):
+                    raise Changed(f"{path}: was written meanwhile, and is not deleted")
+                path.unlink()
             return True
         try:
             path.rmdir()

@@ -175,9 +175,12 @@ def _condition(replaces: Entry | None) -> Condition:
 
 
 def _require_unchanged(before: os.stat_result, after: os.stat_result, read_bytes: int, path: str) -> None:
-    """Raise Changed for a file that was written while it was read: half of each is nobody's file."""
-    is_regular = stat.S_ISREG(after.st_mode)
-    if not is_regular or before.st_mtime_ns != after.st_mtime_ns or read_bytes != after.st_size:
+    """Raise Changed for a file that was written while it was read: half of each is nobody's file.
+
+    The time of modification can be set back, that of the status cannot (inode(7)).
+    """
+    is_same = (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+    if not stat.S_ISREG(after.st_mode) or not is_same or read_bytes != after.st_size:
         raise Changed(f"{path}: was written while it was being copied. Copy it again")
 
 

@@ -392,6 +392,23 @@ def test_a_file_that_somebody_else_made_meanwhile_is_not_overwritten(
     copying.communicate()
 
 
+def test_a_file_that_is_written_while_it_is_read_is_not_copied(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    """Although its time of modification is set back."""
+    here = tmp_path / "file"
+    here.write_bytes(os.urandom(24 * MiB))
+    before = here.stat()
+    strained.service.order(Rule(kind="PUT block", skip=1, count=4, latency_seconds=1.0))
+    copying = strained.start("cp", "--memory", "16MiB", "--block-size", "2MiB", here, strained.at("file"))
+    wait_until(lambda: strained.service.hits[0] > 0)
+    with here.open("r+b") as file:
+        file.write(b"new")
+    os.utime(here, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "written while it was being copied" in copying.communicate(timeout=30)[1]
+    assert copying.returncode == 1
+
+
 @pytest.mark.parametrize("before", [None, "before"])
 def test_a_file_that_was_written_here_during_a_download_is_not_overwritten(
     strained: Copies[Responder], tmp_path: Path, before: str | None

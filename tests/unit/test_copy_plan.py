@@ -1,8 +1,11 @@
 """What a copy's arguments name, where each copy goes, and what is copied at all."""
 
+import os
 import pickle
 import stat
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +14,8 @@ from blobfs.copying.entries import Entry, Work, entry_of_blob, virtual_directory
 from blobfs.copying.places import Container, Place, at_endpoints, place_of, require_direction
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.selection import Selection
-from blobfs.errors import AlreadyExists, Failure, InvalidArgument, IsADirectory, NotADirectory
+from blobfs.copying.trees import LocalTree
+from blobfs.errors import AlreadyExists, Changed, Failure, InvalidArgument, IsADirectory, NotADirectory
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.store import BlobInfo
 
@@ -269,6 +273,23 @@ def test_a_pattern_that_selects_nothing_is_refused(pattern: str) -> None:
 
 
 # The destination
+
+
+@pytest.mark.parametrize("change", ["written", "replaced by a link", None])
+def test_what_was_written_since_it_was_listed_is_not_deleted(tmp_path: Path, change: str | None) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    tree = LocalTree(tmp_path, Selection())
+    (listed,) = tree.entries()
+    if change == "written":
+        file.write_text("new")
+        os.utime(file, ns=(0, listed.attributes.mtime_ns + 1))
+    elif change is not None:
+        file.unlink()
+        file.symlink_to("elsewhere")
+    with pytest.raises(Changed, match="not deleted") if change else nullcontext():
+        tree.remove(listed)
+    assert os.path.lexists(file) == bool(change)
 
 
 def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
