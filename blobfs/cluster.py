@@ -167,6 +167,10 @@ class ClusterCarrier:
         """See `Carrier.is_late`."""
         return self.local.is_late(entry)
 
+    def prepare(self, work: Work) -> None:
+        """See `Carrier.prepare`: by this process."""
+        self.local.prepare(work)
+
     def carry_out(self, work: Work) -> Outcome:
         """See `Carrier.carry_out`."""
         try:

@@ -1,6 +1,7 @@
 """What becomes of one entry that is to be copied, wherever that is done."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class Performer(Protocol):
         """Tell what has to wait until everything else is copied."""
         ...
 
+    def prepare(self, work: Work) -> None:
+        """Make one of those fit for what is copied before it. Raises as `perform`."""
+        ...
+
     def perform_late(self, work: Work) -> None:
         """Copy one of those, the last found first."""
         ...
@@ -32,6 +37,10 @@ class Carrier(Protocol):
 
     def is_late(self, entry: Entry) -> bool:
         """Tell what has to wait until everything else is copied."""
+        ...
+
+    def prepare(self, work: Work) -> None:
+        """Make one that has to wait fit for what comes before it."""
         ...
 
     def carry_out(self, work: Work) -> Outcome:
@@ -55,6 +64,12 @@ class LocalCarrier:
     def is_late(self, entry: Entry) -> bool:
         """See `Carrier.is_late`."""
         return self.performer.is_late(entry)
+
+    def prepare(self, work: Work) -> None:
+        """See `Carrier.prepare`. What fails, fails again, and is told, when it is carried out."""
+        if not self.dry_run:
+            with suppress(*FAILURES):
+                self.performer.prepare(work)
 
     def carry_out(self, work: Work) -> Outcome:
         """See `Carrier.carry_out`."""

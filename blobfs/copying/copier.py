@@ -62,6 +62,7 @@ class Copier:
         with self._workers(self._perform) as workers:
             for work in self._planned(source, root, target, found, there):
                 if self._carrier.is_late(work.source):
+                    self._carrier.prepare(work)
                     late.append(work)
                 else:
                     workers.submit(work)

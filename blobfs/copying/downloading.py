@@ -66,6 +66,14 @@ class Downloader:
         """
         return entry.is_directory or entry.attributes.is_symlink
 
+    def prepare(self, work: Work) -> None:
+        """Make a directory that nobody else can enter until it has its own mode."""
+        target = Path(work.target)
+        if work.source.is_directory and work.source.blob is not None:
+            self._make_directories(target.parent)
+            with suppress(FileExistsError):
+                target.mkdir(mode=stat.S_IRWXU)
+
     def perform_late(self, work: Work) -> None:
         """Have a link or a directory here, with its attributes; a directory after what is in it."""
         self.perform(work)

@@ -39,6 +39,9 @@ class Relocator:
         """Tell that nothing has to wait: a directory is a blob among others."""
         return False
 
+    def prepare(self, work: Work) -> None:
+        """Do nothing: nothing has to wait."""
+
     def perform_late(self, work: Work) -> None:
         """Do what `perform` does."""
         self.perform(work)

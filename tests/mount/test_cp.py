@@ -572,6 +572,25 @@ def test_a_killed_download_goes_on_with_what_is_verified(strained: Copies[Respon
     assert list(tmp_path.glob(".blobfs-*")) == []
 
 
+def test_nobody_else_can_enter_the_directories_of_a_download_before_its_end(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    tree, back = tmp_path / "tree", tmp_path / "back"
+    for name, mode in ("private", 0o700), ("public", 0o755):
+        (tree / name / "below").mkdir(parents=True)
+        (tree / name / "below" / "file").write_bytes(os.urandom(1000))
+        (tree / name).chmod(mode)
+    strained("cp", "-r", tree, strained.at("tree"))
+    strained.service.order(Rule(kind="GET blob", latency_seconds=30.0))
+    copying = strained.start("cp", "-r", strained.at("tree"), back)
+    wait_until(lambda: strained.service.hits == [2])
+    _kill(copying, signal.SIGKILL)
+    assert {path.stat().st_mode & 0o777 for path in (back, *back.glob("*"), *back.glob("*/*"))} == {0o700}
+    strained.service.order()
+    strained("cp", "-r", strained.at("tree/."), back)
+    assert snapshot(back) == snapshot(tree)
+
+
 def test_an_interrupted_copy_says_so_and_ends_within_seconds(
     strained: Copies[Responder], tmp_path: Path
 ) -> None:
