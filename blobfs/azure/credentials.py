@@ -11,20 +11,14 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 from urllib.parse import parse_qs
 
-from azure.core.credentials import AccessToken, TokenCredential
-from azure.core.exceptions import AzureError
-from azure.storage.blob import (
-    AccountSasPermissions,
-    ContainerSasPermissions,
-    ResourceTypes,
-    generate_account_sas,
-    generate_container_sas,
-)
-
 from blobfs.errors import AccessDenied, Failure, InvalidArgument
+
+# The libraries of Azure are loaded by who needs them: they take longer than many a command.
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +123,8 @@ class AccountKey:
         return False
 
     def _container_sas(self, expires_at: datetime) -> str:
+        from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+
         return generate_container_sas(
             self.account,
             self.container,
@@ -138,6 +134,8 @@ class AccountKey:
         )
 
     def _account_sas(self, expires_at: datetime) -> str:
+        from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+
         return generate_account_sas(
             self.account,
             self.key,
@@ -243,14 +241,16 @@ class EntraToken:
         self._token = None
         return True
 
-    def _fetch(self) -> AccessToken:
+    def _fetch(self) -> "AccessToken":
+        from azure.core.exceptions import AzureError
+
         try:
             return self._chain.get_token(STORAGE_SCOPE)
         except AzureError as error:
             raise AccessDenied(f"{self.name}: {error.message}") from error
 
 
-def _default_chain() -> TokenCredential:
+def _default_chain() -> "TokenCredential":
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError as error:

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -46,6 +47,21 @@ def secret_file(folder: Path, name: str, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o600)
     return path
+
+
+def test_a_sas_needs_none_of_azures_libraries(tmp_path: Path) -> None:
+    """To load them takes longer than many a copy."""
+    path = secret_file(tmp_path, "sas", SAS)
+    script = f"""
+import sys
+from pathlib import Path
+import blobfs.copies, blobfs.mount
+from blobfs.azure.sources import CredentialSources, find_login
+login = find_login("acct", "box", sources=CredentialSources(sas_file=Path({str(path)!r})), environment={{}})
+login.credential.authorization()
+print(sorted({{"azure.core", "azure.identity", "azure.storage.blob"}} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", script], stdout=-1, check=True).stdout == b"[]\n"
 
 
 # The order in which they are found
