@@ -66,6 +66,11 @@ def xxh3_digest(data: memoryview | bytes) -> bytes:
     return xxhash.xxh3_64_digest(data)
 
 
+def xxh3_hash() -> xxhash.xxh3_64:
+    """Return what takes bytes in pieces by ``update`` and has `xxh3_digest` of them all in ``digest``."""
+    return xxhash.xxh3_64()
+
+
 def md5_digest(data: memoryview | bytes) -> bytes:
     """Return the MD5 of bytes. Releases the interpreter lock meanwhile."""
     return hashlib.md5(data, usedforsecurity=False).digest()

@@ -5,10 +5,12 @@ made of whole blocks, so that it can be verified before anybody gets a byte of i
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 
-from blobfs.blocks import md5_digest, xxh3_digest, xxh3_in_id
+from blobfs.blocks import md5_digest, xxh3_digest, xxh3_hash, xxh3_in_id
 from blobfs.errors import Damaged
 from blobfs.store import CommittedBlock
 
@@ -26,23 +28,37 @@ class Check:
     def verify(self, name: str, data: memoryview) -> None:
         """Raise Damaged, naming blob, block and both checksums, unless `data` is this stretch."""
         kind, hash_of = ("MD5", md5_digest) if len(self.digest) == MD5_BYTES else ("XXH3", xxh3_digest)
-        found = hash_of(data)
+        self.require(name, hash_of(data), kind)
+
+    def require(self, name: str, found: bytes, kind: str = "XXH3") -> None:
+        """Raise Damaged, as `verify` does, if the checksum that was found is another one."""
         if found != self.digest:
             where = f"{name}: block at {self.start}, {self.end - self.start} bytes"
             raise Damaged(f"{where}: expected {kind} {self.digest.hex()}, found {found.hex()}")
 
 
 class Layout:
-    """The units of one version, in order and without gaps; complete if its checksums cover every byte."""
+    """The units of one version, in order and without gaps; complete if their checksums cover every byte.
 
-    def __init__(self, size_bytes: int, starts: Sequence[int], checks: Sequence[Check] = ()) -> None:
+    Checksums of stretches larger than a unit are `large`: only who reads in order can compare them.
+    `is_vouched` tells whether every byte is covered together with those.
+    """
+
+    def __init__(
+        self,
+        size_bytes: int,
+        starts: Sequence[int],
+        checks: Sequence[Check] = (),
+        large: Sequence[Check] = (),
+    ) -> None:
         self.size_bytes = size_bytes
+        self.large = large
         self._starts = starts
         self._checks = checks
         self._check_starts = [check.start for check in checks]
         self._check_ends = [check.end for check in checks]
-        checked_bytes = sum(check.end - check.start for check in checks)
-        self.is_complete = checked_bytes == size_bytes
+        self.is_complete = _bytes_in(checks) == size_bytes
+        self.is_vouched = _bytes_in(checks) + _bytes_in(large) == size_bytes
 
     def __len__(self) -> int:
         return len(self._checks)
@@ -59,15 +75,49 @@ class Layout:
         last = bisect_right(self._check_ends, span.stop)
         return self._checks[first:last]
 
+    def all_in_order(self, name: str) -> "ChecksInOrder":
+        """Return what compares all checksums of blocks, the large ones too."""
+        return ChecksInOrder(name, merge(self._checks, self.large, key=lambda check: check.start))
+
     def verify(self, name: str, span: range, data: memoryview) -> None:
         """Raise Damaged unless `data`, which is that span, matches every checksum inside it."""
         verify_all(name, self.checks(span), span.start, data)
+
+
+class ChecksInOrder:
+    """Compares XXH3 checksums with the bytes of a blob that come by in order, in pieces of any size."""
+
+    def __init__(self, name: str, checks: Iterable[Check]) -> None:
+        self._name = name
+        self._waiting = deque(checks)
+        self._hash = xxh3_hash()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether all were compared."""
+        return not self._waiting
+
+    def see(self, start: int, data: memoryview) -> None:
+        """Take note of the bytes from `start` on. Raises Damaged at the end of a stretch that differs."""
+        end = start + len(data)
+        while self._waiting and self._waiting[0].start < end:
+            check = self._waiting[0]
+            self._hash.update(data[max(check.start - start, 0) : check.end - start])
+            if check.end > end:
+                return
+            check.require(self._name, self._hash.digest())
+            self._hash.reset()
+            self._waiting.popleft()
 
 
 def verify_all(name: str, checks: Iterable[Check], start: int, data: memoryview) -> None:
     """Raise Damaged unless `data`, whose first byte is at `start`, matches these checksums inside it."""
     for check in checks:
         check.verify(name, data[check.start - start : check.end - start])
+
+
+def _bytes_in(checks: Iterable[Check]) -> int:
+    return sum(check.end - check.start for check in checks)
 
 
 def uniform_layout(size_bytes: int, unit_bytes: int) -> Layout:
@@ -81,12 +131,15 @@ def layout_of_blocks(
     """Return the layout that a block list gives: units of about `unit_bytes`.
 
     Blocks of ours up to `largest_bytes` stay whole. Larger ones, and those of other programs, are
-    cut where they must be, and have no checksums. A list that does not add up says nothing.
+    cut where they must be; the former have `large` checksums, and the latter none. A list that does
+    not add up says nothing.
     """
     if sum(block.size_bytes for block in blocks) != size_bytes:
         return uniform_layout(size_bytes, unit_bytes)
-    checks = tuple(check for check in _checks(blocks) if check.end - check.start <= largest_bytes)
-    return Layout(size_bytes, list(_unit_starts(blocks, checks, unit_bytes)), checks)
+    known = tuple(_checks(blocks))
+    checks = tuple(check for check in known if check.end - check.start <= largest_bytes)
+    large = tuple(check for check in known if check.end - check.start > largest_bytes)
+    return Layout(size_bytes, list(_unit_starts(blocks, checks, unit_bytes)), checks, large)
 
 
 def _checks(blocks: Sequence[CommittedBlock]) -> Iterator[Check]:

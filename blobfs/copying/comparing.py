@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blobfs.blocks import KiB, MiB
@@ -11,7 +12,7 @@ from blobfs.content.memory import BufferPool
 from blobfs.copying.entries import Entry
 from blobfs.copying.meter import Meter
 from blobfs.copying.report import Verdict
-from blobfs.copying.units import Units, spans_of
+from blobfs.copying.units import Units
 from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
 
@@ -73,7 +74,7 @@ class Comparer:
             found = self._md5_of(descriptor, blob.size_bytes)
             return MATCH if found == blob.content_md5 else _differ(_md5s(found, blob.content_md5))
         layout = self._units.layout(blob)
-        if layout.is_complete:
+        if layout.is_vouched:
             return self._compare_blocks(descriptor, blob, layout)
         return Finding(Verdict.UNVERIFIABLE, "no checksum of it is stored; --full reads it")
 
@@ -90,32 +91,28 @@ class Comparer:
         return MATCH
 
     def _compare_blocks(self, descriptor: int, blob: BlobInfo, layout: Layout) -> Finding:
-        for span in spans_of(layout):
-            if difference := self._block_difference(descriptor, blob, layout, span):
-                return _differ(difference)
-        return MATCH
-
-    def _block_difference(self, descriptor: int, blob: BlobInfo, layout: Layout, span: range) -> str:
-        """Return how a block differs. Its memory is given back before the next one's is waited for."""
-        buffer = self._pool.take(len(span))
-        view = buffer.view[: len(span)]
-        if os.preadv(descriptor, [view], span.start) != len(span):
-            return "it became shorter here"
-        self._meter.note(len(span))
+        checks = layout.all_in_order(blob.name)
         try:
-            layout.verify(blob.name, span, view)
+            for start, view in self._steps(descriptor, blob.size_bytes):
+                checks.see(start, view)
         except Damaged as damage:
-            return str(damage)
-        return ""
+            return _differ(str(damage))
+        return MATCH if checks.are_over else _differ("it became shorter here")
 
     def _md5_of(self, descriptor: int, size_bytes: int) -> bytes:
         digest = hashlib.md5(usedforsecurity=False)
+        for _, view in self._steps(descriptor, size_bytes):
+            digest.update(view)
+        return digest.digest()
+
+    def _steps(self, descriptor: int, size_bytes: int) -> Iterator[tuple[int, memoryview]]:
+        """Yield a file here in pieces, as far as it goes."""
         buffer = self._pool.take(STEP_BYTES)
         for start in range(0, size_bytes, STEP_BYTES):
-            count = os.preadv(descriptor, [buffer.view[:STEP_BYTES]], start)
-            digest.update(buffer.view[:count])
+            view = buffer.view[: min(STEP_BYTES, size_bytes - start)]
+            count = os.preadv(descriptor, [view], start)
             self._meter.note(count)
-        return digest.digest()
+            yield start, view[:count]
 
 
 _KINDS = {

@@ -4,7 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from blobfs.content.layout import Layout
+from blobfs.content.layout import ChecksInOrder, Layout
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.reader import BlobReader
 from blobfs.copying.meter import Meter
@@ -46,15 +46,17 @@ class Units:
     ) -> Iterator[tuple[range, memoryview]]:
         """Yield these spans of the blob, or all, each with its bytes, which are gone with the next one.
 
-        Raises Damaged for bytes that do not match their checksum, at the end if that is of the whole;
-        Changed if the blob was replaced, Abandoned.
+        Raises Damaged for bytes that do not match their checksum, at the end of what that is of, should
+        it be more than a span; Changed if the blob was replaced, Abandoned.
         """
         wanted = spans_of(layout) if spans is None else spans
         whole = (
             hashlib.md5(usedforsecurity=False) if spans is None and self._needs_whole(blob, layout) else None
         )
+        large = ChecksInOrder(blob.name, layout.large if spans is None and self.verifies else ())
         for span, view in self._fetched(blob, wanted):
             self._meter.note(len(span))
+            large.see(span.start, view)
             if whole is not None:
                 whole.update(view)
             yield span, view
@@ -66,11 +68,11 @@ class Units:
 
     def can_verify(self, blob: BlobInfo, layout: Layout) -> bool:
         """Tell whether checksums were stored that vouch for every byte."""
-        return layout.is_complete or blob.content_md5 is not None
+        return layout.is_vouched or blob.content_md5 is not None
 
     def _needs_whole(self, blob: BlobInfo, layout: Layout) -> bool:
         """Only where nothing better vouches for all of it."""
-        return self.verifies and blob.content_md5 is not None and not layout.is_complete
+        return self.verifies and blob.content_md5 is not None and not layout.is_vouched
 
     def _fetched(self, blob: BlobInfo, spans: Sequence[range]) -> Iterator[tuple[range, memoryview]]:
         waiting, under_way = deque(spans), deque[tuple[range, Buffer, Transfer]]()

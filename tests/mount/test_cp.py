@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from azcopy import download, kept_by_azcopy, upload, url_of
-from azure.storage.blob import ContainerClient, ContentSettings
+from azure.storage.blob import BlobBlock, BlockState, ContainerClient, ContentSettings
 from azurite import Azurite
 from mounts import PROJECT, Mounts, blobfs, clean_environment, run
 from responder.control import Responder
@@ -661,6 +661,32 @@ def test_verify_ends_when_memory_has_no_room_for_all_its_jobs(
     strained("cp", "-r", "--no-file-md5", "--block-size", "1MiB", here, strained.at("t"))
     for how in ("--jobs", "16"), ("--jobs", "16", "--full"):
         assert "16 match" in strained("verify", "--memory", "16MiB", *how, here, strained.at("t"))
+
+
+def test_blocks_that_are_larger_than_memory_has_room_for_are_checked_all_the_same(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    here, service, little = tmp_path / "large", strained.service, ("--memory", "16MiB")
+    here.write_bytes(os.urandom(9 * MiB))
+    strained("cp", "--no-file-md5", "--block-size", "4MiB", here, strained.at("large"))
+    assert "1 match" in strained("verify", *little, here, strained.at("large"))
+    assert "1 match" in strained("verify", *little, strained.at("large"))
+    with here.open("r+b") as file:
+        file.seek(5 * MiB)
+        file.write(b"changed")
+    assert "differ: large: block at" in strained("verify", *little, here, strained.at("large"), code=1)
+    with service.client() as client:
+        blob = client.get_blob_client(strained.container, "large")
+        listed, _ = blob.get_block_list("committed")
+        ids = [block.id for block in listed]
+        blob.stage_block(ids[1], bytes(4 * MiB))  # under the checksum of what it was
+        blob.commit_block_list(
+            [BlobBlock(ids[0]), BlobBlock(ids[1], BlockState.UNCOMMITTED), BlobBlock(ids[2])]
+        )
+    assert "large: differ" in strained("verify", *little, strained.at("large"), code=1)
+    said = strained("cp", *little, "--block-size", "4MiB", strained.at("large"), tmp_path / "copy", code=1)
+    assert "expected XXH3" in said
+    assert not (tmp_path / "copy").exists()
 
 
 def test_verify_names_all_that_is_missing_whatever_it_is_called(

@@ -1,4 +1,5 @@
 import base64
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,30 @@ def test_block_too_large_for_memory_is_cut_and_not_checked() -> None:
     assert max(len(unit) for unit in units(layout)) <= UNIT
     assert [check.start for check in layout.checks(range(49))] == [41]
     assert not layout.is_complete
+
+
+@pytest.mark.parametrize("step", [1, 7, 41, 200])
+def test_a_reader_in_order_compares_blocks_of_any_size(step: int) -> None:
+    bodies = [b"a" * 41, b"b" * 8, b"c" * 100]
+    layout = layout_of(*map(own, bodies))
+    assert layout.is_vouched
+    for damaged in (None, 40, 41, 148):
+        content = bytearray(b"".join(bodies))
+        if damaged is not None:
+            content[damaged] ^= 1
+        checks = layout.all_in_order("blob")
+        with pytest.raises(Damaged) if damaged is not None else nullcontext():
+            for start in range(0, len(content), step):
+                checks.see(start, memoryview(content)[start : start + step])
+        assert checks.are_over == (damaged is None)
+
+
+def test_blocks_of_others_are_vouched_for_by_nobody() -> None:
+    layout = layout_of(own(b"a" * 41), foreign(8), own(b"b" * 8))
+    assert not layout.is_vouched
+    checks = layout.all_in_order("blob")
+    checks.see(0, memoryview(b"a" * 41 + b"anything" + b"b" * 8))
+    assert checks.are_over
 
 
 def test_blocks_of_other_programs_are_not_checked() -> None:
