@@ -6,7 +6,7 @@ The house, from the street down; imports only ever point downwards:
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
                      another one, after a crash, and ``copies``, without a mount, which a ``cluster``
-                     may share; ``assembly``: what all are made of
+                     may share, with ``stations`` at its workers; ``assembly``: what all are made of
 ``doctor``           what may keep a mount from working: the ``machine``, the ``network``, the ``service``
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
 ``copying``          without a mount. ``places``: the arguments; ``trees`` of ``entries``, here or there, by a

@@ -6,80 +6,70 @@ with its own files and environment.
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, get_worker
-from distributed.worker import Worker
+from distributed import Client, Future, KilledWorker, LocalCluster
 
-from blobfs.blocks import block_spans
-from blobfs.copies import Route, Session, session
+from blobfs import stations
+from blobfs.copies import Route, Session
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
 from blobfs.copying.plan import Step, step_for
-from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.report import Outcome, Verdict
 from blobfs.copying.trees import PartedTree, Tree
-from blobfs.errors import Failure, Unavailable
-from blobfs.settings import CopySettings, MountSettings
+from blobfs.errors import Abandoned, Failure, Unavailable
+from blobfs.stations import Answer, Station, at_station
 
 LOCAL = "local"  # instead of an address: a cluster of processes on this machine, for this copy
 STAGED_BLOCKS = 8  # by one task: at 8 MiB a second or so of work, and little to do again if it is lost
 LISTED_AHEAD = 32  # parts of a tree
+MOST_LEAVING = 5  # workers in a row that end while they have the same to do
 POLL_SECONDS = 0.5  # how soon an interruption is noticed
 
 
-class Station(WorkerPlugin):
-    """What one worker has for a copy: a session, opened by itself."""
+class Progress:
+    """How much of each file has moved, by whomever: never more than there is of it. Thread-safe."""
 
-    def __init__(self, settings: MountSettings, wishes: CopySettings) -> None:
-        self._settings = settings
-        self._wishes = wishes
+    def __init__(self, moved: Callable[[int], None]) -> None:
+        self._moved = moved
+        self._lock = threading.Lock()  # guards the map
+        self._left_bytes: dict[str, int] = {}
 
-    def setup(self, worker: Worker) -> None:
-        """Called by Dask in each worker, also in those that come later."""
-        self._closing = ExitStack()
-        self.interruption = Interruption()
-        opened = session(
-            self._settings, self._wishes, Report(lambda _: None), self.interruption, lambda _: None
-        )
-        self.session = self._closing.enter_context(opened)
-        self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
+    def begin(self, work: Work) -> None:
+        """Expect the bytes of a file."""
+        with self._lock:
+            self._left_bytes[work.target] = work.source.size_bytes
 
-    def teardown(self, worker: Worker) -> None:
-        """Called by Dask when the copy is over."""
-        self.interruption.set()
-        self._closing.close()
+    def note(self, target: str, size_bytes: int) -> None:
+        """Take note that so many bytes of the file there have moved, perhaps once more."""
+        with self._lock:
+            left_bytes = self._left_bytes.get(target, 0)
+            new_bytes = min(size_bytes, left_bytes)
+            if new_bytes:
+                self._left_bytes[target] = left_bytes - new_bytes
+        if new_bytes:
+            self._moved(new_bytes)
 
-    def carry_out(self, route: Route, work: Work) -> Outcome:
-        """Copy one entry. A worker that was lost may have done so already, and not have said it."""
-        with self._places:
-            outcome = self.session.carrier(route).carry_out(work)
-            if outcome.verdict is Verdict.FAILED and self.session.has_landed(route, work):
-                return Outcome(Verdict.COPIED, work.origin, work.target, work.source.size_bytes)
-        return outcome
-
-    def stage(self, work: Work, spans: Sequence[range]) -> None:
-        """Stage stretches of a file. Raises Failure, OSError."""
-        with self._places:
-            self.session.stage(work, spans)
-
-    def list_source(self, route: Route, part: str) -> list[Entry]:
-        """List a part of the source. Raises Failure."""
-        return list(self.session.source_tree(route).part(part))
-
-    def list_target(self, route: Route, part: str) -> list[Entry]:
-        """List a part of the target. Raises Failure."""
-        return list(self.session.target_tree(route).part(part))
+    def end(self, work: Work, *, was_copied: bool) -> None:
+        """Take note that no more of it will move."""
+        if was_copied:
+            self.note(work.target, work.source.size_bytes)
+        with self._lock:
+            self._left_bytes.pop(work.target, None)  # two sources may have one target, and one of them fails
 
 
-def _at_station(name: str, method: str, *arguments: object) -> object:
-    """Run by a worker: do something with what it has for this copy."""
-    return getattr(get_worker().plugins[name], method)(*arguments)
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a worker was asked to do, and its answer once there is one."""
+
+    method: str  # of a station
+    arguments: tuple[object, ...]
+    answer: "Future[Answer]"
 
 
 class Cluster:
@@ -89,6 +79,7 @@ class Cluster:
         self._client = client
         self._name = name
         self.session = session
+        self.progress = Progress(session.meter.note)
 
     def source_tree(self, route: Route, tree: PartedTree) -> Tree:
         """See `Helpers.source_tree`."""
@@ -102,18 +93,30 @@ class Cluster:
         """See `Helpers.carrier`."""
         return ClusterCarrier(self, route, local)
 
-    def submit(self, method: str, *arguments: object) -> Future[Any]:
+    def submit(self, method: str, *arguments: object) -> Errand:
         """Have a worker do something, another one if that is lost."""
-        return self._client.submit(_at_station, self._name, method, *arguments, pure=False)
+        answer = self._client.submit(at_station, self._name, method, *arguments, pure=False)
+        return Errand(method, arguments, answer)
 
-    def result(self, future: Future[Any]) -> Any:
+    def result(self, errand: Errand) -> Any:
         """Wait for what a worker gives. Raises what it raises, Abandoned, Unavailable."""
+        for _ in range(MOST_LEAVING):
+            answer = self._wait(errand.answer)
+            if answer.failure is None:
+                return answer.value
+            if not isinstance(answer.failure, Abandoned):
+                raise answer.failure
+            self.session.interruption.check()
+            errand = self.submit(errand.method, *errand.arguments)  # that worker was about to end
+        raise Unavailable("the cluster gave it up: one worker after the other ended")
+
+    def _wait(self, answer: "Future[Answer]") -> Answer:
         is_done = threading.Event()
-        future.add_done_callback(lambda _: is_done.set())
+        answer.add_done_callback(lambda _: is_done.set())
         while not is_done.wait(POLL_SECONDS):
             self.session.interruption.check()  # Dask drops what nobody waits for
         try:
-            return future.result()
+            return answer.result()
         except (KilledWorker, CancelledError) as error:
             raise Unavailable(f"the cluster gave it up: {error}") from error
 
@@ -140,7 +143,7 @@ class SpreadTree:
         """See `Tree.entries`."""
         entries, parts = self.tree.level()
         yield from entries
-        waiting, under_way = deque(parts), deque[Future[Any]]()
+        waiting, under_way = deque(parts), deque[Errand]()
         while waiting or under_way:
             while waiting and len(under_way) < LISTED_AHEAD:
                 under_way.append(self.cluster.submit(self.method, self.route, waiting.popleft()))
@@ -173,35 +176,36 @@ class ClusterCarrier:
 
     def carry_out(self, work: Work) -> Outcome:
         """See `Carrier.carry_out`."""
+        was_copied = False
+        self.cluster.progress.begin(work)
         try:
-            if self._goes_in_parts(work):
-                self._stage(work)
+            self._stage(work)
             outcome: Outcome = self.cluster.result(self.cluster.submit("carry_out", self.route, work))
+            was_copied = outcome.verdict is Verdict.COPIED and not self.cluster.session.wishes.dry_run
         except Unavailable as failure:
             return Outcome(Verdict.FAILED, work.origin, work.target, reason=str(failure))
-        if outcome.verdict is Verdict.COPIED and not self.cluster.session.wishes.dry_run:
-            self.cluster.session.meter.note(outcome.size_bytes)
+        finally:
+            self.cluster.progress.end(work, was_copied=was_copied)
         return outcome
 
     def carry_out_late(self, work: Work) -> Outcome:
         """See `Carrier.carry_out_late`: links and directories, by this process."""
         return self.local.carry_out_late(work)
 
-    def _goes_in_parts(self, work: Work) -> bool:
-        session = self.cluster.session
-        is_upload = self.route.source.container is None and work.source.attributes.is_regular
-        is_large = work.source.size_bytes > STAGED_BLOCKS * session.content.block_bytes
-        wanted = step_for(work.source, work.replaces, session.rules()) is Step.COPY
-        return is_upload and is_large and wanted and not session.wishes.dry_run
-
     def _stage(self, work: Work) -> None:
-        """Have the blocks staged. One that is not, for whatever reason, is left to who commits."""
-        content = self.cluster.session.content
-        spans = block_spans(work.source.size_bytes, content.block_bytes, content.largest_block_bytes)
-        parts = [spans[start : start + STAGED_BLOCKS] for start in range(0, len(spans), STAGED_BLOCKS)]
-        for future in [self.cluster.submit("stage", work, part) for part in parts]:
-            with suppress(Failure, OSError):
-                self.cluster.result(future)
+        """Have a large file's blocks moved. One that is not, for whatever reason, is left to who finishes."""
+        with suppress(Failure, OSError):
+            spans = self._spans(work)
+            starts = range(0, len(spans), STAGED_BLOCKS) if len(spans) > STAGED_BLOCKS else ()
+            parts = [spans[start : start + STAGED_BLOCKS] for start in starts]
+            for errand in [self.cluster.submit("stage", self.route, work, part) for part in parts]:
+                with suppress(Failure, OSError):
+                    self.cluster.result(errand)
+
+    def _spans(self, work: Work) -> Sequence[range]:
+        session = self.cluster.session
+        is_wanted = step_for(work.source, work.replaces, session.rules()) is Step.COPY
+        return session.parts(self.route, work) if is_wanted and not session.wishes.dry_run else ()
 
 
 @contextmanager
@@ -212,18 +216,27 @@ def cluster(address: str, session: Session) -> Iterator[Cluster]:
     """
     name = f"blobfs-{uuid4().hex}"
     with _client(address, session.settings.retry.total_seconds) as client:
-        client.register_plugin(Station(session.settings, session.wishes), name=name)
+        workers = Cluster(client, name, session)
+
+        def note(event: tuple[float, tuple[str, int]]) -> None:
+            with suppress(Abandoned):  # who waits for the answers hears of it
+                workers.progress.note(*event[1])
+
+        client.subscribe_topic(name, note)
+        client.register_plugin(Station(name, session.settings, session.wishes), name=name)
         try:
-            yield Cluster(client, name, session)
+            yield workers
         finally:
             client.unregister_worker_plugin(name)
+            client.unsubscribe_topic(name)
 
 
 @contextmanager
 def _client(address: str, timeout_seconds: float) -> Iterator[Client]:
     with ExitStack() as opened:
         if address == LOCAL:
-            address = opened.enter_context(LocalCluster(dashboard_address=None)).scheduler_address
+            own = LocalCluster(dashboard_address="127.0.0.1:0", preload=[stations.__name__])
+            address = opened.enter_context(own).scheduler_address
         try:
             client = opened.enter_context(Client(address, timeout=timeout_seconds, set_as_default=False))
             client.wait_for_workers(1, timeout=timeout_seconds)

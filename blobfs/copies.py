@@ -159,9 +159,13 @@ class Session:
         """Return what copies the entries of one source in this process."""
         return LocalCarrier(self._performer(route), self.comparer, self.rules(), self.wishes.dry_run)
 
-    def stage(self, work: Work, spans: Sequence[range]) -> None:
-        """Stage stretches of a file, for a carrier that commits it. Blocks. Raises Failure, OSError."""
-        self._uploader().stage(work, spans)
+    def parts(self, route: "Route", work: Work) -> Sequence[range]:
+        """Return the stretches of a file that can be moved ahead of its copy. Blocks. Raises Failure."""
+        return self._performer(route).parts(work)
+
+    def stage(self, route: "Route", work: Work, spans: Sequence[range]) -> None:
+        """Move stretches of a file, for a carrier that completes it. Blocks. Raises Failure, OSError."""
+        self._performer(route).stage(work, spans)
 
     @property
     def uploads_at_once(self) -> int:
@@ -171,10 +175,8 @@ class Session:
 
     def has_landed(self, route: "Route", work: Work) -> bool:
         """Tell whether what stands at the target is the copy, made by somebody who did not say so. Blocks."""
-        if route.target.container is None:
-            return False  # files here are replaced whatever they are
-        there = self._remote(self.store, work.target).root()
-        if there is None or (work.replaces is not None and there.blob == work.replaces.blob):
+        there = self._tree(route.target, work.target).root()
+        if there is None or (work.replaces is not None and _is_untouched(there, work.replaces)):
             return False
         step = step_for(work.source, there, Rules(update=True))
         carrier = LocalCarrier(self._performer(route), self.comparer, Rules(), dry_run=True)
@@ -240,6 +242,7 @@ class Session:
             ),
             make_writer=self.content.make_writer,
             block_bytes=self.content.block_bytes,
+            largest_block_bytes=self.content.largest_block_bytes,
         )
 
     def _read_input(self, name: str, entry: Entry, found: Entry | None) -> None:
@@ -333,6 +336,10 @@ def session(
             comparer=comparer,
             selection=selection,
         )
+
+
+def _is_untouched(now: Entry, before: Entry) -> bool:
+    return now.blob == before.blob if now.blob is not None else now.has_content_of(before)
 
 
 def _umask() -> int:

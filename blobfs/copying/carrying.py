@@ -1,6 +1,6 @@
 """What becomes of one entry that is to be copied, wherever that is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +17,20 @@ class Performer(Protocol):
 
     def perform(self, work: Work) -> None:
         """Copy it. Blocks. Raises Failure or OSError, and then nothing has changed."""
+        ...
+
+    def parts(self, work: Work) -> Sequence[range]:
+        """Return the stretches of a file that `stage` can move, none if it goes as one. Blocks.
+
+        Raises Failure.
+        """
+        ...
+
+    def stage(self, work: Work, spans: Sequence[range]) -> None:
+        """Move these stretches, which `perform`, wherever that is done, then need not. Blocks.
+
+        Raises Failure, OSError.
+        """
         ...
 
     def is_late(self, entry: Entry) -> bool:

@@ -59,6 +59,29 @@ class Downloader:
             mode, rdev = source.attributes.mode, source.attributes.rdev
             self._replace(target, lambda path: os.mknod(path, mode, rdev), source)
 
+    def parts(self, work: Work) -> Sequence[range]:
+        """Return the stretches that have checksums by which whoever completes the file can know them."""
+        blob = work.source.blob
+        if blob is None or not work.source.attributes.is_regular:
+            return ()
+        layout = self._units.layout(blob)
+        return spans_of(layout) if self._can_resume(layout) else ()
+
+    def stage(self, work: Work, spans: Sequence[range]) -> None:
+        """Put stretches of a blob into the part of its file, for who completes it.
+
+        Blocks. Raises Failure, OSError.
+        """
+        target, blob = Path(work.target), work.source.blob
+        assert blob is not None
+        layout = self._units.layout(blob)
+        self._make_directories(target.parent)
+        with PartFile(target, blob.size_bytes, is_shared=True) as part:
+            part.stays = True
+            self._fetch(
+                part, blob, layout, [span for span in spans if not self._holds(part, blob, layout, span)]
+            )
+
     def is_late(self, entry: Entry) -> bool:
         """Tell what comes after all files: links, or a file might be written through one.
 
@@ -86,17 +109,23 @@ class Downloader:
         layout = self._units.layout(blob)
         with PartFile(target, blob.size_bytes) as part:
             part.stays = len(layout) > 1 and self._units.verifies
-            for span, view in self._units.stream(blob, layout, self._missing(part, blob, layout)):
-                part.write(span.start, view)
+            self._fetch(part, blob, layout, self._missing(part, blob, layout))
             self._give_attributes(part.descriptor, work.source.attributes)
             _require_as_seen(target, work.replaces)
             part.finish()
 
     def _missing(self, part: PartFile, blob: BlobInfo, layout: Layout) -> Sequence[range] | None:
         """Return what an earlier attempt has not brought, as far as checksums tell; None for all."""
-        if part.is_new or not (layout.is_complete and self._units.verifies):
+        if part.is_new or not self._can_resume(layout):
             return None
         return [span for span in spans_of(layout) if not self._holds(part, blob, layout, span)]
+
+    def _can_resume(self, layout: Layout) -> bool:
+        return layout.is_complete and self._units.verifies
+
+    def _fetch(self, part: PartFile, blob: BlobInfo, layout: Layout, spans: Sequence[range] | None) -> None:
+        for span, view in self._units.stream(blob, layout, spans):
+            part.write(span.start, view)
 
     def _holds(self, part: PartFile, blob: BlobInfo, layout: Layout, span: range) -> bool:
         buffer = self._units.take(len(span))

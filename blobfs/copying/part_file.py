@@ -21,10 +21,10 @@ def part_path(target: Path) -> Path:
 class PartFile:
     """What will be `target`. Left in an error it goes, unless told to stay. Raises OSError, Busy."""
 
-    def __init__(self, target: Path, size_bytes: int) -> None:
+    def __init__(self, target: Path, size_bytes: int, *, is_shared: bool = False) -> None:
         """Open what an earlier attempt has left, or a new one, and give it its size.
 
-        Raises Busy if another copy writes it now.
+        Raises Busy if another copy writes it now, unless both said that they share it.
         """
         self._target = target
         self.path = part_path(target)
@@ -32,17 +32,17 @@ class PartFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.descriptor = os.open(self.path, flags, 0o600)
         try:
-            self._claim()
+            self._claim(fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
             self.is_new = os.fstat(self.descriptor).st_size == 0
             os.ftruncate(self.descriptor, size_bytes)
         except (Busy, OSError):
             os.close(self.descriptor)
             raise
 
-    def _claim(self) -> None:
+    def _claim(self, lock: int) -> None:
         busy = Busy(f"{self._target}: another copy writes it now")
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, lock | fcntl.LOCK_NB)
             # It may have become the target since it was opened.
             if not os.path.samestat(os.stat(self.path), os.fstat(self.descriptor)):
                 raise busy

@@ -1,6 +1,6 @@
 """One blob, copied by the service itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from blobfs.copying.entries import Entry, Work
@@ -34,6 +34,13 @@ class Relocator:
         condition = Condition(if_match=replaced.etag) if replaced is not None else IF_ABSENT
         self._copy(blob, work.target, blob.metadata, condition)
         self._meter.note(blob.size_bytes)
+
+    def parts(self, _work: Work) -> Sequence[range]:
+        """Return none: the service copies a blob as one."""
+        return ()
+
+    def stage(self, work: Work, spans: Sequence[range]) -> None:
+        """Do nothing."""
 
     def is_late(self, _entry: Entry) -> bool:
         """Tell that nothing has to wait: a directory is a blob among others."""

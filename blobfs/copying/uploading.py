@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import RawIOBase
 from typing import Protocol
 
-from blobfs.blocks import MiB, digest_of, md5_digest
+from blobfs.blocks import MiB, block_spans, digest_of, md5_digest
 from blobfs.content.memory import BufferPool
 from blobfs.content.writer import BlobWriter
 from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
@@ -62,6 +62,7 @@ class Uploader:
         *,
         make_writer: MakeWriter,
         block_bytes: int,
+        largest_block_bytes: int,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -69,6 +70,7 @@ class Uploader:
         self._style = style
         self._make_writer = make_writer
         self._block_bytes = block_bytes
+        self._largest_block_bytes = largest_block_bytes
         self._local = threading.local()  # of each thread, the writer that it has in hand
         pool.add_reclaimer(self._release_memory)
 
@@ -106,6 +108,11 @@ class Uploader:
             writer.commit(self._properties(work, work.source.attributes), _condition(work.replaces))
             return writer.size_bytes
 
+    def parts(self, work: Work) -> Sequence[range]:
+        """Return the blocks of a file."""
+        size_bytes = work.source.size_bytes if work.source.attributes.is_regular else 0
+        return block_spans(size_bytes, self._block_bytes, self._largest_block_bytes)
+
     def stage(self, work: Work, spans: Sequence[range]) -> None:
         """Have the service hold these stretches of a file as blocks, which `perform` then need not send.
 
@@ -122,6 +129,7 @@ class Uploader:
         digest = digest_of(block)
         if digest.block_id() not in known:
             self._store.stage_block(name, digest.block_id(), block, digest.md5)
+        self._meter.note(len(block))
 
     def _put(self, work: Work, body: bytes, attributes: Attributes) -> None:
         properties = Properties(self._metadata(attributes), content_md5=md5_digest(body))

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +15,16 @@ from azurite import Azurite
 from click.testing import CliRunner
 from mounts import blobfs, clean_environment
 from responder.control import Responder
+from responder.faults import Rule
 from trees import make_tree, snapshot
 from waiting import wait_until
 
 from blobfs.cli.main import blobfs as command
 
 MANY = 100  # files, for a copy that lasts long enough to lose a worker in it
+
+LARGE_BYTES = 40 << 20
+UNIT_BYTES = 2 << 20  # what is fetched at once with 16 MiB of memory
 
 
 class Workers:
@@ -33,8 +39,9 @@ class Workers:
         found = re.search(r"tcp://\S+:\d+", log.read_text())
         assert found is not None
         self.address = found.group()
-        self.processes = [self._worker(directory / f"worker-{number}.log") for number in range(2)]
-        wait_until(lambda: all("Registered to" in log.read_text() for log in directory.glob("worker-*")))
+        self.logs = [directory / f"worker-{number}.log" for number in range(2)]
+        self.processes = [self._worker(log) for log in self.logs]
+        wait_until(lambda: all("Registered to" in log.read_text() for log in self.logs))
 
     def close(self) -> None:
         """End all of it."""
@@ -56,32 +63,90 @@ class Workers:
         return process
 
 
-@pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Workers]:
-    """Workers with an environment of their own."""
-    (tmp_path / "cluster").mkdir()
-    workers = Workers(tmp_path / "cluster")
+class Commands:
+    """Runs commands for the workers of a scheduler, with a service that does what it is told."""
+
+    def __init__(self, scheduler: str, service: Responder) -> None:
+        self.scheduler = scheduler
+        self.service = service
+        self.where = f"{service.account}/results/large"
+        self.environment = {**clean_environment(), "BLOBFS_ENDPOINT": service.endpoint}
+
+    def command(self, name: str, *arguments: str | Path) -> list[str]:
+        """Return a command line. Little memory makes small units."""
+        options = ["--scheduler", self.scheduler, "--memory", "16MiB", "--block-size", "1MiB"]
+        return [sys.executable, "-m", "blobfs", name, *options, *map(str, arguments)]
+
+    def __call__(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*map(str, arguments)),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(self, *arguments: str | Path, start_new_session: bool = False) -> "subprocess.Popen[str]":
+        """Begin a command."""
+        return subprocess.Popen(
+            self.command(*map(str, arguments)),
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=start_new_session,
+        )
+
+    def upload_large(self, directory: Path) -> Path:
+        """Put a large file there, without the workers."""
+        large = directory / "large"
+        large.write_bytes(os.urandom(LARGE_BYTES))
+        ended = blobfs("cp", "--block-size", "1MiB", large, self.where, BLOBFS_ENDPOINT=self.service.endpoint)
+        assert ended.returncode == 0, ended.stderr
+        self.service.reset_counters()
+        return large
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Workers that outlive a test."""
+    workers = Workers(tmp_path_factory.mktemp("cluster"))
     yield workers
     workers.close()
 
 
+@pytest.fixture
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Workers that a test may kill."""
+    workers = Workers(tmp_path_factory.mktemp("mortals"))
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Responder]:
+    with Responder() as responder:
+        responder.create_container("results")
+        yield responder
+
+
 def test_a_tree_goes_there_and_back_although_a_worker_dies(
-    azurite: Azurite, container: str, workers: Workers, tmp_path: Path
+    azurite: Azurite, container: str, mortals: Workers, tmp_path: Path
 ) -> None:
     tree = make_tree(tmp_path / "tree")
     (tree / "many").mkdir()
     for number in range(MANY):
         (tree / "many" / str(number)).write_text(str(number))
     where = f"{azurite.account}/{container}/run"
-    options = ["-r", "--scheduler", workers.address, "--block-size", "1MiB", "--endpoint", azurite.endpoint]
+    options = ["-r", "--scheduler", mortals.address, "--block-size", "1MiB", "--endpoint", azurite.endpoint]
 
     with azurite.client() as client, client.get_container_client(container) as blobs:
         copy = subprocess.Popen(
             [sys.executable, "-m", "blobfs", "cp", *options, tree, where], env=dict(clean_environment())
         )
         wait_until(lambda: any(True for _ in blobs.list_blob_names(name_starts_with="run/many/")))
-        workers.processes[0].kill()
-        workers.processes[0].wait()
+        mortals.processes[0].kill()
+        mortals.processes[0].wait()
         assert sum(1 for _ in blobs.list_blob_names(name_starts_with="run/many/")) < MANY
         assert copy.wait() == 0
     back = blobfs("cp", *options, where, tmp_path / "back")
@@ -89,19 +154,76 @@ def test_a_tree_goes_there_and_back_although_a_worker_dies(
     assert snapshot(tmp_path / "back") == snapshot(tree)
 
 
-def test_workers_stage_the_blocks_of_a_large_file_once(workers: Workers, tmp_path: Path) -> None:
+def test_workers_stage_the_blocks_of_a_large_file_once(
+    workers: Workers, service: Responder, tmp_path: Path
+) -> None:
     (tmp_path / "large").write_bytes(os.urandom(20 << 20))
-    with Responder() as responder:
-        responder.create_container("results")
-        where = f"{responder.account}/results/large"
-        options = ["--scheduler", workers.address, "--block-size", "1MiB", "--endpoint", responder.endpoint]
-        responder.reset_counters()
-        ended = blobfs("cp", *options, tmp_path / "large", where)
-        assert ended.returncode == 0, ended.stderr
-        requests = responder.counters.requests
-        assert requests["PUT block"] == 20
-        assert requests["GET block list"] == 3 + 1  # three tasks of up to eight blocks, and the committer
-        assert blobfs("verify", "--endpoint", responder.endpoint, tmp_path / "large", where).returncode == 0
+    command = Commands(workers.address, service)
+    service.reset_counters()
+    ended = command("cp", tmp_path / "large", command.where)
+    assert ended.returncode == 0, ended.stderr
+    requests = service.counters.requests
+    assert requests["PUT block"] == 20
+    assert requests["GET block list"] == 3 + 1  # three tasks of up to eight blocks, and the committer
+    there = "--endpoint", service.endpoint, tmp_path / "large", command.where
+    assert blobfs("verify", *there).returncode == 0
+
+
+def test_workers_fetch_the_blocks_of_a_large_file_once(
+    workers: Workers, service: Responder, tmp_path: Path
+) -> None:
+    command = Commands(workers.address, service)
+    large = command.upload_large(tmp_path)
+    service.order(Rule(kind="GET blob", latency_seconds=0.2))
+    ended = command("cp", command.where, tmp_path / "back")
+    assert ended.returncode == 0, ended.stderr
+    requests = service.counters.requests
+    assert requests["GET blob"] == LARGE_BYTES // UNIT_BYTES
+    assert requests["GET block list"] == 1 + len(workers.processes)
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("*back*")) == ["back"]
+
+
+def test_a_large_file_comes_although_a_worker_dies_that_fetches_some_of_it(
+    mortals: Workers, service: Responder, tmp_path: Path
+) -> None:
+    command = Commands(mortals.address, service)
+    large = command.upload_large(tmp_path)
+    service.order(Rule(kind="GET blob", latency_seconds=0.5))
+    copy = command.start("cp", command.where, tmp_path / "back")
+    wait_until(lambda: service.counters.requests.get("GET block list", 0) == 3 and service.hits[0] > 4)
+    mortals.processes[0].kill()
+    _, said = copy.communicate(timeout=60)
+    assert copy.returncode == 0, said
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    assert list(tmp_path.glob(".blobfs-*")) == []
+
+
+def test_workers_say_how_much_of_a_large_file_has_moved(
+    workers: Workers, service: Responder, tmp_path: Path
+) -> None:
+    command, large = Commands(workers.address, service), tmp_path / "large"
+    large.write_bytes(os.urandom(LARGE_BYTES))
+    service.order(Rule(kind="PUT block", latency_seconds=0.5))
+    bar = f"script -qec '{shlex.join(command.command('cp', large, command.where))}' /dev/null"
+    said = subprocess.run(bar, shell=True, env=command.environment, stdout=-1, check=True, text=True).stdout
+    shown = {float(share) for share in re.findall(r"([\d.]+)/40\.0 MiB", said)}
+    assert len(shown - {0.0, 40.0}) > 1
+    assert max(shown) <= 40.0
+
+
+def test_ctrl_c_ends_the_workers_of_this_machine_without_a_word_of_theirs(
+    service: Responder, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(LARGE_BYTES))
+    service.order(Rule(kind="PUT block", latency_seconds=0.5))
+    command = Commands("local", service)
+    copy = command.start("cp", tmp_path / "large", command.where, start_new_session=True)
+    wait_until(lambda: service.hits[0] > 3)
+    os.killpg(copy.pid, signal.SIGINT)  # as a terminal does
+    _, said = copy.communicate(timeout=60)
+    assert copy.returncode == 130
+    assert said.splitlines()[1:] == ["blobfs: interrupted; the same command goes on from here."]
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -23,10 +23,11 @@ from trees import contents, make_tree, shell, snapshot
 from waiting import wait_until
 
 from blobfs.azure.store import AzureStore
-from blobfs.copies import session
+from blobfs.copies import Route, session
+from blobfs.copying.entries import Work
 from blobfs.copying.meter import Interruption
 from blobfs.copying.places import Container, Place, place_of
-from blobfs.copying.report import Report
+from blobfs.copying.report import Report, Verdict
 from blobfs.settings import CopySettings, MountSettings
 
 MiB = 1 << 20
@@ -266,6 +267,28 @@ def test_a_copy_closes_every_container_that_it_opened(
     assert report.copied_bytes == 5
     assert len(opened) == 2
     assert closed == opened
+
+
+def test_a_download_that_is_done_again_finds_that_it_has_landed(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    """As when a worker of a cluster was lost before it could say so."""
+    target, service = tmp_path / "file", strained.service
+    with service.client() as client:
+        client.get_blob_client(strained.container, "blob").upload_blob(b"bytes")
+    settings = MountSettings(service.account, strained.container, Path(), endpoint=service.endpoint)
+    source = place_of(strained.at("blob"), lambda _: False)
+    route = Route(source, Place(str(target), str(target)), str(target))
+    with session(settings, CopySettings(), Report(lambda _: None), Interruption(), lambda _: None) as copies:
+        entry = copies.source_tree(route).root()
+        assert entry is not None
+        work = Work(entry, "blob", str(target))
+        assert not copies.has_landed(route, work)
+        assert copies.carrier(route).carry_out(work).verdict is Verdict.COPIED
+        assert copies.carrier(route).carry_out(work).verdict is Verdict.FAILED
+        assert copies.has_landed(route, work)
+        target.write_bytes(b"other")
+        assert not copies.has_landed(route, work)
 
 
 # What they do not do

@@ -58,6 +58,7 @@ LAYERS = """
     assembly
     recover
     copies
+    stations
     cluster
     status metrics doctor.examination
     mount
@@ -82,10 +83,10 @@ RANKS = {module: rank for rank, line in enumerate(LAYERS.strip().splitlines()) f
 RESERVED = {
     "blobfs.settings": {
         "assembly",
-        "cluster",
         "copies",
         "mount",
         "recover",
+        "stations",
         "cli.copying",
         "cli.cp",
         "cli.doctor",
@@ -116,7 +117,7 @@ RESERVED = {
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
-    "distributed": {"cluster"},
+    "distributed": {"cluster", "stations"},
     "pathspec": {"copying.selection"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},

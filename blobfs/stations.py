@@ -1,0 +1,159 @@
+"""What the workers of a Dask cluster have for a copy, and do for it. Run by them."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from distributed import WorkerPlugin, get_worker
+from distributed.worker import Worker
+
+from blobfs.copies import Route, session
+from blobfs.copying.entries import Entry, Work
+from blobfs.copying.meter import Interruption
+from blobfs.copying.plan import FAILURES
+from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.errors import Abandoned
+from blobfs.settings import CopySettings, MountSettings
+
+TOLD_EVERY_SECONDS = 0.5  # by each thread: a bar shows no more, and the scheduler keeps what it is told
+
+
+def dask_setup(_worker: Worker) -> None:
+    """Called by Dask in the workers of a cluster made for one copy, which the command ends, and no Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker gives: a failure is no error of the task, which the worker would log with its trace."""
+
+    value: object = None
+    failure: Exception | None = None
+
+
+def at_station(name: str, method: str, *arguments: object) -> Answer:
+    """Run by a worker: do something with what it has for this copy."""
+    station = get_worker().plugins.get(name)
+    if not isinstance(station, Station):
+        return Answer(failure=Abandoned("the copy is over"))
+    try:
+        with station.visit():
+            return Answer(getattr(station, method)(*arguments))
+    except FAILURES as failure:
+        return Answer(failure=failure)
+
+
+class Station(WorkerPlugin):
+    """What one worker has for a copy: a session, opened by itself."""
+
+    def __init__(self, name: str, settings: MountSettings, wishes: CopySettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._wishes = wishes
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker, also in those that come later."""
+        self._closing = ExitStack()
+        self._visits = Visits()
+        self.interruption = Interruption()
+        self._moved = Moved(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
+        report = Report(lambda _: None)
+        opened = session(self._settings, self._wishes, report, self.interruption, self._moved.note)
+        self.session = self._closing.enter_context(opened)
+        self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
+
+    async def teardown(self, worker: Worker) -> None:
+        """Called by Dask when the copy is over, or the worker ends: when nothing is under way any more."""
+        self.interruption.set()
+        await asyncio.to_thread(self._visits.end)
+        self._closing.close()
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """Keep the session open. Raises Abandoned when it no longer is."""
+        with self._visits.one():
+            self.interruption.check()
+            yield
+
+    def carry_out(self, route: Route, work: Work) -> Outcome:
+        """Copy one entry. A worker that was lost may have done so already, and not have said it."""
+        with self._places, self._moved.of(work.target):
+            outcome = self.session.carrier(route).carry_out(work)
+            if outcome.verdict is Verdict.FAILED and self.session.has_landed(route, work):
+                return Outcome(Verdict.COPIED, work.origin, work.target, work.source.size_bytes)
+        return outcome
+
+    def stage(self, route: Route, work: Work, spans: Sequence[range]) -> None:
+        """Move stretches of a file ahead of who copies it. Raises Failure, OSError."""
+        with self._places, self._moved.of(work.target):
+            self.session.stage(route, work, spans)
+
+    def list_source(self, route: Route, part: str) -> list[Entry]:
+        """List a part of the source. Raises Failure."""
+        return list(self.session.source_tree(route).part(part))
+
+    def list_target(self, route: Route, part: str) -> list[Entry]:
+        """List a part of the target. Raises Failure."""
+        return list(self.session.target_tree(route).part(part))
+
+
+class Visits:
+    """Who is using something that is to be closed once nobody does. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards the field below
+        self._count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count as one as long as it lasts."""
+        self._add(1)
+        try:
+            yield
+        finally:
+            self._add(-1)
+
+    def end(self) -> None:
+        """Wait until there are none."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count)
+
+    def _add(self, count: int) -> None:
+        with self._changed:
+            self._count += count
+            self._changed.notify_all()
+
+
+class Moved(threading.local):
+    """The bytes that each thread has moved of its file, told now and then."""
+
+    def __init__(self, tell: Callable[[str, int], None]) -> None:
+        """Called in each thread that uses it."""
+        self._tell = tell
+        self._target = ""
+        self._untold_bytes = 0
+        self._told_at = 0.0
+
+    @contextmanager
+    def of(self, target: str) -> Iterator[None]:
+        """Have what moves be of this file."""
+        self._target, self._told_at = target, time.monotonic()
+        try:
+            yield
+        finally:
+            self._tell_now()
+
+    def note(self, size_bytes: int) -> None:
+        """Take note that bytes have moved."""
+        self._untold_bytes += size_bytes
+        if time.monotonic() - self._told_at >= TOLD_EVERY_SECONDS:
+            self._tell_now()
+
+    def _tell_now(self) -> None:
+        if self._untold_bytes:
+            self._tell(self._target, self._untold_bytes)
+        self._untold_bytes, self._told_at = 0, time.monotonic()

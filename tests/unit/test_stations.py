@@ -1,0 +1,73 @@
+"""What a worker of a cluster has for a copy: until when it is there, and what it tells."""
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from waiting import wait_until
+
+from blobfs.cluster import Progress
+from blobfs.copying.entries import Entry, Work
+from blobfs.format.attributes import Attributes
+from blobfs.settings import CopySettings, MountSettings
+from blobfs.stations import Moved, Station
+
+
+def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> None:
+    station = Station("x", MountSettings("devstoreaccount1", "results", Path()), CopySettings())
+    worker: Any = SimpleNamespace()
+    station.setup(worker)
+    began, may_end, closed = threading.Event(), threading.Event(), threading.Event()
+    station._closing.callback(closed.set)
+
+    def visit() -> None:
+        with station.visit():
+            began.set()
+            may_end.wait()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    began.wait()
+    ending = threading.Thread(target=lambda: asyncio.run(station.teardown(worker)))
+    ending.start()
+    wait_until(lambda: station.interruption.is_set)
+    assert not closed.is_set()
+    may_end.set()
+    ending.join()
+    visitor.join()
+    assert closed.is_set()
+
+
+def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
+    told: list[tuple[str, int]] = []
+    moved = Moved(lambda target, size_bytes: told.append((target, size_bytes)))
+    for target in ("one", "two"):
+        with moved.of(target):
+            moved.note(3)
+            moved.note(4)
+    assert told == [("one", 7), ("two", 7)]
+
+
+def test_no_more_of_a_file_is_shown_to_have_moved_than_there_is() -> None:
+    moved: list[int] = []
+    progress = Progress(moved.append)
+    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
+    progress.begin(work)
+    progress.note("there", 6)
+    progress.note("there", 6)  # by another worker, the first one being lost
+    progress.note("elsewhere", 6)
+    progress.end(work, was_copied=True)
+    progress.note("there", 1)
+    assert moved == [6, 4]
+
+
+def test_what_failed_moves_no_further() -> None:
+    moved: list[int] = []
+    progress = Progress(moved.append)
+    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
+    progress.begin(work)
+    progress.note("there", 6)
+    progress.end(work, was_copied=False)
+    assert moved == [6]
