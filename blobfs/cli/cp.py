@@ -1,5 +1,6 @@
 """`blobfs cp`: copies without a mount."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ import click
 from blobfs.blocks import KiB
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.values import size_between
-from blobfs.copying.places import require_direction
+from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.errors import InvalidArgument
 from blobfs.settings import CopySettings
 
@@ -134,8 +135,9 @@ def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any
             return
         from blobfs.cluster import cluster
 
+        *origins, end = (seen_from_anywhere(place, os.getcwd()) for place in [*places, destination])
         with cluster(scheduler, session) as helpers:
-            session.copy(places, destination, helpers)
+            session.copy(origins, end, helpers)
 
     carry_out(ctx, settings, wishes, copy)
 

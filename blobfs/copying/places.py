@@ -54,6 +54,12 @@ class Place:
         return last or (self.container.name if self.container is not None else "")
 
 
+def seen_from_anywhere(place: Place, directory: str) -> Place:
+    """Return the same place, for processes whose working directory is not this one."""
+    is_relative = place.container is None and not place.path.startswith("/")
+    return replace(place, path=f"{directory.rstrip('/')}/{place.path}") if is_relative else place
+
+
 def place_of(text: str, is_here: Callable[[str], bool]) -> Place:
     """Return what an argument names; ``is_here(entry)`` tells whether the working directory has an entry.
 

@@ -4,22 +4,28 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
 from click.testing import CliRunner
-from mounts import blobfs, clean_environment
+from mounts import PROJECT, blobfs, clean_environment, run
 from responder.control import Responder
 from responder.faults import Rule
 from trees import make_tree, snapshot
 from waiting import wait_until
 
 from blobfs.cli.main import blobfs as command
+
+TEXT = (PROJECT / "docs" / "cluster.md").read_text()
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 MANY = 100  # files, for a copy that lasts long enough to lose a worker in it
 
@@ -224,6 +230,65 @@ def test_ctrl_c_ends_the_workers_of_this_machine_without_a_word_of_theirs(
     _, said = copy.communicate(timeout=60)
     assert copy.returncode == 130
     assert said.splitlines()[1:] == ["blobfs: interrupted; the same command goes on from here."]
+
+
+def test_the_commands_for_a_cluster_work_in_their_order(
+    azurite: Azurite, container: str, workers: Workers, tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "results")
+    words = {"ACCOUNT": azurite.account, "CONTAINER": container, "tcp://HOST:8786": workers.address}
+    install, *examples = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    assert install == "pip install '.[cluster]'\n"  # as for tests
+    for example in examples:
+        script = _replaced(example, words)
+        ended = run("bash", "-ec", f"cd '{tmp_path}'; {script}", PATH=PATH, BLOBFS_ENDPOINT=azurite.endpoint)
+        assert ended.returncode == 0, ended.stderr
+    assert snapshot(tmp_path / "copy-44") == snapshot(tree)
+
+
+def test_the_job_for_slurm_copies(azurite: Azurite, container: str, tmp_path: Path) -> None:
+    """With a stand-in for srun, that starts what it is given twice, and for the end of the job."""
+    tree = make_tree(tmp_path / "results")
+    (tmp_path / ".secrets").mkdir()
+    token = generate_container_sas(
+        azurite.account,
+        container,
+        account_key=azurite.key,
+        permission=ContainerSasPermissions.from_string("racwdl"),
+        expiry=datetime.now(timezone.utc) + timedelta(hours=1),
+    )
+    (tmp_path / ".secrets" / "results.sas").write_text(token)
+    (tmp_path / "srun").write_text('#!/bin/sh\n"$@" & "$@" & wait\n')
+    (tmp_path / "srun").chmod(0o700)
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    words = {"ACCOUNT": azurite.account, "CONTAINER": container, "8786": str(port)}
+    (script,) = re.findall(r"^```sh job\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    with (tmp_path / "said").open("wb") as said:
+        job = subprocess.Popen(
+            ["bash", "-c", _replaced(script, {**words, "/scratch/results": str(tree)})],
+            cwd=tmp_path,
+            env={
+                **clean_environment(),
+                "HOME": str(tmp_path),
+                "PATH": f"{tmp_path}:{PATH}",
+                "SLURM_JOB_ID": "7",
+                "BLOBFS_ENDPOINT": azurite.endpoint,
+            },
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        assert job.wait(60) == 0, (tmp_path / "said").read_text()
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+    where = f"{azurite.account}/{container}/run-45"
+    assert blobfs("verify", "--endpoint", azurite.endpoint, tree, where).returncode == 0
+    assert (tmp_path / "said").read_text().count("Registered to") == 2
+
+
+def _replaced(command: str, words: Mapping[str, str]) -> str:
+    return re.sub("|".join(words), lambda word: words[word.group()], command)
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
