@@ -91,6 +91,31 @@ def test_completion_knows_commands_and_values(tmp_path: Path) -> None:
     assert "off blocks all" in bash(complete.format("blobfs mount --verify ''", 3), tmp_path).stdout
 
 
+def test_zsh_completes_commands_values_and_names_of_files(tmp_path: Path) -> None:
+    """The first time it loads what there is to do so, and later it has it."""
+    ended = bash(example("zsh-completion", DIRECTORY=tmp_path), tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "table.csv").touch()
+    asked = {"blobfs cp tab": "table.csv", "blobfs stat": "status", "blobfs mount --verify bl": "blocks"}
+    lines = [f"ask '{line}' '{answer}'" for line, answer in asked.items()]
+    script = f"""
+        zmodload zsh/zpty
+        zpty shell zsh -f -i
+        zpty -w shell 'PS1=REA; PS1+=DY; fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D'
+        zpty -r shell said '*READY*'
+        ask() {{
+            zpty -w -n shell "$1"$'\\t'
+            zpty -r shell said "*$2*" && echo "$2"
+            zpty -w -n shell $'\\x15'
+        }}
+        {"; ".join(lines * 2)}
+        zpty -d shell
+    """
+    (tmp_path / "script").write_text(script)
+    ended = bash("zsh -f script", tmp_path)
+    assert ended.stdout.split() == [*asked.values()] * 2
+
+
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "mnt-results.mount"
     unit.write_text(example(unit.name))
