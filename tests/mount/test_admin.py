@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,12 +13,19 @@ import click
 import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
-from mounts import PROJECT, clean_environment, is_mountpoint
+from mounts import PROJECT, Mounts, clean_environment, is_mountpoint, run
 
 from blobfs.cli.main import blobfs
 from blobfs.cli.options import PARAMETERS
+from blobfs.doctor.machine import READ_AHEAD_KIB, UDEV_RULE
 
 ADMIN = (PROJECT / "docs" / "admin.md").read_text()
+
+# What Docker gives to every container: https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities
+OF_CONTAINERS = (
+    *("audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "mknod", "net_bind_service"),
+    *("net_raw", "setfcap", "setgid", "setpcap", "setuid", "sys_chroot"),
+)
 
 
 def example(name: str, **words: object) -> str:
@@ -128,6 +137,40 @@ def test_the_line_of_fstab_is_one(tmp_path: Path) -> None:
     fstab.write_text(example("fstab"))
     ended = bash(f"findmnt --tab-file {fstab} -rno SOURCE,TARGET,FSTYPE", tmp_path)
     assert ended.stdout == "ACCOUNT/CONTAINER /mnt/results fuse.blobfs\n"
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_a_container_mounts_with_the_capability_that_its_example_adds(
+    mount: Mounts, *, is_granted: bool
+) -> None:
+    (added,) = re.findall(r"--cap-add (\w+)", ADMIN)
+    capabilities = [*OF_CONTAINERS, added.lower()] if is_granted else OF_CONTAINERS
+    bounding = ",".join(f"+{name}" for name in capabilities)
+    path = mount.new_mountpoint()
+    log = path.with_suffix(".log")
+    ended = run(
+        *("setpriv", f"--bounding-set=-all,{bounding}", "--inh-caps=-all"),
+        *(sys.executable, "-m", "blobfs", *mount.arguments(path), "--log-file", log),
+    )
+    assert (ended.returncode == 0) == is_granted, ended.stderr
+    if is_granted:
+        mount.adopt(path, log)
+        (path / "file").write_text("text")
+    else:
+        mount.expect_log("libfuse could not mount it")
+
+
+def test_the_rule_for_udev_raises_the_read_ahead_of_a_mount(mount: Mounts) -> None:
+    """Run as udev does, which puts the path of the device in the place of $devpath (udev(7))."""
+    number = mount().path.stat().st_dev
+    kernel = f"{os.major(number)}:{os.minor(number)}"
+    device = Path("/sys/class/bdi", kernel).resolve()
+    (pattern,) = re.findall(r'KERNEL=="(.*?)"', UDEV_RULE)
+    assert fnmatch(kernel, pattern)
+    (device / "read_ahead_kb").write_text("128")
+    (command,) = re.findall(r'RUN\+="(.*)"', UDEV_RULE)
+    subprocess.run(shlex.split(command.replace("$devpath", str(device).removeprefix("/sys"))), check=True)
+    assert (device / "read_ahead_kb").read_text() == f"{READ_AHEAD_KIB}\n"
 
 
 @pytest.mark.parametrize("fails", [False, True])
