@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blobfs.errors import Unavailable
+
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
@@ -116,6 +118,13 @@ def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
 
 
 def read_receipt(path: Path) -> dict[str, Any]:
-    """Return what the service has acknowledged of a file. Raises OSError: ENODATA if not all of it."""
-    receipt: dict[str, Any] = json.loads(os.getxattr(path, RECEIPT))
+    """Return what the service has acknowledged of a file. Raises Unavailable if not all of it, OSError."""
+    try:
+        receipt: dict[str, Any] = json.loads(os.getxattr(path, RECEIPT))
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        raise Unavailable(
+            f"{path}: not everything is committed. Close it, or run: blobfs sync {path}"
+        ) from error
     return receipt

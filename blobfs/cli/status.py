@@ -1,6 +1,5 @@
 """`blobfs status`: what mounts do, once or as it changes."""
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -36,7 +35,7 @@ def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: flo
     if as_json and watch:
         raise click.UsageError("--json and --watch contradict each other: run --json again and again.")
     if mountpoint is not None and _is_mounted_file(mountpoint):
-        click.echo(json.dumps(_receipt(mountpoint), indent=2))
+        click.echo(json.dumps(read_receipt(mountpoint), indent=2))
         return
     # Only now: what draws tables costs the other commands time.
     from blobfs.cli.report import print_tables, show_tables
@@ -56,15 +55,3 @@ def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: flo
 
 def _is_mounted_file(path: Path) -> bool:
     return our_mount_of(path) is not None and os.path.isfile(path)
-
-
-def _receipt(path: Path) -> dict[str, object]:
-    """Return what the service has of a file. Raises Unavailable unless that is all of it."""
-    try:
-        return read_receipt(path)
-    except OSError as error:
-        if error.errno != errno.ENODATA:
-            raise
-        raise Unavailable(
-            f"{path}: not everything is committed. Close it, or run: blobfs sync {path}"
-        ) from error

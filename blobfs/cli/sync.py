@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -33,6 +36,8 @@ def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None
     start, *others = (Path(os.path.realpath(path)) for path in (mountpoint, *paths))
     root = _mount_of(start)
     places = [start, *others] if start != root or not others else others
+    if manifest is not None and Path(os.path.realpath(manifest)).is_relative_to(root):
+        raise InvalidArgument(f"{manifest} is in the mount that it would tell of. Write it elsewhere.")
     for place in places:
         _commit(place, root)
     if manifest is not None:
@@ -66,11 +71,22 @@ def _inside(path: Path, root: Path) -> str:
     return str(Path("/") / path.relative_to(root))
 
 
-def _write_manifest(path: Path, files: Iterator[Path]) -> None:
-    with (
-        ThreadPoolExecutor(RECEIPTS_AT_ONCE) as threads,
-        click.open_file(str(path), "w", encoding="utf-8", atomic=True) as manifest,
-    ):
+def _write_manifest(path: Path, files: Iterable[Path]) -> None:
+    """Write a line for each file. What is there already is replaced by a complete manifest or not at all."""
+    if str(path) == "-":
+        _write_receipts(sys.stdout, files)
+        return
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with ExitStack() as undo:
+        with unfinished.open("x", encoding="utf-8") as manifest:
+            undo.callback(unfinished.unlink)
+            _write_receipts(manifest, files)
+        unfinished.replace(path)
+        undo.pop_all()
+
+
+def _write_receipts(manifest: TextIO, files: Iterable[Path]) -> None:
+    with ThreadPoolExecutor(RECEIPTS_AT_ONCE) as threads:
         for receipt in threads.map(read_receipt, files):
             manifest.write(f"{json.dumps(receipt)}\n")
 
@@ -80,4 +96,9 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         if path.is_file():
             yield path
         for directory, _, names in os.walk(path):
-            yield from (file for name in sorted(names) if (file := Path(directory, name)).is_file())
+            yield from (file for name in sorted(names) if _is_file(file := Path(directory, name)))
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether it is a file itself: a link may lead anywhere."""
+    return path.is_file() and not path.is_symlink()

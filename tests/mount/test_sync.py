@@ -3,6 +3,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.storage.blob import ContainerClient
@@ -10,6 +11,7 @@ from azurite import Azurite
 from click.testing import CliRunner
 from mounts import Mounts, blobfs
 
+from blobfs.cli.control import read_receipt
 from blobfs.cli.main import blobfs as commands
 
 
@@ -76,6 +78,50 @@ def test_sync_refuses_a_manifest_that_cannot_be_written_before_it_looks_for_the_
     ended = sync(tmp_path, "--manifest", manifest)
     assert ended.returncode == 2
     assert str(manifest) in ended.stderr
+
+
+def test_manifest_is_replaced_by_a_complete_one_or_not_at_all(
+    mount: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = mount().path
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"1")
+    manifest = tmp_path / "manifest"
+    manifest.write_text("an earlier one")
+
+    def changed_meanwhile(path: Path) -> dict[str, Any]:
+        if path.name == "a":
+            return read_receipt(path)
+        with path.open("ab", buffering=0) as file:
+            file.write(b"2")
+            return read_receipt(path)
+
+    monkeypatch.setattr("blobfs.cli.sync.read_receipt", changed_meanwhile)
+    ended = CliRunner().invoke(commands, ["sync", str(root), "--manifest", str(manifest)])
+    assert ended.exit_code == 1
+    assert f"{root / 'b'}: not everything is committed" in ended.output
+    assert manifest.read_text() == "an earlier one"
+    assert os.listdir(tmp_path) == ["manifest"]
+
+
+def test_manifest_in_the_mount_that_it_tells_of_is_refused(mount: Mounts) -> None:
+    root = mount().path
+    (root / "d").mkdir()
+    ended = sync(root / "d", "--manifest", root / "manifest")
+    assert ended.returncode == 1
+    assert f"{root / 'manifest'} is in the mount" in ended.stderr
+    assert os.listdir(root) == ["d"]
+
+
+def test_manifest_tells_of_files_and_not_of_what_links_lead_to(mount: Mounts, tmp_path: Path) -> None:
+    root = mount().path
+    (root / "file").write_bytes(b"1")
+    (root / "link").symlink_to("file")
+    (root / "out").symlink_to(__file__)
+    ended = sync(root, "--manifest", tmp_path / "manifest")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    receipts = [json.loads(line) for line in (tmp_path / "manifest").read_text().splitlines()]
+    assert [receipt["name"] for receipt in receipts] == ["file"]
 
 
 def test_sync_names_the_true_cause_and_what_is_below_the_path_alone(mount: Mounts) -> None:
