@@ -105,6 +105,10 @@ class Handles:
         except Damaged:
             self._volume.distrust_pages(opened.file.name)
             raise
+        if count < len(target) and self._volume.size_told(opened.file) > opened.file.size_bytes:
+            raise Changed(
+                f"{opened.file.name}: another client has written more, which is not of this version"
+            )
         self.counts.add("read_bytes", count)
         return count
 
@@ -146,11 +150,18 @@ class Handles:
                 opened.file.truncate(offset + length)
 
     def flush(self, handle: int) -> None:
-        """Commit what a writable handle's file has, or know it safe. Called for every close(2)."""
+        """Commit what a writable handle's file has, or know it safe. Called for every close(2).
+
+        Raises Changed to a reader who may have met the end of another client's version.
+        """
         opened = self._handle(handle)
         # A file may be created by a descriptor that can only read it.
         if opened.writable or opened.file.base is None:
             self._commits.close(opened.file)
+        elif self._volume.size_told(opened.file) < opened.file.size_bytes:
+            raise Changed(
+                f"{opened.file.name}: another client has made it shorter; what was read may end there"
+            )
 
     def fsync(self, handle: int) -> None:
         """Commit what the file has, and return when the service has acknowledged it."""

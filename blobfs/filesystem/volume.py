@@ -14,7 +14,7 @@ import cachetools
 from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
-from blobfs.filesystem.files import File
+from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
 from blobfs.format.names import is_hidden_name, split_path
@@ -179,6 +179,26 @@ class Volume:
     def path_of(self, name: str) -> str:
         """Return the path under which a blob of this mount shows."""
         return "/" + name[len(self.names.prefix) :]
+
+    def size_told(self, file: File) -> int:
+        """Return where the kernel may believe that the version of an open file ends.
+
+        It has one size for all who have a name open, and stat(2) may have told it that of another
+        client's newer version: it ends a reader's file there, or fills it up with zeros.
+        """
+        if file.has_foreign_pages or file.is_uncommitted or file.state is not FileState.NAMED:
+            return file.size_bytes
+        with file.lock:  # so that what was committed here is known
+            self.note_commit(file)
+            newest = self._newest(file)
+            return file.size_bytes if newest is None else newest.size_bytes
+
+    def _newest(self, file: File) -> BlobInfo | None:
+        """Return what this mount last knew a file's name to be."""
+        under_name = self.files.get(file.name)
+        if under_name is not None and under_name is not file:
+            return under_name.base
+        return self._last_known_node(self.path_of(file.name)).blob
 
     # Changing…
 

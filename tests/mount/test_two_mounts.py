@@ -5,7 +5,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -324,6 +324,21 @@ def test_a_reader_and_a_later_one_each_read_their_own_version(here: Path, there:
             # Its bytes were dropped from memory meanwhile, which is allowed.
             if error.errno != errno.ESTALE:
                 raise
+
+
+@pytest.mark.parametrize("size_bytes", [1000, 50_000], ids=["shorter", "longer"])
+def test_a_reader_is_told_if_it_may_have_met_the_end_of_another_version(
+    here: Path, there: Path, size_bytes: int
+) -> None:
+    (here / "file").write_bytes(b"old." * 5000)  # so few come with the open: none will be missing
+    with refused(errno.ESTALE), ExitStack() as opened:
+        descriptor = os.open(there / "file", os.O_RDONLY)
+        opened.callback(os.close, descriptor)
+        assert os.read(descriptor, 4) == b"old."
+        (here / "file").write_bytes(b"n" * size_bytes)
+        wait_until(lambda: (there / "file").stat().st_size == size_bytes)
+        while os.read(descriptor, 4096):
+            pass
 
 
 # Directories
