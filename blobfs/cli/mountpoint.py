@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from blobfs.cli.control import read_status
-from blobfs.errors import AccessDenied, Busy, NotADirectory, NotFound
+from blobfs.errors import AccessDenied, Busy, NotADirectory, NotFound, Unavailable
 
 FILESYSTEM = "fuse.blobfs"  # what the kernel calls our mounts
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -83,6 +83,23 @@ def our_mount_of(path: Path) -> Path | None:
     real = Path(os.path.realpath(path))
     mountpoint = next((each for each in (real, *real.parents) if each in mounts), None)
     return mountpoint if mountpoint is not None and mounts[mountpoint] == FILESYSTEM else None
+
+
+def answering_mount_of(path: Path) -> Path | None:
+    """Like `our_mount_of`. Raises Unavailable if its process is dead, AccessDenied if another user's."""
+    mountpoint = our_mount_of(path)
+    if mountpoint is None:
+        return None
+    try:
+        read_status(mountpoint)
+    except PermissionError as error:
+        raise AccessDenied(f"{mountpoint} is another user's mount. Run this as that user.") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise
+        cure = f"Run blobfs umount {mountpoint}, then mount again."
+        raise Unavailable(f"{mountpoint} is a mount whose process has died. {cure}") from error
+    return mountpoint
 
 
 def _mounts() -> Iterator[tuple[Path, str]]:

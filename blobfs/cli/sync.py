@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from blobfs.cli.control import cause_of, commit_all_below, named_uncommitted, read_receipt, read_status
-from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
+from blobfs.cli.mountpoint import answering_mount_of
 from blobfs.cli.values import absolute_path, new_file
 from blobfs.errors import InvalidArgument, NotFound, Unavailable
 
@@ -46,11 +46,11 @@ def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None
 
 
 def _mount_of(path: Path) -> Path:
-    """Return where the mount is that has a path. Raises NotFound."""
-    for place in (path, *path.parents):
-        if filesystem_at(place) == FILESYSTEM and read_status(place) is not None:
-            return place
-    raise NotFound(f"{path} is not mounted by blobfs, and lies in no such mount.")
+    """Return where the mount is that has a path. Raises NotFound, AccessDenied, Unavailable."""
+    root = answering_mount_of(path)
+    if root is None:
+        raise NotFound(f"{path} is not mounted by blobfs, and lies in no such mount.")
+    return root
 
 
 def _commit(path: Path, root: Path) -> None:

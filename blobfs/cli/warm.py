@@ -15,7 +15,7 @@ import click
 
 from blobfs.blocks import MiB
 from blobfs.cli import control
-from blobfs.cli.mountpoint import our_mount_of
+from blobfs.cli.mountpoint import answering_mount_of, our_mountpoints
 from blobfs.cli.values import absolute_path
 from blobfs.errors import NotFound, Unavailable
 
@@ -79,9 +79,7 @@ def warm(paths: Sequence[Path], *, from_file: IO[bytes] | None, null: bool, jobs
     wanted = [*paths, *(_listed(from_file, b"\0" if null else b"\n") if from_file else ())]
     if not wanted:
         raise click.UsageError("name files or directories in a mount, or a list of them with --from-file.")
-    for folder in {path if path.is_dir() else path.parent for path in wanted}:
-        if our_mount_of(folder) is None:
-            raise NotFound(f"{folder} is not in a mount of blobfs.")
+    _refuse_elsewhere(wanted)
     items = [item for path in wanted for item in _items(path)]
     with _progress(sum(item.size_bytes for item in items)) as report:
         _bring_all(items, jobs, report)
@@ -90,6 +88,15 @@ def warm(paths: Sequence[Path], *, from_file: IO[bytes] | None, null: bool, jobs
     click.echo(f"{len(items):,} files, {held_bytes / MiB:,.1f} MiB of them in the cache.")
     if troubled := [item for item in items if item.trouble]:
         raise Unavailable("\n".join(_lines(troubled)))
+
+
+def _refuse_elsewhere(paths: Sequence[Path]) -> None:
+    """Raise a Failure unless all paths are in mounts that answer. One question for each folder."""
+    roots = our_mountpoints()  # a dead one cannot be told to be a directory
+    folders = {path if path in roots or os.path.isdir(path) else path.parent: path for path in paths}
+    for folder, path in folders.items():
+        if answering_mount_of(folder) is None:
+            raise NotFound(f"{path} is not in a mount of blobfs.")
 
 
 def _listed(file: IO[bytes], end: bytes) -> Iterator[Path]:

@@ -59,6 +59,16 @@ def test_sync_of_what_is_not_there_says_so(mount: Mounts, tmp_path: Path, where:
     assert sync(tmp_path).returncode == 1
 
 
+@pytest.mark.parametrize("command", ["sync", "warm"])
+def test_mount_whose_process_died_is_named_with_the_cure(mount: Mounts, command: str) -> None:
+    dead = mount()
+    dead.kill()
+    for path in (dead.path, dead.path / "directory"):
+        ended = blobfs(command, path)
+        assert ended.returncode == 1
+        assert f"{dead.path} is a mount whose process has died. Run blobfs umount {dead.path}" in ended.stderr
+
+
 def test_sync_takes_a_path_in_the_mount_alone(mount: Mounts, blobs: ContainerClient, tmp_path: Path) -> None:
     root = mount().path
     (tmp_path / "link").symlink_to(root)

@@ -107,6 +107,10 @@ def test_files_that_fail_are_named_and_the_others_warmed(
 def test_paths_elsewhere_are_refused(mount: Mounts, tmp_path: Path) -> None:
     ended = blobfs("warm", tmp_path)
     assert (ended.returncode, ended.stderr) == (1, f"blobfs: {tmp_path} is not in a mount of blobfs.\n")
+    (tmp_path / "file").touch()
+    assert (
+        blobfs("warm", tmp_path / "file").stderr == f"blobfs: {tmp_path}/file is not in a mount of blobfs.\n"
+    )
     assert blobfs("warm").returncode == 2
     mounted = mount()
     with pytest.raises(OSError, match="No data available"):
