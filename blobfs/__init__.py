@@ -17,8 +17,9 @@ The house, from the street down; imports only ever point downwards:
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits``: now or behind;
-                     ``files``: one object for all handles of a name; ``volume``: the state they share
+                     ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits`` and ``deletions``:
+                     now or behind; ``files``: one object for all handles of a name; ``volume``: the
+                     state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: by version; ``memory``: the bounded pool; ``fetcher``: from

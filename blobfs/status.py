@@ -45,7 +45,7 @@ class StatusSource:
             **_credential(dealings),
             **_service(dealings),
             **self._caches(),
-            **_uncommitted(list(self.filesystem.commits.uncommitted())),
+            **_uncommitted(list(self.filesystem.uncommitted())),
         }
 
     def _mount(self) -> dict[str, Any]:

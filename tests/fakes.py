@@ -40,6 +40,7 @@ from blobfs.errors import (
     StagedGone,
     Unsupported,
 )
+from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.next_files import NextFiles
@@ -435,6 +436,10 @@ class ManualTransfers(Transfers):
         """Keep the task for `run_later`."""
         self._later.append((seconds, task))
 
+    def behind(self, task: Callable[[], None]) -> None:
+        """Keep the task for `run_later`."""
+        self.after(0.0, task)
+
     def run_later(self, within_seconds: float = 60.0) -> None:
         """Run what was put off by at most so long."""
         due = [task for seconds, task in self._later if seconds <= within_seconds]
@@ -541,6 +546,7 @@ def filesystem_of(
     prefix: str = "",
     read_only: bool = False,
     callers: Callers = NOBODY,
+    write_back: WriteBack | None = None,
 ) -> Filesystem:
     """Return a filesystem on the parts of one mount; names are believed for one second of `clock`."""
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=1 << 20, now=clock)
@@ -556,7 +562,7 @@ def filesystem_of(
     )
     parts.pool.add_reclaimer(volume.files.release_memory)
     next_files = NextFiles(volume, callers, open_bytes=64 * KiB, ahead_files=4, within_seconds=1.0)
-    return Filesystem(volume, next_files, open_bytes=64 * KiB)
+    return Filesystem(volume, next_files, open_bytes=64 * KiB, write_back=write_back)
 
 
 _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobfs.errors import BadHandle
+from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, FileState
-from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Stat, Volume
 from blobfs.format.names import join_path, split_path
 from blobfs.tree.cache import Node
@@ -48,9 +48,9 @@ class DirectoryHandle:
 class Directories:
     """Handles of directories, and what is in one."""
 
-    def __init__(self, volume: Volume, removal: Removal) -> None:
+    def __init__(self, volume: Volume, deletions: Deletions) -> None:
         self._volume = volume
-        self._removal = removal
+        self._deletions = deletions
         self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
         self._handles: dict[int, DirectoryHandle] = {}
@@ -88,11 +88,11 @@ class Directories:
         uncommitted = [file for file in volume.files.under(prefix) if file.is_uncommitted]
         for file in volume.files.under(prefix):
             volume.note_commit(file)
-        found: dict[str, Node | File] = {
-            entry: node
-            for entry, node in volume.namespace.entries(path).items()
-            if not self._removal.is_pending(join_path(path, entry))
-        }
+        # Also before: what is deleted while the listing is made may still be there.
+        gone = self._deletions.entries_due(path)
+        found: dict[str, Node | File] = {**volume.namespace.entries(path)}
+        for entry in gone | self._deletions.entries_due(path):
+            found.pop(entry, None)
         uncommitted += [file for file in volume.files.under(prefix) if file.is_uncommitted]
         for file in uncommitted:
             entry = file.name.removeprefix(prefix)

@@ -5,13 +5,14 @@ Every method may be called from many threads at once and blocks for the requests
 
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
 from blobfs.errors import NoAttribute, NotFound
-from blobfs.filesystem.commits import Commits, WriteBack
+from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
+from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
@@ -39,12 +40,13 @@ class Filesystem:
     ) -> None:
         self.volume = volume
         self.commits = Commits(volume, write_back)
-        self._removal = Removal(volume)
-        self._renames = Renames(volume, self._removal, self.commits)
-        self.directories = Directories(volume, self._removal)
+        self._deletions = Deletions(volume, most_behind=write_back.files if write_back is not None else 0)
+        self._removal = Removal(volume, self._deletions)
+        self._renames = Renames(volume, self._removal, self._deletions, self.commits)
+        self.directories = Directories(volume, self._deletions)
         self.handles = Handles(
             volume,
-            self._removal,
+            self._deletions,
             self.commits,
             next_files,
             open_bytes=open_bytes,
@@ -55,14 +57,16 @@ class Filesystem:
 
     def stat(self, path: str, thread: int = 0) -> Stat:
         """Return the attributes of a path, to a thread of some program."""
-        self._removal.wait(path)
+        if self._deletions.is_gone(path):
+            self.volume.creators.missed(thread, path)
+            raise NotFound(f"{path}: no such file or directory")
         return self.volume.stat(path, thread)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory: a marker blob, so that it stays when it is empty."""
         volume = self.volume
         volume.check_writable(path)
-        self._removal.settle(path)
+        self._deletions.settle(path)
         volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
         volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
 
@@ -70,7 +74,7 @@ class Filesystem:
         """Make an empty file, fifo, socket or device node; the kernel does what they are for."""
         volume = self.volume
         volume.check_writable(path)
-        self._removal.settle(path)
+        self._deletions.settle(path)
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev))
@@ -79,7 +83,7 @@ class Filesystem:
         """Make a symbolic link: a blob whose body is the target, which is never followed here."""
         volume = self.volume
         volume.check_writable(path)
-        self._removal.settle(path)
+        self._deletions.settle(path)
         body = target.encode("utf-8", "surrogateescape")
         volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
 
@@ -95,15 +99,18 @@ class Filesystem:
     def unlink(self, path: str) -> None:
         """Remove a file's name."""
         self._removal.unlink(path)
-        self.volume.lost.pop(path, None)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         self._removal.rmdir(path)
 
     def sync_directory(self, handle: int) -> None:
-        """Have the service hold the names in an open directory. All others it has when they are made."""
-        self.commits.commit_closed(self.volume.names.directory_prefix(self.directories.path(handle)))
+        """Have the service hold the names in an open directory, and no others. Raises the first failure."""
+        path = self.directories.path(handle)
+        try:
+            self.commits.commit_closed(self.volume.names.directory_prefix(path))
+        finally:
+            self._deletions.settle_entries(path)
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name; libfuse's hidden names mean that an open file loses its own."""
@@ -113,6 +120,12 @@ class Filesystem:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
             self.volume.rename_lost(old_path, new_path)
             self.volume.appeared(new_path)
+
+    def uncommitted(self) -> Iterator[Uncommitted]:
+        """Name the files whose bytes the service does not have, or whose blobs it is still to delete."""
+        yield from self.commits.uncommitted()
+        for path in self._deletions.certain():
+            yield Uncommitted(path, "removed, to be deleted")
 
     # Attributes…
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.commits import Commits
+from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, Handle
 from blobfs.filesystem.next_files import NextFiles
-from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
@@ -33,7 +33,7 @@ class Handles:
     def __init__(
         self,
         volume: Volume,
-        removal: Removal,
+        deletions: Deletions,
         commits: Commits,
         next_files: NextFiles,
         *,
@@ -41,7 +41,7 @@ class Handles:
         exclusive_create: bool,
     ) -> None:
         self._volume = volume
-        self._removal = removal
+        self._deletions = deletions
         self._commits = commits
         self._next_files = next_files
         self._open_bytes = open_bytes
@@ -63,7 +63,7 @@ class Handles:
         """
         volume = self._volume
         volume.check_writable(path)
-        self._removal.settle(path)
+        self._deletions.settle(path)
         file = volume.files.get(volume.names.blob_name(path))
         if file is not None and file.is_uncommitted:
             if flags & os.O_EXCL:
@@ -172,12 +172,11 @@ class Handles:
 
         Everything is tried. Then the first failure is raised, of now or of a file that was lost.
         """
-        volume, removal = self._volume, self._removal
-        removal.settle(path)
-        removal.settle_below(path)
+        volume = self._volume
+        failures = self._deletions.sync(path)
         prefix = volume.names.directory_prefix(path)
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
-        failures = self._commits.commit_all(files)
+        failures += self._commits.commit_all(files)
         failures += [Unavailable(f"{lost}: {why}") for lost, why in self._lost_below(path)]
         if failures:
             raise failures[0]

@@ -1,41 +1,30 @@
 """Names that go: unlink, rmdir, and files that are deleted while they are open.
 
 libfuse renames an open file to a hidden name before it is unlinked or replaced. Here that name
-exists in memory only. Whether the call was an unlink or the first half of a rename over the
-file is not known at that moment, so the blob goes a moment later, or the rename replaces it.
+exists in memory only.
 """
 
-import logging
-import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 
 from blobfs.errors import (
-    Changed,
     DirectoryNotEmpty,
-    Failure,
     InvalidName,
     IsADirectory,
     NotADirectory,
-    NotFound,
 )
+from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.volume import Volume
-from blobfs.store import ALWAYS, Condition
-
-logger = logging.getLogger(__name__)
-
-GRACE_SECONDS = 0.05  # libfuse's two calls follow each other in microseconds
+from blobfs.store import ALWAYS, BlobInfo
 
 
 class Removal:
     """Removes names from a volume."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, deletions: Deletions) -> None:
         self._volume = volume
-        self._settled = threading.Condition()  # guards the two fields below; never held across a request
-        self._pending: dict[str, str] = {}  # paths whose blob is to go, with its ETag
-        self._going: set[str] = set()  # paths whose blob is being deleted at this moment
+        self._deletions = deletions
 
     def unlink(self, path: str) -> None:
         """Remove a file's name; handles that have it open keep it."""
@@ -43,8 +32,11 @@ class Removal:
         if volume.orphans.pop(path, None) is not None:
             return
         volume.check_writable(path)
-        self.settle(path)
+        self._deletions.settle(path)
         file = volume.files.get(volume.names.blob_name(path))
+        if file is None and self._deletions.may_wait:
+            self._delete_behind(path)
+            return
         if file is not None and file.base is None:
             volume.files.remove(file)
             file.unlink()
@@ -52,6 +44,7 @@ class Removal:
         if file is None or file.base is not None:
             self._delete_blob(path)
         volume.namespace.record(path, None)
+        volume.lost.pop(path, None)
         volume.keep_directory(path)
         volume.entry_changed(path)
 
@@ -59,7 +52,7 @@ class Removal:
         """Remove an empty directory. Raises DirectoryNotEmpty."""
         volume = self._volume
         volume.check_writable(path)
-        self.settle_below(path)
+        self._deletions.settle_below(path)
         node = volume.namespace.node(path)
         if not node.is_directory:
             raise NotADirectory(f"{path}: not a directory")
@@ -94,7 +87,7 @@ class Removal:
         name = volume.names.blob_name(path)
         if not volume.files.was_open(name):
             raise InvalidName(f"{hidden_path}: names like this are for files deleted while open")
-        self.settle(path)
+        self._deletions.settle(path)
         file = volume.files.get(name)
         if file is None:
             file = volume.file_of(path, volume.namespace.node(path))
@@ -108,75 +101,30 @@ class Removal:
         volume.inodes.retire(name)
         volume.entry_changed(path)
         if etag:
-            with self._settled:
-                self._pending[path] = etag
-            volume.transfers.after(GRACE_SECONDS, lambda: self._delete_later(path))
+            self._deletions.delete_later(path, etag)
         else:
             volume.namespace.record(path, None)
 
-    def is_pending(self, path: str) -> bool:
-        """The path is gone for this mount, or about to be replaced, though its blob is still there."""
-        return path in self._pending or path in self._going
-
-    def wait(self, path: str) -> None:
-        """Block until it is settled whether a path is gone or replaced: the grace and a request at most."""
-        if self.is_pending(path):
-            with self._settled:
-                self._settled.wait_for(lambda: not self.is_pending(path))
-
-    def take_over(self, path: str, *, is_going: bool = False) -> str:
-        """Take charge of a blob that was to be deleted: a rename replaces it. Return its ETag or nothing.
-
-        With `is_going` everybody else waits: who looked for the blob now would still find it.
-        """
-        if not self.is_pending(path):
-            return ""
-        with self._settled:
-            self._settled.wait_for(lambda: path not in self._going)
-            etag = self._pending.pop(path, "")
-            if etag and is_going:
-                self._going.add(path)
-            self._settled.notify_all()
-            return etag
-
-    def settle(self, path: str) -> None:
-        """Delete the blob of a path now, if that is still to be done."""
-        etag = self.take_over(path, is_going=True)
-        if not etag:
-            return
-        try:
-            self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
-            self._volume.namespace.record(path, None)
-            self._volume.keep_directory(path)
-        finally:
-            with self._settled:
-                self._going.discard(path)
-                self._settled.notify_all()
-
-    def settle_below(self, path: str) -> None:
-        """Do all deletions that are still to be done in and below a directory."""
-        prefix = path.rstrip("/") + "/"
-        for pending in [pending for pending in list(self._pending) if pending.startswith(prefix)]:
-            self.settle(pending)
-
-    def _delete_later(self, path: str) -> None:
-        try:
-            self.settle(path)
-        except (NotFound, Changed):
-            self._volume.namespace.forget(path)
-        except Failure as failure:
-            self._volume.namespace.forget(path)
-            logger.error("%s was removed while open, but its blob could not be deleted: %s", path, failure)
-
     def _delete_blob(self, path: str) -> None:
         volume = self._volume
-        node = volume.namespace.node(path)
-        if node.is_directory:
-            raise IsADirectory(f"{path}: is a directory")
-        name = volume.names.blob_name(path)
+        name = self._blob(path).name
         file = volume.files.get(name)
         with file.lock if file is not None else nullcontext():  # nobody commits it meanwhile
             volume.store.delete(name, ALWAYS)
             if file is not None:
                 file.drop()
                 volume.files.remove(file)
+
+    def _delete_behind(self, path: str) -> None:
+        """Remove a name that nobody has open, and leave its blob to be deleted in the background."""
+        volume, etag = self._volume, self._blob(path).etag
+        volume.namespace.record(path, None)
+        volume.lost.pop(path, None)
+        volume.entry_changed(path)
+        self._deletions.delete_behind(path, etag)
+
+    def _blob(self, path: str) -> BlobInfo:
+        node = self._volume.namespace.node(path)
+        if node.is_directory or node.blob is None:
+            raise IsADirectory(f"{path}: is a directory")
+        return node.blob

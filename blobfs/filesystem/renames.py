@@ -19,6 +19,7 @@ from blobfs.errors import (
     NotFound,
 )
 from blobfs.filesystem.commits import Commits
+from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
@@ -41,9 +42,10 @@ class Move:
 class Renames:
     """Renames files and directories of a volume."""
 
-    def __init__(self, volume: Volume, removal: Removal, commits: Commits) -> None:
+    def __init__(self, volume: Volume, removal: Removal, deletions: Deletions, commits: Commits) -> None:
         self._volume = volume
         self._removal = removal
+        self._deletions = deletions
         self._commits = commits
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
@@ -56,8 +58,8 @@ class Renames:
         volume.names.blob_name(new_path)
         if old_path == new_path:
             return
-        pending_etag = self._removal.take_over(new_path)
-        self._removal.settle(old_path)
+        pending_etag = self._deletions.take_over(new_path)
+        self._deletions.settle(old_path)
         with self._standing_still(old_path) as source, self._standing_still(new_path) as replaced:
             node = Node(source.base) if source is not None else volume.namespace.node(old_path)
             target = Node(replaced.base) if replaced is not None else self._find(new_path)
@@ -207,9 +209,9 @@ class Renames:
         if target is not None:
             if not target.is_directory:
                 raise NotADirectory(f"{new_path}: not a directory")
-            self._removal.settle_below(new_path)
+            self._deletions.settle_below(new_path)
             self._removal.check_empty(new_path)
-        self._removal.settle_below(old_path)
+        self._deletions.settle_below(old_path)
         self._commit_below(old_path)
         moves = self._moves(old_path, new_path, node, target)
         copies = self._copy_all(moves)

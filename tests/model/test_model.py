@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from blobfs.errors import Failure, NotFound
+from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Stat
 from blobfs.format.names import join_path, split_path
@@ -180,8 +181,9 @@ class OpenFile:
 class Mounted:
     """The same operations on a filesystem of blobs, with the kernel's and libfuse's part in them."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, write_back: WriteBack | None) -> None:
         self.store = store
+        self._write_back = write_back
         self.clock = ManualClock()
         self.slots: dict[int, tuple[OpenFile, int]] = {}
         self._files: dict[str, OpenFile] = {}  # open files by their path
@@ -191,11 +193,11 @@ class Mounted:
 
     def mount(self) -> None:
         self._parts = self._stack.enter_context(machine(self.store, block_bytes=BLOCK, inline=True))
-        self.fs: Filesystem = filesystem_of(self._parts, self.clock)
+        self.fs: Filesystem = filesystem_of(self._parts, self.clock, write_back=self._write_back)
 
     def unmount(self) -> None:
         self.fs.handles.sync("/")
-        assert list(self.fs.commits.uncommitted()) == []
+        assert list(self.fs.uncommitted()) == []
         self.stop()
 
     def stop(self) -> None:
@@ -405,13 +407,15 @@ def outcome(action: Callable[[], object]) -> object:
 class MountAndDirectory(RuleBasedStateMachine):
     """Both sides, and what happens to them."""
 
+    write_back: WriteBack | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.began_ns = time.time_ns() - SECOND_NS  # the kernel's clock for files lags behind
         self.folder = tempfile.TemporaryDirectory()
         self.local = Local(Path(self.folder.name))
         self.store = MemoryStore()
-        self.mounted = Mounted(self.store)
+        self.mounted = Mounted(self.store, self.write_back)
         self.opened_for: dict[int, int] = {}  # the access mode by slot
         self.differs = False  # while an operation is compared, and after one that failed
 
@@ -625,12 +629,24 @@ class MountAndDirectory(RuleBasedStateMachine):
                 self.close(0)
 
 
+class MountThatDeletesBehind(MountAndDirectory):
+    """The same, with up to three removed files of which the blobs are still there."""
+
+    write_back = WriteBack(files=3, buffered_bytes=0)
+
+
+def thoroughly(examples: int) -> settings:
+    return settings(
+        max_examples=EXAMPLES or examples,
+        stateful_step_count=60,
+        deadline=None,
+        derandomize=not EXAMPLES,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 TestMountAndDirectory = MountAndDirectory.TestCase
-TestMountAndDirectory.settings = settings(
-    max_examples=EXAMPLES or 500,
-    stateful_step_count=60,
-    deadline=None,
-    derandomize=not EXAMPLES,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestMountAndDirectory.settings = thoroughly(500)
+TestMountThatDeletesBehind = MountThatDeletesBehind.TestCase
+TestMountThatDeletesBehind.settings = thoroughly(100)

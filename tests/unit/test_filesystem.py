@@ -24,6 +24,7 @@ from blobfs.errors import (
     ReadOnly,
     Unavailable,
 )
+from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Caller
 from blobfs.store import ALWAYS, BlobStore
@@ -507,6 +508,19 @@ def test_directory_with_entries_is_not_removed(fs: Filesystem, mount: Mount) -> 
     write(mount(), "/d/theirs", b"")
     with pytest.raises(DirectoryNotEmpty):
         fs.rmdir("/d")
+
+
+def test_beyond_a_number_of_deletions_that_wait_unlink_deletes_itself(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    fs = mount(write_back=WriteBack(files=2, buffered_bytes=0))
+    for name in "xyz":
+        memory.put(name, BODY)
+        fs.unlink(f"/{name}")
+    assert list(memory.bodies) == ["x", "y"]
+    assert [file.path for file in fs.uncommitted()] == ["/x", "/y"]
+    fs.handles.sync("/")
+    assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
 
 
 def test_removal_of_the_wrong_kind_is_refused(fs: Filesystem) -> None:

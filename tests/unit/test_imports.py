@@ -43,7 +43,8 @@ LAYERS = """
     filesystem.files filesystem.own_writes
     filesystem.file_table
     filesystem.volume
-    filesystem.commits filesystem.removal
+    filesystem.commits filesystem.deletions
+    filesystem.removal
     filesystem.renames
     filesystem.next_files
     filesystem.directories filesystem.handles

@@ -1,0 +1,207 @@
+"""Blobs whose names are gone here and that are still to be deleted.
+
+There are two kinds. A file that was open when its name was taken away: whether that was an unlink or
+the first half of a rename over it is not known at that moment, so its blob goes a moment later, or
+the rename replaces it. And, with write-back, a name that was removed: its blob goes in the background.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from blobfs.errors import Changed, Failure, NotFound
+from blobfs.filesystem.volume import Volume
+from blobfs.format.names import split_path
+from blobfs.store import Condition
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.05  # libfuse's two calls of a rename follow each other in microseconds
+
+
+@dataclass(slots=True)
+class _Deletion:
+    """One blob that is to go, if it is still the version that was removed."""
+
+    etag: str
+    is_certain: bool  # the name was removed; otherwise a rename may replace the blob
+    is_under_way: bool = False
+
+
+class Deletions:
+    """Deletions of a volume that are still to be done, by path; `most_behind` of them may be certain."""
+
+    def __init__(self, volume: Volume, *, most_behind: int) -> None:
+        self._volume = volume
+        self._most_behind = most_behind
+        self._settled = threading.Condition()  # guards the fields below; never held across a request
+        self._due: dict[str, _Deletion] = {}
+        self._left: Counter[str] = Counter()  # blobs that are due and still there, by directory
+        self._failed: dict[str, Failure] = {}  # certain ones, until a barrier has told
+
+    @property
+    def may_wait(self) -> bool:
+        """Tell whether one more blob may be deleted in the background."""
+        return len(self._due) < self._most_behind
+
+    def delete_behind(self, path: str, etag: str) -> None:
+        """Have a blob deleted in the background. From now on its name is gone."""
+        self._add(path, _Deletion(etag, is_certain=True))
+        self._volume.transfers.behind(lambda: self._settle_unasked(path))
+
+    def delete_later(self, path: str, etag: str) -> None:
+        """Have a blob deleted soon, unless a rename takes it over."""
+        self._add(path, _Deletion(etag, is_certain=False))
+        self._volume.transfers.after(GRACE_SECONDS, lambda: self._settle_unasked(path))
+
+    def is_gone(self, path: str) -> bool:
+        """Tell whether a name is gone though its blob is there.
+
+        Blocks until that is known, for the grace and a request at most.
+        """
+        if path not in self._due:
+            return False
+        with self._settled:
+            self._settled.wait_for(lambda: path not in self._due or self._due[path].is_certain)
+            return path in self._due
+
+    def entries_due(self, path: str) -> set[str]:
+        """Return the entries of a directory whose blobs are still to be deleted."""
+        prefix = path.rstrip("/") + "/"
+        return {due[len(prefix) :] for due in self._due_below(path) if "/" not in due[len(prefix) :]}
+
+    def certain(self) -> list[str]:
+        """Return the paths that were removed and whose blobs are still to be deleted."""
+        with self._settled:
+            return [path for path, deletion in self._due.items() if deletion.is_certain]
+
+    def take_over(self, path: str) -> str:
+        """Leave a blob to a rename that replaces it, and return its ETag, or nothing.
+
+        What was removed for certain is deleted first: the rename may fail. Raises Failure.
+        """
+        if path not in self._due:
+            return ""
+        with self._settled:
+            self._settled.wait_for(lambda: not self._is_under_way(path))
+            deletion = self._due.get(path)
+            if deletion is not None and not deletion.is_certain:
+                self._count_down(path)
+                self._remove(path)
+                return deletion.etag
+        self.settle(path)
+        return ""
+
+    def settle(self, path: str) -> None:
+        """Delete the blob of a path now, if that is still to be done. Raises Failure: the name is back."""
+        deletion = self._begin(path)
+        if deletion is None:
+            return
+        try:
+            self._delete(path, deletion.etag)
+        except Failure as failure:
+            self._volume.namespace.forget(path)
+            self._report(path, deletion, failure)
+            raise
+        finally:
+            with self._settled:
+                self._remove(path)
+
+    def settle_below(self, path: str) -> None:
+        """Do all that is still to be done below a directory. Raises the first failure."""
+        _raise_first(self._settle_all(self._due_below(path)))
+
+    def settle_entries(self, path: str) -> None:
+        """Do all that is still to be done in a directory. Raises the first failure, of earlier ones too."""
+        prefix = path.rstrip("/") + "/"
+        self._settle_all(prefix + entry for entry in self.entries_due(path))
+        with self._settled:
+            failed = [failed for failed in self._failed if split_path(failed)[0] == path]
+            _raise_first([self._failed.pop(path) for path in failed])
+
+    def sync(self, path: str) -> list[Failure]:
+        """Do all that is still to be done in and below a path; return what failed."""
+        return self._settle_all([path, *self._due_below(path)])
+
+    def _add(self, path: str, deletion: _Deletion) -> None:
+        with self._settled:
+            self._due[path] = deletion
+            self._left[split_path(path)[0]] += 1
+            self._failed.pop(path, None)
+
+    def _remove(self, path: str) -> None:
+        del self._due[path]
+        self._settled.notify_all()
+
+    def _begin(self, path: str) -> _Deletion | None:
+        """Return what the caller has to do now; None if it is done."""
+        if path not in self._due:
+            return None
+        with self._settled:
+            self._settled.wait_for(lambda: not self._is_under_way(path))
+            deletion = self._due.get(path)
+            if deletion is not None:
+                deletion.is_under_way = True
+            return deletion
+
+    def _delete(self, path: str, etag: str) -> None:
+        """Delete a blob; if it was the last one due in its directory, the directory may need a marker."""
+        try:
+            with suppress(NotFound):
+                self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
+            self._volume.namespace.record(path, None)
+        finally:
+            with self._settled:
+                is_last = self._count_down(path)
+        if is_last:
+            self._volume.keep_directory(path)
+
+    def _count_down(self, path: str) -> bool:
+        """Count one blob less that is due in a directory; tell whether none is left."""
+        parent = split_path(path)[0]
+        self._left[parent] -= 1
+        if self._left[parent]:
+            return False
+        del self._left[parent]
+        return True
+
+    def _is_under_way(self, path: str) -> bool:
+        return path in self._due and self._due[path].is_under_way
+
+    def _due_below(self, path: str) -> list[str]:
+        prefix = path.rstrip("/") + "/"
+        return [due for due in list(self._due) if due.startswith(prefix)]
+
+    def _settle_all(self, paths: Iterable[str]) -> list[Failure]:
+        due = [path for path in paths if path in self._due]
+        outcomes = self._volume.transfers.for_each(self._failure_to_settle, due)
+        return [failure for failure in outcomes if failure is not None]
+
+    def _settle_unasked(self, path: str) -> None:
+        with suppress(Failure):  # reported by then
+            self.settle(path)
+
+    def _failure_to_settle(self, path: str) -> Failure | None:
+        try:
+            self.settle(path)
+        except Failure as failure:
+            return failure
+        return None
+
+    def _report(self, path: str, deletion: _Deletion, failure: Failure) -> None:
+        """Say that a name is back, unless it was only hidden and the blob is another client's by now."""
+        if deletion.is_certain:
+            logger.error("%s was removed, but that could not be carried out: %s", path, failure)
+            self._volume.lost[path] = f"removed, but that could not be carried out: {failure}"
+            with self._settled:
+                self._failed[path] = failure
+        elif not isinstance(failure, Changed):
+            logger.error("%s was removed while open, but could not be deleted: %s", path, failure)
+
+
+def _raise_first(failures: list[Failure]) -> None:
+    if failures:
+        raise failures[0]
