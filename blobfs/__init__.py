@@ -15,7 +15,8 @@ The house, from the street down; imports only ever point downwards:
                      ``downloading`` or ``relocating``; ``units``: verified bytes in order;
                      ``part_file``: until all are there;
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
-``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing
+``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing; ``told``:
+                     what the kernel believes for a moment
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits`` and ``deletions``:
                      now or behind; ``files``: one object for all handles of a name; ``volume``: the

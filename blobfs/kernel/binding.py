@@ -29,6 +29,7 @@ from blobfs.errors import (
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations
+from blobfs.kernel.told import Told
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ CAP_READDIRPLUS_AUTO = 1 << 14
 CAP_HANDLE_KILLPRIV = 1 << 20
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
+MOMENT_SECONDS = 0.01  # in which a program asks for a file and the directories above it several times
 BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
 # They change nothing.
 MAY_BE_ABANDONED = frozenset(("getattr", "getxattr", "open", "opendir", "read", "readdir", "readlink"))
@@ -88,8 +90,8 @@ def serve(
     """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
     kind, module = library
     make = _libfuse3_class if kind == "libfuse3" else _libfuse2_class
-    # Attributes that libfuse 2 has given could not be taken back when a file turns out newer at its open.
-    attribute_seconds = timeout_seconds if kind == "libfuse3" else 0.0
+    # Attributes that libfuse 2 has given cannot be taken back when a file turns out newer at its open.
+    attribute_seconds = timeout_seconds if kind == "libfuse3" else min(timeout_seconds, MOMENT_SECONDS)
     common: dict[str, str | bool] = {
         "foreground": True,
         "default_permissions": True,
@@ -141,6 +143,8 @@ class _Calls:
         stat = self.operations.getattr(None if path is None else self._text(path), handle)
         ctypes.memset(buffer, 0, ctypes.sizeof(buffer.contents))
         _fill_stat(buffer.contents, stat)
+        if path is not None:
+            self._note_told(path, buffer.contents)
         return 0
 
     def read(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
@@ -156,7 +160,7 @@ class _Calls:
         opened = self.operations.open(self._text(path), info.contents.flags)
         self._answer(info, opened)
         if opened.is_newer:
-            self._forget_attributes(path)
+            self._forget_attributes(path, opened.handle)
         return 0
 
     def create(self, path: bytes, mode: int, info: Any) -> int:
@@ -194,8 +198,11 @@ class _Calls:
         info.contents.keep_cache = opened.keep_pages
         info.contents.direct_io = opened.bypass_pages
 
-    def _forget_attributes(self, path: bytes) -> None:
-        """Make the kernel ask again for a file it was told old things about."""
+    def _note_told(self, path: bytes, c_stat: Any) -> None:
+        """Take note of what the kernel is being told of a path."""
+
+    def _forget_attributes(self, path: bytes, handle: int) -> None:
+        """See that the kernel believes nothing it was told of a file before it was opened by a handle."""
 
     def _text(self, path: bytes) -> str:
         return path.decode(self.encoding, "surrogateescape")
@@ -240,18 +247,45 @@ def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
             """Set times."""
             return self._utimens(path, times)
 
-        def _forget_attributes(self, path: bytes) -> None:
+        def _forget_attributes(self, path: bytes, _handle: int) -> None:
             library.fuse_invalidate_path(ctypes.c_void_p(library.fuse_get_context().contents.fuse), path)
 
     Libfuse3.callers = callers
     return Libfuse3
 
 
+class _TellingCalls(_Calls):
+    """The same for libfuse 2, with what the kernel was told a moment ago: it cannot be taken back."""
+
+    told: Told
+    c_stat: Any
+
+    def write(self, path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+        """Write; the kernel then knows the size by itself, and asks for the rest."""
+        self.told.drop(path)
+        return super().write(path, buffer, size, offset, info)
+
+    def rename(self, old: bytes, new: bytes) -> int:
+        """Rename; the kernel keeps what it was told."""
+        self.operations.rename(self._text(old), self._text(new))
+        self.told.rename(old, new)
+        return 0
+
+    def _note_told(self, path: bytes, c_stat: Any) -> None:
+        self.told.note(path, c_stat)
+
+    def _forget_attributes(self, path: bytes, handle: int) -> None:
+        c_stat = self.c_stat()
+        _fill_stat(c_stat, self.operations.getattr(None, handle))
+        self.told.wait_unless(path, c_stat)
+
+
 def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
     """Return fusepy's FUSE class with our callbacks."""
 
-    class Libfuse2(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
+    class Libfuse2(_TellingCalls, module.FUSE):  # type: ignore[name-defined,misc]
         def __init__(self, operations: Operations, *arguments: Any, **options: Any) -> None:
+            self.told = Told()
             super().__init__(_Callable(operations), *arguments, **options)
 
         def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
@@ -281,6 +315,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
             return 0
 
     Libfuse2.callers = callers
+    Libfuse2.c_stat = module.c_stat
     return Libfuse2
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel doctor
-    kernel.versions doctor.findings
+    kernel.versions kernel.told doctor.findings
     settings callers control_groups counters prices copying
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.creators
@@ -115,6 +115,7 @@ RESERVED = {
         "content.checksums",
         *("filesystem.file_table", "filesystem.next_files"),
         *("filesystem.own_writes", "filesystem.volume"),
+        "kernel.told",
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
