@@ -124,7 +124,9 @@ class Removal:
         self._deletions.delete_behind(path, etag)
 
     def _blob(self, path: str) -> BlobInfo:
-        node = self._volume.namespace.node(path)
+        namespace = self._volume.namespace
+        # The kernel has looked the name up for this very call.
+        node = namespace.last_known(path) or namespace.node(path)
         if node.is_directory or node.blob is None:
             raise IsADirectory(f"{path}: is a directory")
         return node.blob

@@ -378,8 +378,7 @@ class Volume:
             self._kernel_etags.pop(name, None)
 
     def _last_known_node(self, path: str) -> Node:
-        parent, entry = split_path(path)
-        return self.namespace.cache.last_known(self.names.directory_prefix(parent), entry) or DIRECTORY
+        return self.namespace.last_known(path) or DIRECTORY
 
     def _last_known_attributes(self, path: str) -> Attributes:
         node = DIRECTORY if path == "/" else self._last_known_node(path)

@@ -70,6 +70,11 @@ class Namespace:
                 return listed.get(entry)
         return self._ask(prefix, entry)
 
+    def last_known(self, path: str) -> Node | None:
+        """Return what a path was when it was last asked for, however long ago; None if nothing is known."""
+        parent, entry = split_path(path)
+        return self.cache.last_known(self.names.directory_prefix(parent), entry)
+
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
