@@ -11,6 +11,7 @@ from responder.control import Responder
 from responder.recipes import Recipe
 
 BLOBS, DIRECTORIES = 1000, 200
+PATIENCE = ["--attr-timeout", "10"]  # on a busy machine a walk takes longer than a second
 
 walkers = pytest.mark.parametrize("walker", [["find"], ["du", "-s"], ["ls", "-lR"]], ids=" ".join)
 
@@ -22,7 +23,7 @@ def tree(responder: Responder, request: pytest.FixtureRequest) -> Iterator[Path]
     responder.create_container(container)
     responder.make_blobs(container, Recipe("d{directory}/f{index}", BLOBS, DIRECTORIES, size_bytes=1))
     with Mounts(responder, container, request.param) as mounts:
-        yield mounts().path
+        yield mounts(*PATIENCE).path
 
 
 def walked(*command: str | Path) -> str:
@@ -31,12 +32,12 @@ def walked(*command: str | Path) -> str:
 
 
 @walkers
-def test_walk_takes_fewer_requests_than_directories(
+def test_walk_takes_a_few_requests_for_all_directories(
     tree: Path, responder: Responder, walker: list[str]
 ) -> None:
     before = sum(responder.counters.requests.values())
     walked(*walker, tree)
-    assert sum(responder.counters.requests.values()) - before < DIRECTORIES / 4
+    assert sum(responder.counters.requests.values()) - before <= 10
 
 
 def test_walk_finds_every_file(tree: Path) -> None:
