@@ -101,6 +101,11 @@ class Properties:
     tier: str = ""  # Hot, Cool, Cold or Archive; empty: the account's default
 
 
+def same_metadata(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
+    """Tell whether it is the same metadata. Keys have no case: the service may spell them its own way."""
+    return _with_lower_keys(left) == _with_lower_keys(right)
+
+
 class BlobStore(Protocol):
     """One container. Safe to call from many threads; create it after the last fork."""
 
@@ -199,3 +204,7 @@ class BlobStore(Protocol):
     def delete(self, name: str, condition: Condition) -> None:
         """Delete the blob and its snapshots. Raises NotFound or Changed."""
         ...
+
+
+def _with_lower_keys(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key.lower(): value for key, value in metadata.items()}

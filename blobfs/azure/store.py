@@ -12,7 +12,6 @@ from blobfs.azure.credentials import Authorization
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
-    Reply,
     Request,
     base64_text,
     blob_info,
@@ -25,15 +24,14 @@ from blobfs.azure.messages import (
     quoted,
     written_info,
 )
-from blobfs.blocks import md5_digest
-from blobfs.errors import Changed, Damaged, Unavailable
-from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties
+from blobfs.azure.replies import is_written, require_md5, require_span, require_staged, require_there
+from blobfs.errors import Changed, Unavailable
+from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
 
 PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
 COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account copies are nearly always instant
 
 _CONFLICTS = frozenset((409, 412))
-_CREATED = 201  # https://learn.microsoft.com/rest/api/storageservices/put-block: "status code 201"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +146,13 @@ class AzureStore:
         if reply.status == 416:  # nothing there: an empty blob, or a start beyond the end
             return 0, self._info_unless(name, conditions)
         if if_match:
-            _require_there(name, reply)
+            require_there(name, reply)
         self._client.check(request, reply)
         info = blob_info(name, reply.headers)
         position = start + reply.skipped_bytes
-        _require_span(reply.headers, position, reply.received_bytes, info)
+        require_span(reply.headers, position, reply.received_bytes, info)
         if with_md5:
-            _require_md5(reply.headers, start, into[: reply.received_bytes], name)
+            require_md5(reply.headers, start, into[: reply.received_bytes], name)
         return reply.skipped_bytes + reply.received_bytes, info
 
     def put_blob(
@@ -174,7 +172,7 @@ class AzureStore:
         def landed(info: BlobInfo) -> bool:
             # The service stores the checksum of every Put Blob, given or not.
             expected = md5 or hashlib.md5(body, usedforsecurity=False).digest()
-            return info.content_md5 == expected and _is_written(info, size_bytes, properties.metadata)
+            return info.content_md5 == expected and is_written(info, size_bytes, properties.metadata)
 
         return written_info(name, self._write(request, landed), size_bytes, properties)
 
@@ -183,7 +181,7 @@ class AzureStore:
         query = {"comp": "block", "blockid": block_id}
         headers = {"Content-MD5": base64_text(md5)}
         request = Request("PUT block", "PUT", name, query=query, headers=headers, body=body)
-        _require_staged(name, self._client.call(request))
+        require_staged(name, self._client.call(request))
 
     def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
         """See `BlobStore.stage_range`."""
@@ -202,7 +200,7 @@ class AzureStore:
             self._refuses_ranges = reply.status != 404  # that is only about this source
             return False
         self._client.check(request, reply)
-        _require_staged(name, reply)
+        require_staged(name, reply)
         return True
 
     def uncommitted_ids(self, name: str) -> Sequence[str]:
@@ -235,7 +233,7 @@ class AzureStore:
 
         def landed(info: BlobInfo) -> bool:
             same = info.content_md5 == properties.content_md5
-            if not (same and _is_written(info, size_bytes, properties.metadata)):
+            if not (same and is_written(info, size_bytes, properties.metadata)):
                 return False
             return [block.block_id for block in self.committed_blocks(info.version)] == list(block_ids)
 
@@ -246,7 +244,7 @@ class AzureStore:
         query = {"comp": "blocklist", "blocklisttype": "committed"}
         request = Request("GET block list", "GET", version.name, query=query)
         reply = self._client.ask(request)
-        _require_there(version.name, reply)
+        require_there(version.name, reply)
         self._client.check(request, reply)
         # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
         if reply.headers.get("etag", version.etag).strip('"') != version.etag:
@@ -257,7 +255,7 @@ class AzureStore:
         """See `BlobStore.set_metadata`."""
         headers = {"If-Match": quoted(version.etag), **metadata_headers(metadata)}
         request = Request("PUT metadata", "PUT", version.name, query={"comp": "metadata"}, headers=headers)
-        answer = self._write(request, lambda info: _same_metadata(info.metadata, metadata))
+        answer = self._write(request, lambda info: same_metadata(info.metadata, metadata))
         return etag_of(version.name, answer)
 
     def copy(
@@ -285,7 +283,7 @@ class AzureStore:
 
         def landed(info: BlobInfo) -> bool:
             same = info.content_md5 == source.content_md5
-            return same and _is_written(info, source.size_bytes, metadata)
+            return same and is_written(info, source.size_bytes, metadata)
 
         answer = self._write(request, landed)
         if answer.get("x-ms-copy-status") == "success" and metadata:
@@ -351,7 +349,7 @@ class AzureStore:
 
     def _with_metadata(self, info: BlobInfo, metadata: Mapping[str, str]) -> BlobInfo:
         """Return the copy with this metadata: a copy asked for without any takes its source's."""
-        if _same_metadata(info.metadata, metadata):
+        if same_metadata(info.metadata, metadata):
             return info
         self.set_metadata(info.version, metadata)
         return self.head(info.name)
@@ -373,47 +371,6 @@ def _list_request(prefix: str, *, delimiter: str = "", marker: str = "", max_res
 def _read_conditions(if_match: str, if_none_match: str) -> dict[str, str]:
     wanted = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {header: quoted(etag) for header, etag in wanted.items() if etag}
-
-
-def _require_there(name: str, reply: Reply) -> None:
-    """Raise Changed if there is no blob any more: who asks for a version has seen one."""
-    if reply.error_code == "BlobNotFound":
-        raise Changed(f"{name}: the blob was removed by somebody else")
-
-
-def _require_staged(name: str, reply: Reply) -> None:
-    """Raise Unavailable for the success of something else: no other reply to a write tells so little."""
-    if reply.status != _CREATED:
-        raise Unavailable(f"{name}: the service's reply makes no sense: HTTP {reply.status} for a new block")
-
-
-def _require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:
-    """Raise Unavailable if the bytes received are not those asked for."""
-    whole = f"bytes 0-{info.size_bytes - 1}/{info.size_bytes}"
-    expected = f"bytes {start}-{start + received_bytes - 1}/{info.size_bytes}"
-    if headers.get("content-range", whole) != expected:
-        raise Unavailable(f"{info.name}: asked for {expected}, and the service sent something else")
-
-
-def _require_md5(headers: Mapping[str, str], start: int, data: memoryview, name: str) -> None:
-    """Raise Damaged if the bytes received are not those that the service hashed."""
-    expected, found = headers.get("content-md5", ""), base64_text(md5_digest(data))
-    if found != expected:
-        what = f"{name}: range at {start}, {len(data)} bytes"
-        raise Damaged(f"{what}: expected MD5 {expected or 'in the reply'}, found {found}")
-
-
-def _is_written(info: BlobInfo, size_bytes: int, metadata: Mapping[str, str]) -> bool:
-    return info.size_bytes == size_bytes and _same_metadata(info.metadata, metadata)
-
-
-def _same_metadata(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
-    # The service compares keys without regard to case, and may spell them its own way.
-    return _with_lower_keys(left) == _with_lower_keys(right)
-
-
-def _with_lower_keys(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {key.lower(): value for key, value in metadata.items()}
 
 
 def _access(used: Authorization, name: str) -> Access:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from blobfs.content.draft import OnlyStaged, ReadSpooled
@@ -39,6 +39,7 @@ from blobfs.store import (
     Condition,
     ContentHeaders,
     Properties,
+    same_metadata,
 )
 
 logger = logging.getLogger(__name__)
@@ -379,7 +380,7 @@ class File:
             found = self._store.head(self.name)
         except NotFound:
             found = None
-        if found is not None and _lowered(found.metadata) == _lowered(self._doubtful):
+        if found is not None and same_metadata(found.metadata, self._doubtful):
             self.base = self._news = found
             if self._writer is not None:
                 self._writer.rebase(found)
@@ -408,21 +409,6 @@ class File:
             raise copy.copy(self.failure)  # raised, an exception refers to all that was there then
 
 
-@dataclass(slots=True, eq=False)
-class Handle:
-    """One open descriptor's worth: the file, how it was opened, how it reads."""
-
-    file: File
-    readable: bool
-    writable: bool
-    append: bool = False
-    stream: Stream = field(default_factory=Stream)
-
-
 def _called(target: Callable[[], Target] | None) -> Target:
     assert target is not None
     return target()
-
-
-def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    return {key.lower(): value for key, value in metadata.items()}

@@ -4,13 +4,14 @@ import itertools
 import os
 import stat
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from blobfs.content.streams import Stream
 from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
-from blobfs.filesystem.files import File, Handle
+from blobfs.filesystem.files import File
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.store import BlobInfo
@@ -25,6 +26,17 @@ class Opened:
     keep_pages: bool = False
     bypass_pages: bool = False  # another version is open here too: the pages are its
     is_newer: bool = False  # the kernel may believe the size of an older version
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One open descriptor's worth: the file, how it was opened, how it reads."""
+
+    file: File
+    readable: bool
+    writable: bool
+    append: bool = False
+    stream: Stream = field(default_factory=Stream)
 
 
 class Handles:

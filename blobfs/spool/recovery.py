@@ -16,7 +16,7 @@ from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece
 from blobfs.spool.leftovers import Leftover
-from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, Properties
+from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, Properties, same_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +187,4 @@ def _private(path: str, flags: int) -> int:
 
 def _is_made_by(found: BlobInfo, requested: Sequence[Mapping[str, str]]) -> bool:
     """Tell whether a commit of ours made the blob: it holds the time of the change in nanoseconds."""
-    return _lowered(found.metadata) in map(_lowered, requested)
-
-
-def _lowered(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    return {key.lower(): value for key, value in metadata.items()}  # the service may spell them otherwise
+    return any(same_metadata(found.metadata, metadata) for metadata in requested)

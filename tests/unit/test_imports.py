@@ -20,7 +20,7 @@ LAYERS = """
     format.attributes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
     azure.exchange azure.listing azure.sources azure.failures
-    azure.transport
+    azure.replies azure.transport
     azure.client
     azure.inspection
     azure.store
