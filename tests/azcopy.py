@@ -1,13 +1,12 @@
 """AzCopy, the service's own copy tool: how to run it, and what of a tree it keeps."""
 
 import stat
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
 from mounts import run
+from tokens import container_sas
 from trees import snapshot
 
 PRESERVE = ("--preserve-posix-properties=true", "--preserve-symlinks=true", "--recursive")
@@ -15,13 +14,7 @@ PRESERVE = ("--preserve-posix-properties=true", "--preserve-symlinks=true", "--r
 
 def url_of(azurite: Azurite, container: str, name: str) -> str:
     """Return where AzCopy finds a blob or all blobs below a name, with the right to use them."""
-    token = generate_container_sas(
-        azurite.account,
-        container,
-        account_key=azurite.key,
-        permission=ContainerSasPermissions.from_string("racwdl"),
-        expiry=datetime.now(timezone.utc) + timedelta(hours=1),
-    )
+    token = container_sas(container)
     return f"{azurite.endpoint}/{container}/{name}?{token}"
 
 

@@ -9,16 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
 from click.testing import CliRunner
 from mounts import PROJECT, blobfs, clean_environment, run
 from responder.control import Responder
 from responder.faults import Rule
+from tokens import container_sas
 from trees import make_tree, snapshot
 from waiting import wait_until
 
@@ -250,13 +249,7 @@ def test_the_job_for_slurm_copies(azurite: Azurite, container: str, tmp_path: Pa
     """With a stand-in for srun, that starts what it is given twice, and for the end of the job."""
     tree = make_tree(tmp_path / "results")
     (tmp_path / ".secrets").mkdir()
-    token = generate_container_sas(
-        azurite.account,
-        container,
-        account_key=azurite.key,
-        permission=ContainerSasPermissions.from_string("racwdl"),
-        expiry=datetime.now(timezone.utc) + timedelta(hours=1),
-    )
+    token = container_sas(container)
     (tmp_path / ".secrets" / "results.sas").write_text(token)
     (tmp_path / "srun").write_text('#!/bin/sh\n"$@" & "$@" & wait\n')
     (tmp_path / "srun").chmod(0o700)

@@ -9,14 +9,15 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
+from azure.storage.blob import ContainerClient
 from azurite import Azurite
 from certificates import make_certificate
 from mounts import PROJECT, Mount, Mounts, blobfs, clean_environment, is_mountpoint, on_both_bindings, run
+from tokens import container_sas
 
 NOBODY = 65534
 
@@ -26,16 +27,6 @@ def elsewhere(azurite: Azurite, container: str) -> Iterator[ContainerClient]:
     """The same container as another program sees it."""
     with azurite.client() as client:
         yield client.get_container_client(container)
-
-
-def sas(azurite: Azurite, container: str, permission: str, lifetime: timedelta) -> str:
-    return generate_container_sas(
-        azurite.account,
-        container,
-        account_key=azurite.key,
-        permission=ContainerSasPermissions.from_string(permission),
-        expiry=datetime.now(timezone.utc) + lifetime,
-    )
 
 
 # Mounting
@@ -153,10 +144,8 @@ def test_a_refused_key_says_so_without_showing_it(mount: Mounts, tmp_path: Path)
     assert key not in message
 
 
-def test_an_expired_sas_says_so_without_showing_it(
-    mount: Mounts, azurite: Azurite, container: str, tmp_path: Path
-) -> None:
-    token = sas(azurite, container, "rl", -timedelta(hours=1))
+def test_an_expired_sas_says_so_without_showing_it(mount: Mounts, container: str, tmp_path: Path) -> None:
+    token = container_sas(container, "rl", -timedelta(hours=1))
     file = tmp_path / "sas"
     file.write_text(token)
     message = refusal(mount, "--sas-file", file)
@@ -279,21 +268,19 @@ def test_a_mount_whose_process_died_is_named_with_the_cure(mount: Mounts) -> Non
 
 
 def test_a_read_only_credential_gives_a_read_only_mount_and_says_so(
-    mount: Mounts, azurite: Azurite, container: str, tmp_path: Path
+    mount: Mounts, container: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "sas"
     file.touch(0o600)
-    file.write_text("?" + sas(azurite, container, "rl", timedelta(hours=1)))
+    file.write_text("?" + container_sas(container, "rl", timedelta(hours=1)))
     mounted = mount("--sas-file", file)
     assert "read-only" in mounted.announcement
     with pytest.raises(OSError, match="Read-only"):
         (mounted.path / "file").touch()
 
 
-def test_a_sas_that_may_not_delete_is_announced_with_what_that_means(
-    mount: Mounts, azurite: Azurite, container: str
-) -> None:
-    token = sas(azurite, container, "racwl", timedelta(hours=1))
+def test_a_sas_that_may_not_delete_is_announced_with_what_that_means(mount: Mounts, container: str) -> None:
+    token = container_sas(container, "racwl", timedelta(hours=1))
     mounted = mount(AZURE_STORAGE_SAS_TOKEN=token)
     assert "credential: " in mounted.announcement
     assert "deletes and renames will be refused" in mounted.announcement
@@ -316,10 +303,8 @@ def test_ctrl_c_ends_a_command_that_is_still_loading_without_a_word(
     assert (ended.returncode, ended.stderr) == (code, "")
 
 
-def test_no_secret_shows_in_the_log_the_output_or_the_process_list(
-    mount: Mounts, azurite: Azurite, container: str
-) -> None:
-    token = sas(azurite, container, "racwdl", timedelta(hours=1))
+def test_no_secret_shows_in_the_log_the_output_or_the_process_list(mount: Mounts, container: str) -> None:
+    token = container_sas(container, "racwdl", timedelta(hours=1))
     mounted = mount("--log-level=debug", AZURE_STORAGE_SAS_TOKEN=token)
     (mounted.path / "file").write_bytes(b"content")
     shown = mounted.announcement + mounted.log.read_text() + Path(f"/proc/{mounted.pid}/cmdline").read_text()

@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
+from azure.storage.blob import ContainerClient
 from mounts import PROJECT, Mount, Mounts
 from operations import (
     BLOCK_BYTES,
@@ -26,6 +26,7 @@ from operations import (
 )
 from responder.control import Responder
 from responder.faults import Fault, Rule
+from tokens import container_sas
 from waiting import wait_until
 
 DOCUMENT = PROJECT / "docs" / "faults.md"
@@ -187,13 +188,7 @@ class Laboratory:
         return Place(mount.path, name, self._local / name, self._service, self._container)
 
     def _renew_sas(self, hours: int = 1) -> None:
-        sas = generate_container_sas(
-            Responder.account,
-            self._container.container_name,
-            account_key=Responder.key,
-            permission=ContainerSasPermissions.from_string("racwdl"),
-            expiry=datetime.now(timezone.utc) + timedelta(hours=hours),
-        )
+        sas = container_sas(self._container.container_name, life=timedelta(hours=hours))
         new = self._sas_file.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(sas)

@@ -5,13 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
 from mounts import PROJECT, Mounts, clean_environment, run
+from tokens import container_sas
 
 TEXT = (PROJECT / "docs" / "from-blobxfer.md").read_text()
 NOT_RUN = "†"  # what an emulator cannot answer
@@ -59,13 +58,7 @@ def make_results(directory: Path) -> None:
 
 def make_secrets(directory: Path, azurite: Azurite, container: str) -> None:
     """Make the files that hold credentials."""
-    token = generate_container_sas(
-        azurite.account,
-        container,
-        account_key=azurite.key,
-        permission=ContainerSasPermissions.from_string("racwdl"),
-        expiry=datetime.now(timezone.utc) + timedelta(hours=1),
-    )
+    token = container_sas(container)
     for name, secret in (("key.txt", azurite.key), ("sas.txt", token)):
         (directory / name).write_text(secret)
         (directory / name).chmod(0o600)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,14 +14,13 @@ from azcopy import download, kept_by_azcopy, url_of
 from azure.storage.blob import (
     BlobClient,
     ContainerClient,
-    ContainerSasPermissions,
     StandardBlobTier,
-    generate_container_sas,
 )
 from azurite import Azurite
 from mounts import PROJECT, Mount, Mounts, blobfs, on_both_bindings
 from responder.control import Responder
 from responder.recipes import Recipe
+from tokens import container_sas
 from trees import make_tree, shell, snapshot
 from unix import refused
 
@@ -274,13 +272,7 @@ def test_promise_9_secrets_stay_secret(
 
 def write_secrets(azurite: Azurite, container: str, directory: Path) -> dict[str, tuple[Path, str]]:
     """Write each kind of credential to a file; return by option the file and its secret part."""
-    token = generate_container_sas(
-        azurite.account,
-        container,
-        account_key=azurite.key,
-        permission=ContainerSasPermissions.from_string("racwdl"),
-        expiry=datetime.now(timezone.utc) + timedelta(hours=1),
-    )
+    token = container_sas(container)
     connection = (
         f"DefaultEndpointsProtocol=http;AccountName={azurite.account};AccountKey={azurite.key};"
         f"BlobEndpoint={azurite.endpoint};"

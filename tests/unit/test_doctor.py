@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from azurite import Azurite
 from certificates import make_certificate
 from click.testing import CliRunner, Result
 from responder.control import Responder
 from responder.recipes import Recipe
+from tokens import container_sas
 
 from blobfs.blocks import MiB
 from blobfs.cli.main import blobfs
@@ -60,19 +60,11 @@ def box(responder: Responder) -> str:
 
 
 @pytest.fixture
-def sas(responder: Responder, box: str, tmp_path: Path) -> WriteSas:
+def sas(box: str, tmp_path: Path) -> WriteSas:
     def write(permissions: str, life: timedelta = timedelta(days=7)) -> Path:
         path = tmp_path / "sas"
         path.touch(0o600)
-        path.write_text(
-            generate_container_sas(
-                responder.account,
-                box,
-                account_key=responder.key,
-                permission=ContainerSasPermissions.from_string(permissions),
-                expiry=datetime.now(timezone.utc) + life,
-            )
-        )
+        path.write_text(container_sas(box, permissions, life))
         return path
 
     return write

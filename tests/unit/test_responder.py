@@ -7,17 +7,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from certificates import make_certificate
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from responder.recipes import Recipe
+from tokens import container_sas
 
 from blobfs.blocks import MiB, digest_of
 
@@ -259,23 +259,13 @@ def test_sas_is_checked_only_where_that_is_asked_for(running: Responder) -> None
         for responder, expected in ((running, (200, 404, 404)), (strict, (200, 403, 403))):
             name = uuid.uuid4().hex
             responder.create_container(name)
-            valid, expired = sas(name, "l"), sas(name, "r", hours=-1)
+            valid, expired = container_sas(name, "l"), container_sas(name, "r", timedelta(hours=-1))
             client = Client(responder, name)
             listing = client.ask("GET", f"?restype=container&comp=list&{valid}")
             answers = [listing, client.ask("GET", f"x?{valid}"), client.ask("GET", f"x?{expired}")]
             assert tuple(answer.status for answer in answers) == expected
             codes = [answer.error_code for answer in answers[1:]]
     assert codes == ["AuthorizationPermissionMismatch", "AuthenticationFailed"]
-
-
-def sas(container: str, letters: str, *, hours: int = 1) -> str:
-    return generate_container_sas(
-        Responder.account,
-        container,
-        account_key=Responder.key,
-        permission=ContainerSasPermissions.from_string(letters),
-        expiry=datetime.now(timezone.utc) + timedelta(hours=hours),
-    )
 
 
 # What no call of the port reaches

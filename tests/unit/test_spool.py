@@ -105,6 +105,14 @@ def write(file: File, offset: int | None, data: bytes) -> None:
     file.write(offset, memoryview(data))
 
 
+def stage(crash: Machines, file: File) -> None:
+    """Have the service hold the file's blocks, and not commit them."""
+    crash.store.fail_method("commit_blocks", Unavailable("x"))
+    with pytest.raises(Unavailable):
+        file.commit()
+    crash.store.heal()
+
+
 def content(file: File) -> bytes:
     target = bytearray(file.size_bytes)
     assert file.read_into(0, memoryview(target), Stream()) == file.size_bytes
@@ -182,10 +190,7 @@ def test_a_file_that_was_never_closed_is_offered_and_not_committed(crash: Machin
 def test_blocks_that_the_service_still_holds_are_not_sent_again(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, BODY)
-    crash.store.fail_method("commit_blocks", TimedOut("x"))
-    with pytest.raises(TimedOut):
-        file.commit()
-    crash.store.heal()
+    stage(crash, file)
     crashed(file)
     crash.memory.requests.clear()
     crash.recovery().commit(crash.leftover())
@@ -197,10 +202,7 @@ def test_blocks_that_the_service_still_holds_are_not_sent_again(crash: Machines)
 def test_blocks_that_have_gone_meanwhile_are_sent_again(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, BODY)
-    crash.store.fail_method("commit_blocks", TimedOut("x"))
-    with pytest.raises(TimedOut):
-        file.commit()
-    crash.store.heal()
+    stage(crash, file)
     crashed(file)
     crash.memory.requests.clear()
     crash.store.fail_call(3, Changed("staged blocks are gone"))
@@ -271,10 +273,7 @@ def test_a_closed_file_can_be_read_while_the_service_refuses_its_commit(crash: M
 def test_a_block_is_edited_again_without_a_commit_between(crash: Machines) -> None:
     file = crash.file(base=crash.memory.put("x", BODY))
     write(file, 3 * BLOCK, b"first")
-    crash.store.fail_method("commit_blocks", Unavailable("x"))
-    with pytest.raises(Unavailable):
-        file.commit()
-    crash.store.heal()
+    stage(crash, file)
     write(file, 3 * BLOCK + 3, b"second")
     assert crash.memory.bodies == {"x": BODY}
     file.commit()
@@ -286,10 +285,7 @@ def test_a_block_is_edited_again_without_a_commit_between(crash: Machines) -> No
 def test_staged_blocks_that_have_gone_are_sent_again(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, BODY)
-    crash.store.fail_method("commit_blocks", Unavailable("x"))
-    with pytest.raises(Unavailable):
-        file.commit()
-    crash.store.heal()
+    stage(crash, file)
     crash.memory.drop_staged("x")
     file.commit()
     assert crash.memory.bodies == {"x": BODY}
@@ -298,10 +294,7 @@ def test_staged_blocks_that_have_gone_are_sent_again(crash: Machines) -> None:
 def test_staged_blocks_that_somebody_replaced_are_a_conflict(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, BODY)
-    crash.store.fail_method("commit_blocks", Unavailable("x"))
-    with pytest.raises(Unavailable):
-        file.commit()
-    crash.store.heal()
+    stage(crash, file)
     crash.memory.put("x", b"theirs")
     with pytest.raises(AlreadyExists):
         file.commit()
