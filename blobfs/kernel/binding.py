@@ -29,6 +29,7 @@ from blobfs.errors import (
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations
+from blobfs.kernel.threads import keep_thread
 from blobfs.kernel.told import Told
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class _Calls:
 
     def _wrapper(self, function: Callable[..., int | None], *arguments: Any) -> int:
         """Run one callback. An exception that got past here would become garbage in the application."""
+        keep_thread()
         try:
             if function.__name__.removesuffix("_fuse_3") not in MAY_BE_ABANDONED:
                 return function(*arguments) or 0
@@ -171,7 +173,7 @@ class _Calls:
     def getxattr(self, path: bytes, name: bytes, buffer: Any, size: int, *_position: int) -> int:
         """Answer the kernel's own questions at once: one for capabilities comes with every write."""
         if not name.startswith(b"user."):
-            return -errno.ENODATA if name.startswith(b"security.") else -errno.EOPNOTSUPP
+            return -errno.EOPNOTSUPP  # after which ls(1) does not ask for other files
         value = self.operations.getxattr(self._text(path), name.decode(self.encoding))
         return _give(value, buffer, size)
 
