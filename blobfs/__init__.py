@@ -16,7 +16,7 @@ The house, from the street down; imports only ever point downwards:
                      ``part_file``: until all are there;
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing; ``told``:
-                     what the kernel believes for a moment
+                     what the kernel believes for a moment; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits`` and ``deletions``:
                      now or behind; ``files``: one object for all handles of a name; ``volume``: the

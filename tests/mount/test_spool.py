@@ -126,6 +126,18 @@ def test_blocks_that_the_service_has_lost_are_sent_again(
     assert blobs.download_blob("x").readall() == BODY
 
 
+def test_without_a_spool_the_writer_is_told_of_blocks_that_the_service_has_lost(
+    service: Responder, mounts: Mounts, blobs: ContainerClient
+) -> None:
+    mount = mounts("--block-size", "64KiB")
+    mounts.tolerate_log("staged blocks are gone|not committed")
+    service.order(Rule(kind="PUT block list", fault=Fault.DROP_BLOCKS, count=1))
+    with refused(errno.ESTALE):
+        (mount.path / "x").write_bytes(BODY)
+    assert list(blobs.list_blob_names()) == []
+    mounts.give_up(mount)
+
+
 def test_what_was_written_and_sent_is_read_back_without_a_commit(
     service: Responder, mounts: Mounts, options: list[str]
 ) -> None:
