@@ -1,7 +1,11 @@
 """The control groups that this process is in, and how much memory they allow it (cgroups(7))."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+NO_LIMIT_BYTES = (2**63 - 1) // PAGE_BYTES * PAGE_BYTES  # as version 1 spells it: whole pages
 
 
 def memory_limits_bytes(root: Path = Path("/")) -> Iterator[int]:
@@ -14,7 +18,7 @@ def memory_limits_bytes(root: Path = Path("/")) -> Iterator[int]:
             text = file.read_text("ascii").strip()
         except OSError:
             continue
-        if text.isdecimal():  # otherwise "max"
+        if text.isdecimal() and int(text) < NO_LIMIT_BYTES:  # version 2 says "max"
             yield int(text)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import socket
 import threading
 import uuid
@@ -284,6 +285,19 @@ def test_a_job_with_less_memory_than_the_mount_may_take_is_a_problem(tmp_path: P
     assert finding(machine(tmp_path), "memory")[0] is Level.OK
     (group.parent / "memory.max").write_text(f"{400 * MiB}\n")
     assert finding(machine(tmp_path), "memory")[0] is Level.PROBLEM
+
+
+def test_a_group_of_the_first_version_without_a_limit_is_said_to_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/job\n")
+    group = tmp_path / "sys/fs/cgroup/memory/job"
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (memory,) = [each for each in machine(tmp_path).examine() if each.check == "memory"]
+    assert memory.text.startswith("without a limit")
 
 
 def test_who_cannot_raise_the_read_ahead_is_given_the_rule(tmp_path: Path) -> None:
