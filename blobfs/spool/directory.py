@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +21,8 @@ def make_private(path: Path) -> Path:
     Raises InvalidArgument unless it is ours alone, to write too.
     """
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
     except OSError as error:
         raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
     return require_private(path)
@@ -32,6 +34,8 @@ def require_private(path: Path) -> Path:
         status = path.stat()
     except OSError as error:
         raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidArgument(f"spool directory {path} is no directory; name one, or a path for a new one")
     if status.st_uid != os.geteuid():
         raise InvalidArgument(f"spool directory {path} belongs to another user; name one of your own")
     if stat.S_IMODE(status.st_mode) & 0o077:

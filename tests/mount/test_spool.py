@@ -326,3 +326,10 @@ def test_recover_says_what_it_cannot_do(
 ) -> None:
     spool.path.mkdir(mode=0o700)
     assert said in spool.recover(*arguments, exit_code=exit_code)
+
+
+def test_a_spool_that_is_a_file_is_said_to_be_no_directory(mounts: Mounts, spool: Spool) -> None:
+    spool.path.write_bytes(b"")
+    assert "is no directory" in spool.recover(exit_code=1)
+    ended = blobfs(*mounts.arguments(mounts.new_mountpoint()), "--spool-dir", spool.path)
+    assert (ended.returncode, "is no directory" in ended.stderr) == (2, True)
