@@ -213,6 +213,9 @@ class Renames:
             self._removal.check_empty(new_path)
         self._deletions.settle_below(old_path)
         self._commit_below(old_path)
+        if node.blob is None and target is not None and target.blob is not None:
+            # Its marker, left alone, would give the renamed directory its attributes.
+            node = self._marked(old_path)
         moves = self._moves(old_path, new_path, node, target)
         copies = self._copy_all(moves)
         try:
@@ -231,6 +234,11 @@ class Renames:
         files = self._volume.files.under(self._volume.names.directory_prefix(path))
         if failures := self._commits.commit_all(files):
             raise failures[0]
+
+    def _marked(self, path: str) -> Node:
+        """Give a virtual directory a marker, with the attributes that it has."""
+        self._volume.change_attributes(path, lambda attributes: attributes)
+        return self._volume.namespace.node(path)
 
     def _moves(self, old_path: str, new_path: str, node: Node, target: Node | None) -> list[Move]:
         names = self._volume.names

@@ -672,6 +672,20 @@ def test_directory_is_renamed_over_an_empty_one_only(fs: Filesystem, memory: Mem
     assert entries(fs, "/") == ["e"]
 
 
+def test_virtual_directory_keeps_its_attributes_over_an_empty_one(
+    mount: Mount, memory: MemoryStore, fs: Filesystem
+) -> None:
+    memory.put("virtual/x", b"theirs")
+    fs.mkdir("/e", 0o700, CALLER)
+    fs.set_xattrs("/e", {"of": b"the replaced one"})
+    mode = fs.stat("/virtual").attributes.mode
+    fs.rename("/virtual", "/e")
+    for seen in (fs, mount(memory)):
+        assert tree(seen) == ["/e", "/e/x"]
+        attributes = seen.stat("/e").attributes
+        assert (attributes.mode, attributes.xattrs) == (mode, {})
+
+
 def renaming(mount: Mount, *, onto_empty: bool) -> tuple[Filesystem, FailingStore, MemoryStore]:
     memory = MemoryStore()
     store = FailingStore(memory)
