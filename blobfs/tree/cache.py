@@ -276,5 +276,6 @@ class TreeCache:
         return directory
 
     def _store(self, prefix: str, directory: Directory) -> None:
-        if directory.weight_bytes <= self.capacity_bytes:
-            self._directories[prefix] = directory
+        """Keep a directory, or of one that does not fit only that its names are to be asked for singly."""
+        fits = directory.weight_bytes <= self.capacity_bytes
+        self._directories[prefix] = directory if fits else Directory(is_large=True)

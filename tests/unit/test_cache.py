@@ -147,3 +147,7 @@ def test_directory_larger_than_the_bound_is_not_kept(clock: ManualClock) -> None
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=3 * ENTRY_BYTES, now=clock)
     cache.record_listing("d/", {f"{number}": file() for number in range(9)}, cache.now())
     assert cache.listing("d/") is None
+    assert not cache.is_worth_listing("d/")
+    for number in range(9):
+        cache.record("d/", f"{number}", file())
+        assert not cache.is_worth_listing("d/")

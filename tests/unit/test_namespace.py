@@ -6,9 +6,9 @@ from fakes import ManualClock, MemoryStore
 
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
-from blobfs.store import ALWAYS
-from blobfs.tree.cache import Node, TreeCache
-from blobfs.tree.namespace import SMALL_DIRECTORY, Namespace
+from blobfs.store import ALWAYS, ListPage
+from blobfs.tree.cache import ENTRY_BYTES, Node, TreeCache
+from blobfs.tree.namespace import NEIGHBOURS, SMALL_DIRECTORY, Namespace
 
 MARKER = {"hdi_isfolder": "true"}
 
@@ -115,6 +115,32 @@ def test_large_directory_is_not_listed_for_one_name(store: MemoryStore, names: N
     assert names.find("/d/none") is None
     assert names.node("/d/z").is_directory
     assert store.requests == {"LIST": 3}
+
+
+class Measured(MemoryStore):
+    """Keeps how many names each listing asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.page_sizes: list[int] = []
+
+    def list_page(
+        self, prefix: str, *, delimiter: str = "", marker: str = "", max_results: int = 5000
+    ) -> ListPage:
+        """List, and take note."""
+        self.page_sizes.append(max_results)
+        return super().list_page(prefix, delimiter=delimiter, marker=marker, max_results=max_results)
+
+
+def test_directory_for_which_memory_has_no_room_is_not_listed_for_each_name(clock: ManualClock) -> None:
+    store = Measured()
+    cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 * ENTRY_BYTES, now=clock)
+    names = Namespace(store, cache, NameMap("", 1024))
+    for number in range(100):
+        store.put(f"d/{number:03}", b"")
+    for number in range(100):
+        assert names.find(f"/d/{number:03}") is not None
+    assert store.page_sizes == [SMALL_DIRECTORY, *[NEIGHBOURS] * 99]
 
 
 def test_name_with_many_neighbours_is_found_as_a_directory_too(store: MemoryStore, names: Namespace) -> None:
