@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
+from blobfs.cli.options import PARAMETERS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import spell_rounded
 from blobfs.copying.meter import Interruption
@@ -51,7 +51,7 @@ def settings_for(ctx: click.Context, container: Container) -> MountSettings:
     """Return what a mount of the container would be told. Raises UsageError for contradictions."""
     values = ctx.params
     own = MountSettings(account=container.account, container=container.name, mountpoint=Path())
-    block_size_bytes = values.get("block_size", min(own.block_size_bytes, values["memory"] // 4))
+    block_size_bytes = values.get("block_size", default_block_bytes(values["memory"]))
     refuse_large_blocks(block_size_bytes, values["memory"])
     return MountSettings(
         account=container.account,

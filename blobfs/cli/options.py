@@ -51,6 +51,7 @@ SIGNS = {"ro": "--read-only", "rw": "--read-write"}
 
 
 MAX_ID = 2**32 - 2  # the one above means "none" to chown(2)
+BLOCKS_IN_MEMORY = 4  # at least, so that one can fill while others are on their way
 MAX_ATTR_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 
 # The values that TOML does not write as text, and what to call those.
@@ -135,6 +136,17 @@ def spell_out(mount_lists: Iterable[str]) -> Iterator[str]:
 
 _DEFAULTS = MountSettings(account="", container="", mountpoint=Path())
 
+
+def default_block_bytes(memory_bytes: int) -> int:
+    """Return the size of blocks where none is given: the usual, or in whole MiB what fits in the memory."""
+    return min(_DEFAULTS.block_size_bytes, memory_bytes // BLOCKS_IN_MEMORY // MiB * MiB)
+
+
+def _fit_block_size(ctx: click.Context, _: click.Parameter, block_bytes: int | None) -> int:
+    """Choose, where none is given. --memory is known by then: it is declared before, or was given."""
+    return default_block_bytes(ctx.params["memory"]) if block_bytes is None else block_bytes
+
+
 PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["account"], envvar="BLOBFS_ACCOUNT"),
     click.Argument(["container"], envvar="BLOBFS_CONTAINER"),
@@ -207,8 +219,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--block-size"],
         type=size_between(64 * KiB, MAX_BLOCK_BYTES),
-        default=spell_size(_DEFAULTS.block_size_bytes),
-        show_default=True,
+        callback=_fit_block_size,
+        show_default=f"{spell_size(_DEFAULTS.block_size_bytes)}, or what fits",
         help="Size of the first blocks of a file; at most a quarter of --memory.",
     ),
     click.Option(
@@ -347,8 +359,8 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
 
 def refuse_large_blocks(block_bytes: int, memory_bytes: int) -> None:
     """Raise UsageError if too few blocks fit in the memory."""
-    if block_bytes * 4 > memory_bytes:
-        most = spell_size(memory_bytes // 4)
+    if block_bytes * BLOCKS_IN_MEMORY > memory_bytes:
+        most = spell_size(memory_bytes // BLOCKS_IN_MEMORY)
         raise click.UsageError(f"--block-size is over a quarter of --memory: at most {most} fit.")
 
 

@@ -145,6 +145,16 @@ def test_without_options_the_settings_have_their_own_defaults() -> None:
     assert settings() == MountSettings("account", "container", Path("/mnt"))
 
 
+def test_blocks_are_as_large_as_memory_has_room_for_unless_their_size_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings("--memory=17MB").block_size_bytes == 4 * MiB
+    assert settings("--memory=1GiB").block_size_bytes == 8 * MiB
+    assert settings("--block-size=1MiB", "--memory=16MiB").block_size_bytes == 1 * MiB
+    monkeypatch.setenv("BLOBFS_MEMORY", "16MiB")
+    assert settings().block_size_bytes == 4 * MiB
+
+
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,7 +330,10 @@ def test_mount8_may_ask_for_everything_but_the_mount(tmp_path: Path) -> None:
     [
         (["--read-only", "--create-container"], "contradict"),
         (["--writeback"], "--writeback keeps in a spool what is to be sent: name one with --spool-dir"),
-        (["--memory=16MiB"], "--block-size is over a quarter of --memory: at most 4MiB fit"),
+        (
+            ["--memory=16MiB", "--block-size=5M"],
+            "--block-size is over a quarter of --memory: at most 4MiB fit",
+        ),
         (["--log-file=/mnt/log"], "--log-file /mnt/log lies inside the mountpoint"),
         (["--auth=entra", "--sas-file=FILE"], "--sas-file and --auth contradict each other"),
         (["--account-key-file=FILE", "--sas-file=FILE"], "--account-key-file and --sas-file contradict"),
