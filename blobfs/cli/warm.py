@@ -81,11 +81,13 @@ def warm(paths: Sequence[Path], *, from_file: IO[bytes] | None, null: bool, jobs
         raise click.UsageError("name files or directories in a mount, or a list of them with --from-file.")
     _refuse_elsewhere(wanted)
     items = [item for path in wanted for item in _items(path)]
+    there_count = sum(not item.trouble for item in items)  # before any fails
     with _progress(sum(item.size_bytes for item in items)) as report:
         _bring_all(items, jobs, report)
     with ThreadPoolExecutor(jobs) as threads:
         held_bytes = sum(threads.map(_check, items))
-    click.echo(f"{len(items):,} files, {held_bytes / MiB:,.1f} MiB of them in the cache.")
+    files = "1 file" if there_count == 1 else f"{there_count:,} files"
+    click.echo(f"{files}, {held_bytes / MiB:,.1f} MiB in the cache.")
     if troubled := [item for item in items if item.trouble]:
         raise Unavailable("\n".join(_lines(troubled)))
 
@@ -155,7 +157,7 @@ def _check(item: Item) -> int:
 
 
 def _lines(troubled: Sequence[Item]) -> Iterator[str]:
-    yield f"not all is in the cache; {len(troubled):,} files are not, or not whole:"
+    yield f"not all is in the cache. Missing or not whole: {len(troubled):,}"
     for item in troubled[:NAMED_FILES]:
         yield f"{item.path}: {item.trouble}"
     if len(troubled) > NAMED_FILES:

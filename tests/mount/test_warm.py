@@ -40,7 +40,7 @@ def test_a_warm_directory_is_read_without_the_service(
     ended = blobfs("warm", mounted.path / "data")
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         0,
-        "7 files, 60.0 MiB of them in the cache.\n",
+        "7 files, 60.0 MiB in the cache.\n",
         "",
     )
     mount.unmount(mounted)
@@ -97,11 +97,21 @@ def test_files_that_fail_are_named_and_the_others_warmed(
     service.order(Rule(pattern="^GET .*small/2", status=500))
     ended = blobfs("warm", mounted.path / "data/small", mounted.path / "missing")
     assert ended.returncode == 1
-    assert "not all is in the cache; 2 files are not, or not whole:" in ended.stderr
+    assert ended.stdout.startswith("5 files, ")
+    assert "not all is in the cache. Missing or not whole: 2\n" in ended.stderr
     assert f"{mounted.path}/data/small/2: the service cannot be reached or fails" in ended.stderr
     assert f"{mounted.path}/missing: No such file or directory" in ended.stderr
     assert os.getxattr(mounted.path / "data/small/3", "user.blobfs.cached") == b"10000"
     mount.tolerate_log("small/2|the service")
+
+
+def test_only_what_is_there_is_counted(mount: Mounts) -> None:
+    mounted = mount()
+    ended = blobfs("warm", mounted.path / "missing")
+    assert (ended.returncode, ended.stdout) == (1, "0 files, 0.0 MiB in the cache.\n")
+    assert f"{mounted.path}/missing: No such file or directory" in ended.stderr
+    ended = blobfs("warm", mounted.path / "data/small/1")
+    assert (ended.returncode, ended.stdout) == (0, "1 file, 0.0 MiB in the cache.\n")
 
 
 def test_paths_elsewhere_are_refused(mount: Mounts, tmp_path: Path) -> None:
