@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ SYNC = "user.blobfs.sync"
 RECEIPT = "user.blobfs.receipt"
 CACHED = "user.blobfs.cached"
 WARM = "user.blobfs.warm"
+
+ANSWER_SECONDS = 5.0  # a mount answers from memory; one that takes longer is stuck
 
 NOT_FAILED = ("still open", "closed, on its way")  # the mount's words for what is uncommitted without trouble
 
@@ -62,6 +65,29 @@ def read_facts(mountpoint: Path) -> dict[str, Any] | None:
             return None
         raise
     return facts
+
+
+def read_facts_soon(mountpoint: Path) -> dict[str, Any] | None:
+    """Like `read_facts`. Raises TimeoutError if the mount does not answer within ANSWER_SECONDS.
+
+    It is asked in a thread of its own, which is left alone if the mount is stuck.
+    """
+    answers: list[dict[str, Any] | OSError | None] = []
+
+    def ask() -> None:
+        try:
+            answers.append(read_facts(mountpoint))
+        except OSError as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if not answers:
+        raise TimeoutError
+    if isinstance(answers[0], OSError):
+        raise answers[0]
+    return answers[0]
 
 
 def read_status(mountpoint: Path) -> MountStatus | None:

@@ -2,18 +2,16 @@
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from blobfs import __version__
-from blobfs.cli.control import read_facts
-from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mountpoints
+from blobfs.cli.control import ANSWER_SECONDS, read_facts_soon
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mountpoints, real_path
 from blobfs.errors import NotFound
 
-ANSWER_SECONDS = 5.0  # a mount answers from memory; one that takes longer is stuck
 FLOWS = ("program_read_bytes", "program_written_bytes", "received_bytes", "sent_bytes")
 
 Facts = Mapping[str, Any]
@@ -24,7 +22,7 @@ class Looks:
 
     def __init__(self, mountpoint: Path | None) -> None:
         """Take the first reading. Raises NotFound if there is no mount where one was named."""
-        self._mountpoint = None if mountpoint is None else Path(os.path.realpath(mountpoint))
+        self._mountpoint = None if mountpoint is None else real_path(mountpoint)
         self.troubles: list[str] = []
         self._before: dict[Path, Facts] = {}
         self._after = self._read()
@@ -62,7 +60,7 @@ class Looks:
     def _ask(self, path: Path) -> Facts | None:
         """Return a mount's facts; None, with a note, if it gives none."""
         try:
-            facts = _answer(path)
+            facts = read_facts_soon(path)
             if facts is None or facts.get("version") == __version__:
                 return facts
             self.troubles.append(f"{path} is served by another version of blobfs. Ask with that one.")
@@ -78,23 +76,3 @@ class Looks:
             )
             self.troubles.append(f"{path}: {cure}")
         return None
-
-
-def _answer(path: Path) -> Facts | None:
-    """Ask in a thread of its own, which is left alone if the mount is stuck. Raises OSError, TimeoutError."""
-    answers: list[Facts | OSError | None] = []
-
-    def ask() -> None:
-        try:
-            answers.append(read_facts(path))
-        except OSError as error:
-            answers.append(error)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    if not answers:
-        raise TimeoutError
-    if isinstance(answers[0], OSError):
-        raise answers[0]
-    return answers[0]

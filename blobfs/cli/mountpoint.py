@@ -77,10 +77,28 @@ def our_mountpoints() -> list[Path]:
     return [path for path, kind in dict(_mounts()).items() if kind == FILESYSTEM]
 
 
+def real_path(path: Path) -> Path:
+    """Return the path without symbolic links in it. A mount that it ends in is not asked: it may be stuck."""
+    inner = Path(os.path.realpath(path.parent), path.name)
+    return inner if filesystem_at(inner) == FILESYSTEM else Path(os.path.realpath(path))
+
+
+def servers_of(mountpoint: Path) -> Iterator[int]:
+    """Yield which process serves the mount, without asking it; nothing if it is another user's.
+
+    It is the one that has FUSE's device open, and the directory beneath the mount.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            held = {os.readlink(link) for link in (process / "fd").iterdir()}
+            if {"/dev/fuse", str(mountpoint)} <= held:
+                yield int(process.name)
+
+
 def our_mount_of(path: Path) -> Path | None:
     """Return the mountpoint of the mount that a path is in, if that is one of ours."""
     mounts = dict(_mounts())
-    real = Path(os.path.realpath(path))
+    real = real_path(path)
     mountpoint = next((each for each in (real, *real.parents) if each in mounts), None)
     return mountpoint if mountpoint is not None and mounts[mountpoint] == FILESYSTEM else None
 

@@ -8,7 +8,7 @@ import click
 
 from blobfs.cli.control import read_receipt
 from blobfs.cli.looks import Looks
-from blobfs.cli.mountpoint import our_mount_of
+from blobfs.cli.mountpoint import our_mount_of, real_path
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Unavailable
 
@@ -54,4 +54,4 @@ def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: flo
 
 
 def _is_mounted_file(path: Path) -> bool:
-    return our_mount_of(path) is not None and os.path.isfile(path)
+    return our_mount_of(path) not in (None, real_path(path)) and os.path.isfile(path)

@@ -6,17 +6,26 @@ import os
 import select
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from blobfs.cli.control import MountStatus, cause_of, commit_all_below, named_uncommitted, read_status
-from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at
+from blobfs.cli.control import (
+    ANSWER_SECONDS,
+    MountStatus,
+    cause_of,
+    commit_all_below,
+    named_uncommitted,
+    read_facts_soon,
+    read_status,
+)
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, real_path, servers_of
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
 
@@ -33,8 +42,15 @@ def umount(mountpoint: Path, *, force: bool) -> None:
     Exits with 0 only when the service has everything; otherwise names the files that it
     does not have, and leaves the mount in place.
     """
-    mountpoint = Path(os.path.realpath(mountpoint))
+    mountpoint = real_path(mountpoint)
     _require_mount(mountpoint)
+    if force and _is_stuck(mountpoint):
+        _take_away(mountpoint)
+    with _said_if_slow(mountpoint):
+        _commit_and_unmount(mountpoint, force=force)
+
+
+def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
     status = _status(mountpoint)
     left = _commit(mountpoint)
     if left and not force:
@@ -52,6 +68,53 @@ def umount(mountpoint: Path, *, force: bool) -> None:
     if left:
         raise Unavailable(f"{mountpoint}: unmounted, without the files named above.")
     click.echo(f"{mountpoint}: everything is committed; unmounted.")
+
+
+@contextmanager
+def _said_if_slow(mountpoint: Path) -> Iterator[None]:
+    """Say on stderr what is waited for, once that has taken a while."""
+
+    def say() -> None:
+        cure = f"If that is stuck: blobfs umount --force {mountpoint}"
+        click.echo(f"blobfs: {mountpoint}: waiting for {_server(mountpoint)}. {cure}", err=True)
+
+    timer = threading.Timer(ANSWER_SECONDS, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _is_stuck(mountpoint: Path) -> bool:
+    try:
+        read_facts_soon(mountpoint)
+    except TimeoutError:
+        return True
+    except OSError:  # it is dead, or another user's: who asks it next says so
+        return False
+    return False
+
+
+def _take_away(mountpoint: Path) -> NoReturn:
+    """Unmount without the process that serves it, and raise Unavailable that says so."""
+    server = _server(mountpoint)
+    click.echo(
+        f"blobfs: {mountpoint}: {server} does not answer within {ANSWER_SECONDS:.0f} seconds, and it alone "
+        "knows which files are not committed. Giving up what no close(), fsync() or blobfs sync has "
+        "reported as written.",
+        err=True,
+    )
+    unmount(mountpoint, lazily=True)
+    raise Unavailable(
+        f"{mountpoint}: unmounted, without what {server} had not committed. If it stays, end it with "
+        "kill -9; then blobfs recover shows what it had in a --spool-dir."
+    )
+
+
+def _server(mountpoint: Path) -> str:
+    return " or ".join(f"process {pid}" for pid in servers_of(mountpoint)) or "its process"
 
 
 def _require_mount(mountpoint: Path) -> None:

@@ -18,6 +18,7 @@ from azurite import Azurite
 from certificates import make_certificate
 from mounts import PROJECT, Mount, Mounts, blobfs, clean_environment, is_mountpoint, on_both_bindings, run
 from tokens import container_sas
+from waiting import wait_until
 
 NOBODY = 65534
 
@@ -434,6 +435,36 @@ def test_umount_removes_a_mount_whose_process_died_and_promises_nothing(mount: M
     assert ended.returncode == 1
     assert "unmounted, but its process had died" in ended.stderr
     assert not is_mountpoint(mounted.path)
+
+
+@pytest.fixture
+def stuck(mount: Mounts) -> Iterator[Mount]:
+    """A mount whose process is stopped; afterwards it goes on."""
+    mounted = mount()
+    os.kill(mounted.pid, signal.SIGSTOP)
+    wait_until(lambda: "State:\tT" in Path(f"/proc/{mounted.pid}/status").read_text())
+    yield mounted
+    os.kill(mounted.pid, signal.SIGCONT)
+    wait_until(lambda: is_mountpoint(mounted.path) or not is_running(mounted))
+
+
+def test_umount_says_for_which_process_it_waits(stuck: Mount) -> None:
+    command = command_of("umount", str(stuck.path))
+    assert command.stderr is not None
+    assert f"{stuck.path}: waiting for process {stuck.pid}. " in command.stderr.readline()
+    assert command.poll() is None
+    command.kill()
+    command.communicate()
+
+
+def test_umount_by_force_takes_a_stuck_mount_away_and_says_what_that_may_lose(stuck: Mount) -> None:
+    ended = blobfs("umount", "--force", stuck.path)
+    assert ended.returncode == 1
+    assert f"process {stuck.pid} does not answer within 5 seconds" in ended.stderr
+    assert "Giving up what no close()" in ended.stderr
+    assert f"unmounted, without what process {stuck.pid} had not committed" in ended.stderr
+    assert not is_mountpoint(stuck.path)
+    stuck.has_died = True
 
 
 # Other users, and mount(8)

@@ -19,7 +19,7 @@ from blobfs.cli.control import MountStatus, Uncommitted, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.mount import mount, settings_of
-from blobfs.cli.mountpoint import FILESYSTEM, claimed, release
+from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
@@ -544,13 +544,32 @@ def test_status_does_not_wait_for_a_mount_that_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blobfs.cli.looks.filesystem_at", lambda _: FILESYSTEM)
-    monkeypatch.setattr("blobfs.cli.looks.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("blobfs.cli.control.ANSWER_SECONDS", 0.01)
     over = threading.Event()
-    monkeypatch.setattr("blobfs.cli.looks.read_facts", lambda _: over.wait())
+    monkeypatch.setattr("blobfs.cli.control.read_facts", lambda _: over.wait())
     result = run("status", tmp_path)
     over.set()
     assert result.exit_code == 1
     assert f"{tmp_path} does not answer" in result.stderr
+
+
+def test_a_mount_is_found_without_asking_it_for_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    mountpoint = tmp_path / "real" / "mount"
+    find_real = os.path.realpath
+
+    def refuse_mountpoint(path: Path) -> str:
+        assert Path(path).name != "mount"
+        return find_real(path)
+
+    monkeypatch.setattr("os.path.realpath", refuse_mountpoint)
+    monkeypatch.setattr(
+        "blobfs.cli.mountpoint.filesystem_at", lambda path: FILESYSTEM if path == mountpoint else None
+    )
+    assert real_path(tmp_path / "link" / "mount") == mountpoint
 
 
 def test_watching_as_json_is_refused() -> None:
