@@ -58,7 +58,7 @@ def _commit(path: Path, root: Path) -> None:
         raise InvalidArgument(f"{path} is not below {root}. Give paths in the mount.")
     try:
         commit_all_below(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist.") from None
     except OSError as error:
         status, cause = read_status(root), cause_of(error)

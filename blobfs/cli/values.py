@@ -161,9 +161,11 @@ def new_file(value: str | Path) -> Path:
     """Read the path of a file to be written, replacing one that is there; ``-`` is stdout."""
     if str(value) == "-":
         return Path(value)
-    path = absolute_path(value)
+    path = Path(os.path.realpath(absolute_path(value)))  # not the link is replaced, but what it leads to
     if path.is_dir():
         raise click.BadParameter(f"{path} is a directory.")
+    if path.exists() and not path.is_file():
+        raise click.BadParameter(f"{path} is not a regular file; - is standard output.")
     if not path.parent.is_dir():
         raise click.BadParameter(f"{path} cannot be made: {path.parent} is no directory.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -114,6 +114,19 @@ def test_manifest_is_replaced_by_a_complete_one_or_not_at_all(
     assert os.listdir(tmp_path) == ["manifest"]
 
 
+def test_manifest_replaces_no_device_and_no_link(mount: Mounts, tmp_path: Path) -> None:
+    root = mount().path
+    (root / "file").write_bytes(b"1")
+    os.mkfifo(tmp_path / "fifo")
+    ended = sync(root, "--manifest", tmp_path / "fifo")
+    assert (ended.returncode, "is not a regular file" in ended.stderr) == (2, True)
+    assert (tmp_path / "fifo").is_fifo()
+    (tmp_path / "link").symlink_to("manifest")
+    assert sync(root, "--manifest", tmp_path / "link").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "manifest").read_text())["name"] == "file"
+
+
 def test_manifest_in_the_mount_that_it_tells_of_is_refused(mount: Mounts) -> None:
     root = mount().path
     (root / "d").mkdir()
