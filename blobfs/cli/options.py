@@ -23,7 +23,7 @@ from blobfs.cli.values import (
     existing_file,
     local_address,
     octal,
-    seconds_up_to,
+    seconds_between,
     secret_file,
     size_between,
     spell_size,
@@ -52,7 +52,7 @@ SIGNS = {"ro": "--read-only", "rw": "--read-write"}
 
 MAX_ID = 2**32 - 2  # the one above means "none" to chown(2)
 BLOCKS_IN_MEMORY = 4  # at least, so that one can fill while others are on their way
-MAX_ATTR_TIMEOUT_SECONDS = 366 * 24 * 3600.0
+MAX_SECONDS = 366 * 24 * 3600.0
 
 # The values that TOML does not write as text, and what to call those.
 TOML_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -241,14 +241,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--attr-timeout"],
-        type=seconds_up_to(MAX_ATTR_TIMEOUT_SECONDS),
+        type=seconds_between(0, MAX_SECONDS),
         default=_DEFAULTS.attr_timeout_seconds,
         show_default=True,
         help="Seconds for which attributes may be remembered.",
     ),
     click.Option(
         ["--timeout"],
-        type=click.FloatRange(min=0.1),
+        type=seconds_between(0.1, MAX_SECONDS),
         default=_DEFAULTS.retry.total_seconds,
         show_default=True,
         help="Seconds for which a request is tried before it fails.",

@@ -9,7 +9,7 @@ import click
 from blobfs.cli.control import read_receipt
 from blobfs.cli.looks import Looks
 from blobfs.cli.mountpoint import our_mount_of, real_path
-from blobfs.cli.values import absolute_path
+from blobfs.cli.values import absolute_path, seconds_between
 from blobfs.errors import Unavailable
 
 SAMPLE_SECONDS = 0.5  # between the two readings that throughput is worked out from
@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 0.5  # between the two readings that throughput is worked out f
 @click.option("--watch", is_flag=True, help="Go on showing it until interrupted.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.2, 3600),
+    type=seconds_between(0.2, 3600),
     default=2.0,
     show_default=True,
     help="Seconds between two looks of --watch.",

@@ -76,16 +76,17 @@ def octal(value: object) -> int:
     return mode
 
 
-def seconds_up_to(most_seconds: float) -> Callable[[object], float]:
-    """Return a reader of durations from 0 up to the limit."""
+def seconds_between(least_seconds: float, most_seconds: float) -> Callable[[object], float]:
+    """Return a reader of durations within the limits; click's own takes nan for one."""
 
     def seconds(value: object) -> float:
         try:
             number = float(str(value))
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a number of seconds.") from None
-        if not 0 <= number <= most_seconds:  # false for nan as well
-            raise click.BadParameter(f"{value!r} is not between 0 and {most_seconds:.0f} seconds.")
+        if not least_seconds <= number <= most_seconds:  # false for nan as well
+            limits = f"{least_seconds:g} and {most_seconds:.0f}"
+            raise click.BadParameter(f"{value!r} is not between {limits} seconds.")
         return number
 
     return seconds

@@ -375,6 +375,8 @@ def test_paths_are_absolute_and_keep_their_links(home: Path, monkeypatch: pytest
         ("--attr-timeout=1e300", "'1e300' is not between 0 and"),
         ("--attr-timeout=-1", "'-1' is not between 0 and"),
         ("--attr-timeout=soon", "'soon' is not a number of seconds"),
+        ("--timeout=nan", "'nan' is not between 0.1 and"),
+        ("--timeout=0", "'0' is not between 0.1 and"),
         ("--uid=-1", "-1 is not in the range 0<=x<=4294967294"),
         ("--uid=4294967295", "4294967295 is not in the range"),
         ("--gid=4294967295", "4294967295 is not in the range"),
@@ -574,6 +576,11 @@ def test_a_mount_is_found_without_asking_it_for_anything(
 
 def test_watching_as_json_is_refused() -> None:
     assert run("status", "--json", "--watch").exit_code == 2
+
+
+def test_watching_at_no_interval_is_refused() -> None:
+    result = run("status", "--watch", "--interval", "nan")
+    assert (result.exit_code, "'nan' is not between 0.2 and 3600 seconds" in result.stderr) == (2, True)
 
 
 def test_a_plain_directory_has_no_mount_status(tmp_path: Path) -> None:
