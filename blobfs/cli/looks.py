@@ -9,7 +9,7 @@ from typing import Any
 
 from blobfs import __version__
 from blobfs.cli.control import ANSWER_SECONDS, read_facts_soon
-from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mountpoints, real_path
+from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mount_of, our_mountpoints, real_path
 from blobfs.errors import NotFound
 
 FLOWS = ("program_read_bytes", "program_written_bytes", "received_bytes", "sent_bytes")
@@ -54,7 +54,9 @@ class Looks:
         if self._mountpoint is None:
             return our_mountpoints()
         if filesystem_at(self._mountpoint) != FILESYSTEM:
-            raise NotFound(f"{self._mountpoint} is not mounted by blobfs.")
+            root = our_mount_of(self._mountpoint)
+            inside = f", but lies inside a mount: {root}" if root is not None else ""
+            raise NotFound(f"{self._mountpoint} is not mounted by blobfs{inside}.")
         return [self._mountpoint]
 
     def _ask(self, path: Path) -> Facts | None:

@@ -187,6 +187,13 @@ def test_status_of_what_is_no_mount_says_so(mount: Mounts, tmp_path: Path) -> No
     assert (ended.returncode, ended.stderr) == (1, f"blobfs: {mounted.path}: its process has died. {cure}\n")
 
 
+def test_status_of_a_directory_in_a_mount_names_the_mount(mount: Mounts) -> None:
+    path = mount().path
+    (path / "directory").mkdir()
+    ended = blobfs("status", path / "directory")
+    assert (ended.returncode, f"but lies inside a mount: {path}." in ended.stderr) == (1, True)
+
+
 def test_without_a_mountpoint_status_tells_of_every_mount(mount: Mounts) -> None:
     paths = {str(mount().path), str(mount("--read-only").path)}
     found = {
