@@ -54,7 +54,9 @@ def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
         raise click.UsageError("--discard needs the names of what to remove.")
     with ExitStack() as held:
         leftovers = _selected(settings, names, held)
-        if values["commit"]:
+        if not leftovers and not values["as_json"]:
+            click.echo("Nothing is left.")
+        elif values["commit"]:
             _commit(settings, [each for each in leftovers if names or each.state is State.TO_COMMIT])
         elif values["save_to"]:
             _save(settings, leftovers, values["save_to"])
@@ -148,9 +150,7 @@ def _discard(leftovers: Iterable[Leftover]) -> None:
         click.echo(f"{leftover.name}: removed from the spool.")
 
 
-def _list(leftovers: Sequence[Leftover]) -> None:
-    if not leftovers:
-        click.echo("Nothing is left.")
+def _list(leftovers: Iterable[Leftover]) -> None:
     for leftover in leftovers:
         facts = _facts(leftover)
         base = f"changes version {facts['base']}" if facts["base"] else "a new file"

@@ -333,3 +333,9 @@ def test_a_spool_that_is_a_file_is_said_to_be_no_directory(mounts: Mounts, spool
     assert "is no directory" in spool.recover(exit_code=1)
     ended = blobfs(*mounts.arguments(mounts.new_mountpoint()), "--spool-dir", spool.path)
     assert (ended.returncode, "is no directory" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--commit",), ("--save-to", "/nowhere")])
+def test_recover_says_that_there_is_nothing_to_do(spool: Spool, arguments: tuple[str, ...]) -> None:
+    spool.path.mkdir(mode=0o700)
+    assert spool.recover(*arguments) == "Nothing is left.\n"
