@@ -31,6 +31,7 @@ from blobfs.filesystem.volume import Stat
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.threads import keep_thread
 from blobfs.kernel.told import Told
+from blobfs.kernel.versions import libfuse3_version
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ FILL_DIR_PLUS = 2  # enum fuse_fill_dir_flags
 CAP_AUTO_INVAL_DATA = 1 << 12  # <fuse_common.h>
 CAP_READDIRPLUS_AUTO = 1 << 14
 CAP_HANDLE_KILLPRIV = 1 << 20
+FIXED_THREADS_VERSION = (3, 12)  # ChangeLog.rst of libfuse: "max_threads"
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
 MAX_READ_BYTES = 1 << 20
 MOMENT_SECONDS = 0.01  # in which a program asks for a file and the directories above it several times
@@ -100,13 +102,18 @@ def serve(
         "attr_timeout": str(attribute_seconds),
         "entry_timeout": str(timeout_seconds),
     }
-    special: dict[str, str | bool] = (
-        {"max_threads": str(kernel_threads), "max_idle_threads": str(kernel_threads)}
-        if kind == "libfuse3"
-        else {"big_writes": True, "atomic_o_trunc": True}
-    )
+    has_fixed_threads = kind == "libfuse3" and libfuse3_version() >= FIXED_THREADS_VERSION
+    special: dict[str, str | bool] = {}
+    if kind == "libfuse2":
+        special |= {"big_writes": True, "atomic_o_trunc": True}
+    else:
+        special["max_idle_threads"] = str(kernel_threads)
+    if has_fixed_threads:
+        special["max_threads"] = str(kernel_threads)
+    binding = make(module, callers)
+    binding.keeps_threads = has_fixed_threads  # they end with the mount
     try:
-        make(module, callers)(operations, mountpoint, **common, **special, **options)
+        binding(operations, mountpoint, **common, **special, **options)
     except RuntimeError as error:
         if error.args == (LOOP_INTERRUPTED,):
             return
@@ -119,10 +126,12 @@ class _Calls:
     operations: Operations
     callers: Callers
     encoding: str
+    keeps_threads: bool
 
     def _wrapper(self, function: Callable[..., int | None], *arguments: Any) -> int:
         """Run one callback. An exception that got past here would become garbage in the application."""
-        keep_thread()
+        if self.keeps_threads:
+            keep_thread()
         try:
             if function.__name__.removesuffix("_fuse_3") not in MAY_BE_ABANDONED:
                 return function(*arguments) or 0

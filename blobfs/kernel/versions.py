@@ -15,3 +15,8 @@ def libfuse_versions() -> dict[str, str]:
         number = ctypes.CDLL(name).fuse_version()
         versions["libfuse2"] = f"{number // 10}.{number % 10}"
     return versions
+
+
+def libfuse3_version() -> tuple[int, ...]:
+    """Return the version of libfuse 3, which must be here, as numbers."""
+    return tuple(int(part) for part in libfuse_versions()["libfuse3"].split(".")[:2])
