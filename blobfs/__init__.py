@@ -19,8 +19,8 @@ The house, from the street down; imports only ever point downwards:
                      what the kernel believes for a moment; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits`` and ``deletions``:
-                     now or behind; ``files``: one object for all handles of a name; ``volume``: the
-                     state they share
+                     now or behind; ``files``: one object for all handles of a name; ``doubt``: was a
+                     write done; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: by version; ``memory``: the bounded pool; ``fetcher``: from

@@ -27,6 +27,7 @@ from blobfs.errors import (
     Unavailable,
     Unsupported,
 )
+from blobfs.filesystem.doubt import Doubt
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.spool.journal import Journal, Unspooled
 from blobfs.spool.records import Target
@@ -39,7 +40,6 @@ from blobfs.store import (
     Condition,
     ContentHeaders,
     Properties,
-    same_metadata,
 )
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class File:
         self.trouble: Failure | None = None  # why the last commit failed, if it did
         self.is_requested = False  # a crash loses nothing of it, and nothing was edited since
         self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
-        self._doubtful: Mapping[str, str] | None = None  # metadata of a write whose reply never came
+        self._doubt = Doubt(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -101,8 +101,8 @@ class File:
         self._guess_headers = guess_headers
         self._attributes_changed = base is None
         # A file that nobody needs any more must give back its memory at once, so nothing in it refers to it.
-        target = weakref.WeakMethod(self._target)
-        self._journal: Journal = make_journal(lambda: _called(target()))
+        this = weakref.proxy(self)
+        self._journal: Journal = make_journal(lambda: this._target())
         self._writer: BlobWriter | None = None if base is not None else self._new_writer()
 
     @property
@@ -347,7 +347,7 @@ class File:
             self._leave_conflict(failure)
             raise
         except (Abandoned, TimedOut, Unavailable):
-            self._doubtful = target.metadata
+            self._doubt.note(target.metadata)
             raise
         self._attributes_changed = False
         self._journal.end()
@@ -370,21 +370,12 @@ class File:
         )
 
     def _adopt_doubtful_write(self) -> None:
-        """If a commit or a change of metadata without a reply was carried out after all, it is no conflict.
-
-        Its metadata shows that: it holds the time of the change in nanoseconds.
-        """
-        if self._doubtful is None:
-            return
-        try:
-            found = self._store.head(self.name)
-        except NotFound:
-            found = None
-        if found is not None and same_metadata(found.metadata, self._doubtful):
-            self.base = self._news = found
+        """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
+        done = self._doubt.settle(self.name)
+        if done is not None:
+            self.base = self._news = done
             if self._writer is not None:
-                self._writer.rebase(found)
-        self._doubtful = None
+                self._writer.rebase(done)
 
     def _store_attributes(self, attributes: Attributes) -> None:
         self._adopt_doubtful_write()
@@ -394,7 +385,7 @@ class File:
         try:
             etag = self._store.set_metadata(self.base.version, metadata)
         except (TimedOut, Unavailable):
-            self._doubtful = metadata
+            self._doubt.note(metadata)
             raise
         self.base = replace(self.base, etag=etag, metadata=metadata)
         if self._writer is not None:
@@ -407,8 +398,3 @@ class File:
     def _raise_failure(self) -> None:
         if self.failure is not None:
             raise copy.copy(self.failure)  # raised, an exception refers to all that was there then
-
-
-def _called(target: Callable[[], Target] | None) -> Target:
-    assert target is not None
-    return target()

@@ -40,7 +40,8 @@ LAYERS = """
     content.draft
     content.writer
     spool.recovery
-    filesystem.files filesystem.own_writes
+    filesystem.doubt filesystem.own_writes
+    filesystem.files
     filesystem.file_table
     filesystem.volume
     filesystem.commits filesystem.deletions
