@@ -143,15 +143,17 @@ class Blobfuse2(MountSystem):
 
     @property
     def version(self) -> str:
-        return said("blobfuse2", "--version")
+        return said("blobfuse2", "--version").splitlines()[-1]  # what it logs comes before
 
     def command(self, service: Service, container: str, mountpoint: Path, state: Path) -> list[str]:
-        own = [f"--tmp-path={state / 'cache'}", "--disable-version-check=true", "--foreground=true"]
+        own = [f"--tmp-path={state / 'cache'}", f"--default-working-dir={state}", "--log-type=silent"]
+        own += ["--disable-version-check=true", "--foreground=true"]
         return ["blobfuse2", "mount", str(mountpoint), *own, *self.options]
 
     def environment(self, service: Service, container: str) -> Mapping[str, str]:
         return {
             "AZURE_STORAGE_ACCOUNT": service.server.account,
+            "AZURE_STORAGE_ACCOUNT_TYPE": "block",
             "AZURE_STORAGE_ACCOUNT_CONTAINER": container,
             "AZURE_STORAGE_ACCESS_KEY": service.server.key,
             "AZURE_STORAGE_BLOB_ENDPOINT": service.endpoint,
