@@ -1,13 +1,9 @@
 """Which systems there are, each with the options that served it best."""
 
 import shutil
-from functools import cache
 
-import click
-
-from bench.copying import AzCopy, CopySystem, Curl, RcloneCopy
+from bench.copying import AzCopy, Blobxfer, CopySystem, Curl, RcloneCopy
 from bench.mounting import Blobfs, BlobfsWriteBack, Blobfuse2, MountSystem, Rclone, Zeros
-from blobfs.cli.options import PARAMETERS
 
 System = MountSystem | CopySystem
 
@@ -33,22 +29,15 @@ def _all(large_bytes: int) -> list[System]:
         Zeros("zeros", ("libfuse3", f"large={large_bytes}")),
         RcloneCopy("rclone-copy", ("--transfers", "16", "--multi-thread-streams", "8", *_RCLONE_UPLOADS)),
         AzCopy("azcopy", ("--check-length=false",)),
+        Blobxfer("blobxfer", ("--transfer-threads", "16")),
         Curl("curl"),
     ]
 
 
 def _blobfs() -> list[System]:
-    found: list[System] = [
+    return [
         Blobfs("blobfs", ("--binding", "libfuse3")),
         Blobfs("blobfs-libfuse2", ("--binding", "libfuse2")),
+        Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--verify", "off")),
         BlobfsWriteBack("blobfs-writeback", ("--binding", "libfuse3")),
     ]
-    if "--no-verify" in _mount_options():
-        found.append(Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--no-verify")))
-    return found
-
-
-@cache
-def _mount_options() -> frozenset[str]:
-    options = (param for param in PARAMETERS if isinstance(param, click.Option))
-    return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))

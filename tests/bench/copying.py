@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokens import container_sas
+
 from bench.cells import Ideal, Place, Span, Workload
-from bench.programs import Failed, Program, rclone_environment, said, trust
+from bench.programs import PROJECT, Failed, Program, rclone_environment, said, trust
 from bench.services import Service
 
 ERROR_CHARACTERS = 500
+BLOBXFER_HERE = Path(__file__).with_name("blobxfer_here.py")
+ONE_SHOT_BYTES = 8 << 20  # as for the others, what is smaller goes in one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class AzCopy(CopySystem):
     def command(
         self, service: Service, container: str, name: str, local: Path, *, is_upload: bool
     ) -> list[str]:
-        url, is_tree = service.url(container, name), "." not in name and name != "large"
+        url, is_tree = service.url(container, name), _is_tree(name)
         if is_upload:
             ends = [f"{local}/*" if is_tree else str(local), url, "--from-to=LocalBlob"]
         else:
@@ -92,6 +96,37 @@ class AzCopy(CopySystem):
     def environment(self, service: Service, state: Path) -> Mapping[str, str]:
         places = {"AZCOPY_LOG_LOCATION": f"{state}/logs", "AZCOPY_JOB_PLAN_LOCATION": f"{state}/plans"}
         return {**places, "AZCOPY_DISABLE_SYSLOG": "true", **trust(service)}
+
+
+@dataclass(frozen=True, slots=True)
+class Blobxfer(CopySystem):
+    """blobxfer, in its own environment: its libraries are older than those of today."""
+
+    @property
+    def program(self) -> str:
+        return str(PROJECT / ".tools/blobxfer/bin/blobxfer")
+
+    @property
+    def version(self) -> str:
+        return said(self.program, "--version")
+
+    def command(
+        self, service: Service, container: str, name: str, local: Path, *, is_upload: bool
+    ) -> list[str]:
+        is_tree = _is_tree(name)
+        here = local.parent if is_tree and not is_upload else local
+        ends = [f"--remote-path={container}/{name}", f"--local-path={here}"]
+        # Not an emulator's account, or it asks for what emulators have not; the token says whose it is.
+        access = ["--storage-account=bench", f"--sas={container_sas(container)}"]
+        whole = [] if is_tree else ["--rename"]
+        small = [f"--one-shot-bytes={ONE_SHOT_BYTES}"] if is_upload else []
+        python = str(Path(self.program).with_name("python"))
+        verb = "upload" if is_upload else "download"
+        return [python, str(BLOBXFER_HERE), verb, *access, *ends, *whole, *small, "--quiet", *self.options]
+
+    def environment(self, service: Service, state: Path) -> Mapping[str, str]:
+        trusted = {"REQUESTS_CA_BUNDLE": str(service.certificate)} if service.certificate else {}
+        return {"BENCH_ENDPOINT": service.endpoint, **trusted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +155,10 @@ class Curl(CopySystem):
             configuration.write_text("next\n".join(f"silent\nfail\n{trusted}{each}" for each in share))
             commands.append(["curl", "--config", str(configuration)])
         return lambda: _run(commands, os.environ)
+
+
+def _is_tree(name: str) -> bool:
+    return "." not in name and name != "large"
 
 
 def _requests(service: Service, container: str, ideal: Ideal, scratch: Path) -> Iterator[str]:
