@@ -242,10 +242,9 @@ class RangeCache:
     def _insert(self, run: Run) -> None:
         runs = run.shelf.runs
         for key in self._keys(run.span):
-            earlier = runs.get(key)
+            earlier, runs[key] = runs.get(key), run  # in this order: an empty shelf would be thrown away
             if earlier is not None and earlier.span.start in run.span and earlier.span.stop <= run.span.stop:
                 self._drop(earlier)
-            runs[key] = run
         self._runs[run] = None
         self._held_bytes += len(run.span)
         while self._held_bytes > self.capacity_bytes:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from fakes import FailingStore, MemoryStore
 
-from blobfs.blocks import KiB
+from blobfs.blocks import KiB, md5_digest
 from blobfs.content.fetcher import Fetcher
-from blobfs.content.layout import Layout, uniform_layout
+from blobfs.content.layout import Check, Layout, uniform_layout
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import Fetch, RangeCache, Run
 from blobfs.errors import Abandoned, Changed, Unavailable
@@ -250,6 +250,16 @@ def test_bytes_added_are_not_fetched(cache: RangeCache, info: BlobInfo, memory: 
     cache.add(info.version, buffer, len(BODY), is_verified=False)
     assert [fragment(cache, info, index) for index in (0, 5)] == [BODY[:4], BODY[20:]]
     assert memory.requests == {}
+
+
+def test_unit_that_was_completed_stays_for_the_next_reader(
+    cache: RangeCache, info: BlobInfo, memory: MemoryStore
+) -> None:
+    verified = Layout(len(BODY), (0,), (Check(0, len(BODY), md5_digest(BODY)),))
+    fragment(cache, info, 0)
+    runs = [cache.run(info.version, verified, offset, len(BODY), whole=True) for offset in (0, 9)]
+    assert runs[0] is runs[1]
+    assert memory.requests == {"GET blob": 2}
 
 
 def test_bytes_follow_a_blob_to_its_new_name(cache: RangeCache, info: BlobInfo, memory: MemoryStore) -> None:
