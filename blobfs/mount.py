@@ -38,6 +38,7 @@ from blobfs.tree.namespace import Namespace
 logger = logging.getLogger(__name__)
 
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
+AHEAD_SHARE = 4  # a quarter of the memory for reads may be taken by files that one copy has not come to
 WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed files on their way
 
 
@@ -157,6 +158,7 @@ def _filesystem(
         volume,
         callers,
         open_bytes=settings.reads.open_bytes,
+        whole_bytes=_whole_ahead_bytes(settings, content),
         ahead_files=settings.reads.ahead_files,
         within_seconds=settings.attr_timeout_seconds,
     )
@@ -174,6 +176,12 @@ def _write_back(settings: MountSettings, content: Content) -> WriteBack:
         files=min(settings.transfers.waiting_files, _raise_open_files() // 2),
         buffered_bytes=content.pool.budget_bytes // WAITING_SHARE,
     )
+
+
+def _whole_ahead_bytes(settings: MountSettings, content: Content) -> int:
+    """Return up to which size files come whole ahead: those of one copy must leave memory to others."""
+    share_bytes = content.ranges.capacity_bytes // (AHEAD_SHARE * settings.reads.ahead_files)
+    return min(settings.reads.ahead_bytes, share_bytes)
 
 
 def _raise_open_files() -> int:

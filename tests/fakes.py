@@ -561,7 +561,9 @@ def filesystem_of(
         make_file=parts.file,
     )
     parts.pool.add_reclaimer(volume.files.release_memory)
-    next_files = NextFiles(volume, callers, open_bytes=64 * KiB, ahead_files=4, within_seconds=1.0)
+    next_files = NextFiles(
+        volume, callers, open_bytes=64 * KiB, whole_bytes=256 * KiB, ahead_files=4, within_seconds=1.0
+    )
     return Filesystem(volume, next_files, open_bytes=64 * KiB, write_back=write_back)
 
 

@@ -4,6 +4,7 @@ An open() tells what the service has at that moment, because whoever opens a fil
 that another node has closed it. Programs that only copy or compare hear of nothing while they run:
 for them alone the answer may be from a moment before. They are known by their names, and as soon
 as they open the files of a directory in its order: by name, or as cp and tar do by inode number.
+Who passes none over, reads them all: small files come whole, and not only their first bytes.
 """
 
 import threading
@@ -36,16 +37,19 @@ class _Walk:
     places: tuple[dict[str, int], ...] = ()
     last: list[int] = field(default_factory=list)  # the place of the file opened last, in each order
     in_order: int = 0
+    passes_over: bool = False  # files between those that it opens
     order: int = 0  # the one that the thread follows
     asked: dict[str, Transfer] = field(default_factory=dict)
 
     def step_to(self, entry: str) -> None:
         """Note that a file is opened."""
         here = [places.get(entry, -1) for places in self.places]
-        follows = [0 < place - last <= SKIPPED for place, last in zip(here, self.last, strict=True)]
+        steps = [place - last for place, last in zip(here, self.last, strict=True)]
+        follows = [0 < step <= SKIPPED for step in steps]
         self.last = here
         if any(follows):
             self.order = self.order if follows[self.order] else follows.index(True)
+            self.passes_over = steps[self.order] > 1
         self.in_order = self.in_order + 1 if any(follows) else 0
 
     def next_files(self, count: int) -> list[str]:
@@ -65,12 +69,14 @@ class NextFiles:
         callers: Callers,
         *,
         open_bytes: int,
+        whole_bytes: int,
         ahead_files: int,
         within_seconds: float,
     ) -> None:
         self._volume = volume
         self._callers = callers
         self._open_bytes = open_bytes
+        self._whole_bytes = whole_bytes
         self._ahead_files = ahead_files
         self._within_seconds = within_seconds
         self._now = volume.namespace.cache.now
@@ -123,13 +129,18 @@ class NextFiles:
             for entry in entries:
                 node = cache.last_known(prefix, entry)
                 if entry not in walk.asked and node is not None and node.blob is not None:
-                    walk.asked[entry] = submit(self._ask_ahead, node.blob)
+                    first_bytes = self._first_bytes(node.blob, walk)
+                    walk.asked[entry] = submit(self._ask_ahead, node.blob, first_bytes)
 
-    def _ask_ahead(self, blob: BlobInfo) -> Answer | None:
+    def _first_bytes(self, blob: BlobInfo, walk: _Walk) -> int:
+        is_whole = blob.size_bytes <= self._whole_bytes and not walk.passes_over
+        return blob.size_bytes if is_whole else self._open_bytes
+
+    def _ask_ahead(self, blob: BlobInfo, first_bytes: int) -> Answer | None:
         asked_at, last_write = self._now(), self._volume.store.last_write(blob.name)
         info: BlobInfo | None
         if blob.size_bytes:
-            info = self._volume.reader.refresh_if_memory(blob, self._open_bytes)
+            info = self._volume.reader.refresh_if_memory(blob, first_bytes)
         else:
             info = self._volume.store.head(blob.name)
         return Answer(info, last_write, asked_at) if info is not None else None

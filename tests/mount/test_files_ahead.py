@@ -12,6 +12,7 @@ from responder.recipes import Recipe
 from waiting import wait_until
 
 FILES, SIZE_BYTES = 60, 60_000
+LARGER_FILES, LARGER_BYTES = 12, 1 << 20
 
 
 @pytest.fixture
@@ -26,6 +27,16 @@ def box(responder: Responder) -> str:
 def tree(responder: Responder, box: str, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A mounted directory of many small files."""
     with Mounts(responder, box, request.param) as mounts:
+        yield mounts().path / "d"
+
+
+@pytest.fixture
+def larger(responder: Responder) -> Iterator[Path]:
+    """A mounted directory of files that open() does not bring whole."""
+    container = uuid.uuid4().hex
+    responder.create_container(container)
+    responder.make_blobs(container, Recipe("d/f{index:02}", LARGER_FILES, size_bytes=LARGER_BYTES))
+    with Mounts(responder, container, "libfuse3") as mounts:
         yield mounts().path / "d"
 
 
@@ -69,3 +80,25 @@ def test_program_that_may_be_told_of_a_change_sees_it_at_once(
         for number, path in enumerate(sorted(tree.iterdir())):
             container.upload_blob(f"d/{path.name}", f"{number}".encode(), overwrite=True)
             assert path.read_bytes() == f"{number}".encode()
+
+
+def test_copy_has_all_of_the_next_files_fetched_ahead(
+    larger: Path, responder: Responder, tmp_path: Path
+) -> None:
+    before = responder.counters
+    subprocess.run(["cp", "-r", larger, tmp_path], check=True)
+    after = responder.counters
+    assert after.requests["GET blob"] - before.requests.get("GET blob", 0) <= LARGER_FILES + 3
+    moved_bytes = after.bytes_out - before.bytes_out
+    assert LARGER_FILES * LARGER_BYTES <= moved_bytes < (LARGER_FILES + 1) * LARGER_BYTES
+
+
+def test_file_of_one_block_takes_two_requests_and_moves_once(larger: Path, responder: Responder) -> None:
+    sizes = {path: path.stat().st_size for path in larger.iterdir()}
+    before = responder.counters
+    for path, size_bytes in sizes.items():
+        assert len(path.read_bytes()) == size_bytes
+    after = responder.counters
+    assert after.requests["GET blob"] - before.requests.get("GET blob", 0) == 2 * LARGER_FILES
+    assert after.bytes_out - before.bytes_out == LARGER_FILES * LARGER_BYTES
+    assert "GET block list" not in after.requests

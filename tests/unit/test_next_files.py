@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
 
+from blobfs.blocks import KiB
 from blobfs.callers import Callers
 from blobfs.errors import NotFound, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
@@ -102,6 +103,26 @@ def test_file_that_is_passed_over_does_not_end_the_walk(fs: Filesystem, store: F
     store.heal()
     read(fs, NAMES[COUNT - 1])
     assert requests(store) == 0
+
+
+def fetched_bytes_ahead(fs: Filesystem, memory: MemoryStore, opened: list[str]) -> int:
+    """Return how much of the file after those is here when they have been read."""
+    info = memory.head(f"d/{NAMES[NAMES.index(opened[-1]) + 1]}")
+    for name in opened:
+        read(fs, name)
+    return fs.volume.reader.cached_bytes(info)
+
+
+def test_who_opens_every_file_has_the_next_ones_fetched_whole(
+    memory: MemoryStore, clock: ManualClock, caller: Caller
+) -> None:
+    for name in NAMES:
+        put(memory, name, bytes(100 * KiB))
+    with machine(memory, inline=True, budget_bytes=4096 * KiB, fragment_bytes=KiB) as parts:
+        fs = filesystem_of(parts, clock, callers=caller)
+        fs.volume.namespace.entries("/d")
+        assert fetched_bytes_ahead(fs, memory, NAMES[:3]) == 100 * KiB
+        assert fetched_bytes_ahead(fs, memory, NAMES[10:20:2]) == 64 * KiB
 
 
 @pytest.mark.parametrize(("program", "thread"), [("python3", 7), ("mv", 7), ("", 7), ("cp", 0)])
