@@ -115,8 +115,10 @@ class BlobReader:
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.
 
-        Blocks for a request. Raises NotFound.
+        A file that any reader gets whole comes whole. Blocks for a request. Raises NotFound.
         """
+        if blob.size_bytes <= self._whole_bytes:
+            first_bytes = blob.size_bytes
         return self._refresh(blob, self._cache.buffer_for(min(blob.size_bytes, first_bytes)), first_bytes)
 
     def refresh_if_memory(self, blob: BlobInfo, first_bytes: int) -> BlobInfo | None:

@@ -102,3 +102,13 @@ def test_file_of_one_block_takes_two_requests_and_moves_once(larger: Path, respo
     assert after.requests["GET blob"] - before.requests.get("GET blob", 0) == 2 * LARGER_FILES
     assert after.bytes_out - before.bytes_out == LARGER_FILES * LARGER_BYTES
     assert "GET block list" not in after.requests
+
+
+def test_file_that_any_reader_gets_whole_comes_with_its_open(responder: Responder, box: str) -> None:
+    responder.make_blobs(box, Recipe("whole", size_bytes=200_000))
+    with Mounts(responder, box, "libfuse3") as mounts:
+        path = mounts().path / "whole"
+        assert path.stat().st_size == 200_000
+        before = fetched(responder)
+        assert len(path.read_bytes()) == 200_000
+        assert fetched(responder) - before == 1
