@@ -18,9 +18,9 @@ The house, from the street down; imports only ever point downwards:
 ``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing; ``told``:
                      what the kernel believes for a moment; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``next_files``, asked for ahead; ``renames``, ``removal``; ``commits`` and ``deletions``:
-                     now or behind; ``files``: one object for all handles of a name; ``doubt``: was a
-                     write done; ``volume``: the state they share
+                     ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
+                     ``removal``; ``commits`` and ``deletions``: now or behind; ``files``: one object for all
+                     handles of a name; ``doubt``: was a write done; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: by version; ``memory``: the bounded pool; ``fetcher``: from

@@ -22,6 +22,10 @@ GLANCE_SECONDS = 0.25  # not while a connection is being made, or a lock waited 
 _SIGKILL_BIT = 1 << 8
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 
+# The words of /proc/PID/syscall: the number of the call, then its arguments. Here: which word is the flags.
+_FLAGS_OF_OPEN = {"x86_64": {"2": 2, "257": 3}, "aarch64": {"56": 3}}.get(os.uname().machine, {})
+_NOT_TO_READ = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_DIRECTORY | os.O_PATH
+
 
 class Callers:
     """Finds out about the process on whose behalf a thread works, if it does for one that may leave."""
@@ -51,6 +55,18 @@ class Callers:
                 return os.fsdecode(file.read()).rstrip("\n")
         except OSError:
             return ""
+
+    def is_opening_to_read(self) -> bool:
+        """Tell whether the caller's thread is inside an open(2) of a file for reading (proc(5): syscall).
+
+        False where that is not to be known: it takes the right to trace the process (ptrace(2)).
+        """
+        try:
+            call = Path(f"/proc/{self._thread_id_of_caller()}/syscall").read_text().split()
+        except OSError:
+            return False
+        flags_place = _FLAGS_OF_OPEN.get(call[0])
+        return flags_place is not None and not int(call[flags_place], 16) & _NOT_TO_READ
 
     def check(self) -> None:
         """Raise Abandoned if the caller is being killed. Reads one file of /proc."""

@@ -12,7 +12,9 @@ from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, nam
 from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
 from blobfs.callers import Callers
 from blobfs.errors import Failure, Unavailable
+from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
+from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.next_files import NextFiles
@@ -154,9 +156,11 @@ def _filesystem(
         make_file=make_file,
     )
     content.pool.add_reclaimer(volume.files.release_memory)
+    asked_ahead = AskedAhead(volume, callers)
     next_files = NextFiles(
         volume,
         callers,
+        asked_ahead,
         open_bytes=settings.reads.open_bytes,
         whole_bytes=_whole_ahead_bytes(settings, content),
         ahead_files=settings.reads.ahead_files,
@@ -165,6 +169,7 @@ def _filesystem(
     return Filesystem(
         volume,
         next_files,
+        EarlyOpens(volume, callers, asked_ahead, open_bytes=settings.reads.open_bytes),
         open_bytes=settings.reads.open_bytes,
         exclusive_create=settings.exclusive_create,
         write_back=_write_back(settings, content) if settings.writeback else None,

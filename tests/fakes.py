@@ -40,7 +40,9 @@ from blobfs.errors import (
     StagedGone,
     Unsupported,
 )
+from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
+from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.next_files import NextFiles
@@ -561,10 +563,12 @@ def filesystem_of(
         make_file=parts.file,
     )
     parts.pool.add_reclaimer(volume.files.release_memory)
+    asked = AskedAhead(volume, callers)
     next_files = NextFiles(
-        volume, callers, open_bytes=64 * KiB, whole_bytes=256 * KiB, ahead_files=4, within_seconds=1.0
+        volume, callers, asked, open_bytes=64 * KiB, whole_bytes=256 * KiB, ahead_files=4, within_seconds=1.0
     )
-    return Filesystem(volume, next_files, open_bytes=64 * KiB, write_back=write_back)
+    early_opens = EarlyOpens(volume, callers, asked, open_bytes=64 * KiB)
+    return Filesystem(volume, next_files, early_opens, open_bytes=64 * KiB, write_back=write_back)
 
 
 _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

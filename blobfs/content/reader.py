@@ -126,16 +126,25 @@ class BlobReader:
         buffer = self._cache.spare_buffer(min(blob.size_bytes, first_bytes))
         return self._refresh(blob, buffer, first_bytes) if buffer is not None else None
 
+    def meet_if_memory(self, name: str, first_bytes: int) -> BlobInfo | None:
+        """Like `refresh_if_memory`, of a blob of which nothing is known."""
+        buffer = self._cache.spare_buffer(first_bytes)
+        return self._first_bytes(name, buffer, first_bytes) if buffer is not None else None
+
     def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
         is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
-        view = buffer.view[: min(blob.size_bytes, first_bytes)]
-        received, info = self._fetcher.first_bytes(blob.name, view, blob.etag if is_here else "")
+        count = min(blob.size_bytes, first_bytes)
+        return self._first_bytes(blob.name, buffer, count, blob.etag if is_here else "") or blob
+
+    def _first_bytes(self, name: str, buffer: Buffer, count: int, known_etag: str = "") -> BlobInfo | None:
+        """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known."""
+        received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag)
         if info is None:
-            return blob
+            return None
         if received < info.size_bytes:
             received -= received % self._cache.fragment_bytes
-        checks = self._checksums.layout(info).checks(range(received))
-        wanted = Wanted(info.version, range(received), view[:received], 0, checks, buffer)
+        view, checks = buffer.view[:received], self._checksums.layout(info).checks(range(received))
+        wanted = Wanted(info.version, range(received), view, 0, checks, buffer)
         if received and self._fetcher.is_sound(wanted):
             self._fetcher.keep(wanted)
             self._cache.add(info.version, buffer, received, is_verified=bool(checks))

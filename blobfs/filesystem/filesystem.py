@@ -14,6 +14,7 @@ from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
+from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
@@ -33,12 +34,14 @@ class Filesystem:
         self,
         volume: Volume,
         next_files: NextFiles,
+        early_opens: EarlyOpens,
         *,
         open_bytes: int,
         exclusive_create: bool = False,
         write_back: WriteBack | None = None,
     ) -> None:
         self.volume = volume
+        self._early_opens = early_opens
         self.commits = Commits(volume, write_back)
         self._deletions = Deletions(volume, most_behind=write_back.files if write_back is not None else 0)
         self._removal = Removal(volume, self._deletions)
@@ -49,6 +52,7 @@ class Filesystem:
             self._deletions,
             self.commits,
             next_files,
+            early_opens,
             open_bytes=open_bytes,
             exclusive_create=exclusive_create,
         )
@@ -60,6 +64,7 @@ class Filesystem:
         if self._deletions.is_gone(path):
             self.volume.creators.missed(thread, path)
             raise NotFound(f"{path}: no such file or directory")
+        self._early_opens.look_up(path)
         return self.volume.stat(path, thread)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:

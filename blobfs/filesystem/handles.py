@@ -11,9 +11,10 @@ from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
+from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File
 from blobfs.filesystem.next_files import NextFiles
-from blobfs.filesystem.volume import Caller, Stat, Volume
+from blobfs.filesystem.volume import Answer, Caller, Stat, Volume
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
 
@@ -48,6 +49,7 @@ class Handles:
         deletions: Deletions,
         commits: Commits,
         next_files: NextFiles,
+        early_opens: EarlyOpens,
         *,
         open_bytes: int,
         exclusive_create: bool,
@@ -56,6 +58,7 @@ class Handles:
         self._deletions = deletions
         self._commits = commits
         self._next_files = next_files
+        self._early_opens = early_opens
         self._open_bytes = open_bytes
         self._exclusive_create = exclusive_create
         self._lock = threading.Lock()  # guards the table
@@ -214,7 +217,7 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        asked_ahead = self._next_files.come_to(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
+        asked_ahead = self._asked_ahead(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
         file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), asked_ahead)
         if answer is None:
             # The open that has the kernel drop older pages may not have reached it yet: so does this one.
@@ -228,6 +231,11 @@ class Handles:
         return Opened(
             self._new_handle(file, flags), keep_pages, file.has_foreign_pages, is_newer=not keep_pages
         )
+
+    def _asked_ahead(self, path: str) -> Answer | None:
+        """Return what was asked for this open before it came to us."""
+        from_walk = self._next_files.come_to(path)
+        return self._early_opens.come_to(path) or from_walk
 
     def _opened_here(self, file: File, flags: int) -> Opened:
         """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import cachetools
 
 from blobfs.callers import Callers
+from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.volume import Answer, Volume
 from blobfs.format.names import split_path
 from blobfs.store import BlobInfo
@@ -67,6 +68,7 @@ class NextFiles:
         self,
         volume: Volume,
         callers: Callers,
+        asked_ahead: AskedAhead,
         *,
         open_bytes: int,
         whole_bytes: int,
@@ -75,11 +77,11 @@ class NextFiles:
     ) -> None:
         self._volume = volume
         self._callers = callers
+        self._asked_ahead = asked_ahead
         self._open_bytes = open_bytes
         self._whole_bytes = whole_bytes
         self._ahead_files = ahead_files
         self._within_seconds = within_seconds
-        self._now = volume.namespace.cache.now
         self._lock = threading.Lock()  # guards the walks
         self._walks: cachetools.LRUCache[int, _Walk] = cachetools.LRUCache(REMEMBERED_THREADS)
 
@@ -103,7 +105,9 @@ class NextFiles:
         if self._callers.program() not in PROGRAMS:
             return None
         self._ask_for(walk, prefix, ahead)
-        return self._answer_in_time(asked) if asked is not None else None
+        if asked is None:
+            return None
+        return self._asked_ahead.answer(asked, within_seconds=self._within_seconds)
 
     def _walk_in(self, thread: int, prefix: str) -> _Walk:
         """Return the thread's walk, begun anew in each directory but for the order that it keeps to."""
@@ -123,37 +127,15 @@ class NextFiles:
         return _Walk(prefix, orders, places, [-1, -1])
 
     def _ask_for(self, walk: _Walk, prefix: str, entries: list[str]) -> None:
-        cache, submit = self._volume.namespace.cache, self._volume.transfers.submit_read
+        cache, ask = self._volume.namespace.cache, self._asked_ahead.ask
         with self._lock:
             walk.asked = {entry: walk.asked[entry] for entry in entries if entry in walk.asked}
             for entry in entries:
                 node = cache.last_known(prefix, entry)
                 if entry not in walk.asked and node is not None and node.blob is not None:
                     first_bytes = self._first_bytes(node.blob, walk)
-                    walk.asked[entry] = submit(self._ask_ahead, node.blob, first_bytes)
+                    walk.asked[entry] = ask(node.blob.name, node.blob, first_bytes)
 
     def _first_bytes(self, blob: BlobInfo, walk: _Walk) -> int:
         is_whole = blob.size_bytes <= self._whole_bytes and not walk.passes_over
         return blob.size_bytes if is_whole else self._open_bytes
-
-    def _ask_ahead(self, blob: BlobInfo, first_bytes: int) -> Answer | None:
-        asked_at, last_write = self._now(), self._volume.store.last_write(blob.name)
-        info: BlobInfo | None
-        if blob.size_bytes:
-            info = self._volume.reader.refresh_if_memory(blob, first_bytes)
-        else:
-            info = self._volume.store.head(blob.name)
-        return Answer(info, last_write, asked_at) if info is not None else None
-
-    def _answer_in_time(self, asked: Transfer) -> Answer | None:
-        """Return the answer, None if it is too old, or not begun: then the caller asks sooner than it."""
-        if asked.cancel():
-            return None
-        done = threading.Event()
-        asked.add_done_callback(lambda _asked: done.set())
-        self._callers.wait(done.wait)
-        if asked.exception() is not None:  # the caller asks again, and is told
-            return None
-        answer: Answer | None = asked.result()
-        in_time = answer is not None and self._now() - answer.asked_at < self._within_seconds
-        return answer if in_time else None

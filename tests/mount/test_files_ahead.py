@@ -2,7 +2,7 @@
 
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +112,19 @@ def test_file_that_any_reader_gets_whole_comes_with_its_open(responder: Responde
         before = fetched(responder)
         assert len(path.read_bytes()) == 200_000
         assert fetched(responder) - before == 1
+
+
+@pytest.mark.parametrize(("look", "asked_beside"), [(Path.open, 2), (Path.stat, 0)])
+def test_only_open_has_a_file_asked_for_while_names_are_looked_up(
+    tree: Path, responder: Responder, look: Callable[[Path], object], asked_beside: int
+) -> None:
+    before = fetched(responder)
+    with pytest.raises(FileNotFoundError):
+        look(tree / "missing")
+    assert fetched(responder) - before == asked_beside  # for the directory and the name
+
+
+def test_first_bytes_of_an_unknown_file_are_asked_for_once(tree: Path, responder: Responder) -> None:
+    before = fetched(responder)
+    assert len((tree / "f07").read_bytes()) == SIZE_BYTES
+    assert fetched(responder) - before == 2  # one of them for the directory

@@ -47,7 +47,8 @@ LAYERS = """
     filesystem.commits filesystem.deletions
     filesystem.removal
     filesystem.renames
-    filesystem.next_files
+    filesystem.asked_ahead
+    filesystem.early_opens filesystem.next_files
     filesystem.directories filesystem.handles
     filesystem.filesystem
     kernel.operations
@@ -114,7 +115,7 @@ RESERVED = {
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
-        *("filesystem.file_table", "filesystem.next_files"),
+        *("filesystem.early_opens", "filesystem.file_table", "filesystem.next_files"),
         *("filesystem.own_writes", "filesystem.volume"),
         "kernel.told",
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),

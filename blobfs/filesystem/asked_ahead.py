@@ -1,0 +1,49 @@
+"""What the service says of a blob, asked before anybody needs it and kept for who does."""
+
+import threading
+
+from blobfs.callers import Callers
+from blobfs.filesystem.volume import Answer, Volume
+from blobfs.store import BlobInfo
+from blobfs.transfers import Transfer
+
+
+class AskedAhead:
+    """Asks in the background, and only while there is memory to spare. For any thread."""
+
+    def __init__(self, volume: Volume, callers: Callers) -> None:
+        self._volume = volume
+        self._callers = callers
+        self._now = volume.namespace.cache.now
+
+    def ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Transfer:
+        """Ask for a blob, `known` to have been so or not, and its first bytes."""
+        return self._volume.transfers.submit_read(self._ask, name, known, first_bytes)
+
+    def answer(self, asked: Transfer, *, within_seconds: float) -> Answer | None:
+        """Return the answer, None if there is none or it was asked for longer ago.
+
+        Waits for a request that is under way; one that was not begun is given up: the caller asks
+        sooner than it. Raises Abandoned.
+        """
+        if asked.cancel():
+            return None
+        done = threading.Event()
+        asked.add_done_callback(lambda _asked: done.set())
+        self._callers.wait(done.wait)
+        if asked.exception() is not None:  # the caller asks again, and is told
+            return None
+        answer: Answer | None = asked.result()
+        in_time = answer is not None and self._now() - answer.asked_at < within_seconds
+        return answer if in_time else None
+
+    def _ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Answer | None:
+        asked_at, last_write = self._now(), self._volume.store.last_write(name)
+        info: BlobInfo | None
+        if known is None:
+            info = self._volume.reader.meet_if_memory(name, first_bytes)
+        elif known.size_bytes:
+            info = self._volume.reader.refresh_if_memory(known, first_bytes)
+        else:
+            info = self._volume.store.head(name)
+        return Answer(info, last_write, asked_at) if info is not None else None
