@@ -132,15 +132,16 @@ class BlobReader:
         return self._first_bytes(name, buffer, first_bytes) if buffer is not None else None
 
     def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
-        is_here = self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
         count = min(blob.size_bytes, first_bytes)
-        return self._first_bytes(blob.name, buffer, count, blob.etag if is_here else "") or blob
+        return (
+            self._first_bytes(blob.name, buffer, count, blob.etag if self._begins_here(blob) else "") or blob
+        )
 
     def _first_bytes(self, name: str, buffer: Buffer, count: int, known_etag: str = "") -> BlobInfo | None:
         """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known."""
         received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag)
-        if info is None:
-            return None
+        if info is None or self._begins_here(info):  # a larger piece may be
+            return info
         if received < info.size_bytes:
             received -= received % self._cache.fragment_bytes
         view, checks = buffer.view[:received], self._checksums.layout(info).checks(range(received))
@@ -149,6 +150,10 @@ class BlobReader:
             self._fetcher.keep(wanted)
             self._cache.add(info.version, buffer, received, is_verified=bool(checks))
         return info
+
+    def _begins_here(self, blob: BlobInfo) -> bool:
+        """Tell whether the first bytes of a version need not be fetched."""
+        return self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
 
     def rename(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is here and known when only the name or the metadata of a blob changed."""

@@ -175,7 +175,7 @@ def test_killed_process_goes_though_the_service_does_not_answer(
 def test_reader_that_gets_a_mere_signal_goes_on(service: Responder, box: str, mounts: Mounts) -> None:
     mount = mounts("--attr-timeout", "0")
     fill(service, box, "d")
-    service.order(of_replies(latency_seconds=1, count=1))
+    service.order(Rule(kind="LIST", latency_seconds=1, count=1))
     script = (
         "import signal, sys, os; alarms = []; signal.signal(signal.SIGALRM, lambda *_: alarms.append(1)); "
         "signal.siginterrupt(signal.SIGALRM, True); signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05); "
