@@ -11,7 +11,7 @@ from blobfs.content.checksums import Checksums
 from blobfs.content.disk_cache import DiskCache
 from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
-from blobfs.content.memory import BufferPool
+from blobfs.content.memory import BufferPool, power_of_two
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
 from blobfs.content.writer import BlobWriter
@@ -102,7 +102,7 @@ def content_of(
     """Put the parts together. They take memory only when there are bytes."""
     libfuse_bytes = kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
     pool = BufferPool(settings.memory_bytes - names_bytes(settings.memory_bytes) - libfuse_bytes)
-    largest_read_bytes = _power_of_two(pool.budget_bytes // 4)
+    largest_read_bytes = power_of_two(pool.budget_bytes // 4)
     read_bytes = min(settings.reads.block_bytes, largest_read_bytes)
     ranges = RangeCache(
         fetcher,
@@ -120,6 +120,7 @@ def content_of(
         fetcher,
         transfers,
         block_bytes=read_bytes,
+        portion_bytes=settings.reads.portion_bytes,
         whole_bytes=settings.reads.whole_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
         settled_bytes=settings.reads.settled_bytes,
@@ -142,11 +143,6 @@ def content_of(
 def names_bytes(memory_bytes: int) -> int:
     """Return how much of the memory is for names and attributes."""
     return memory_bytes // NAMES_SHARE
-
-
-def _power_of_two(limit_bytes: int) -> int:
-    """Return the largest power of two up to the limit: what a buffer of the pool can be."""
-    return 1 << (limit_bytes.bit_length() - 1)
 
 
 def kernel_threads(memory_bytes: int) -> int:

@@ -38,6 +38,7 @@ class ReadSettings:
 
     fragment_bytes: int = 64 * KiB  # random 4 KiB readers: amplification 16, one round trip
     block_bytes: int = 8 * MiB  # sequential readers; the grid that blobfs itself writes
+    portion_bytes: int = 1 * MiB  # of a block, for who has just begun to read, or while memory is short
     whole_bytes: int = 256 * KiB  # smaller files are fetched whole, which is no slower
     sequential_bytes: int = 128 * KiB  # in order from the start: the kernel's first request of a copy
     settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks

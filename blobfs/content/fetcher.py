@@ -27,6 +27,18 @@ class Wanted:
     buffer: Buffer | None = None  # behind the view; without one, the bytes are not put on disk
     by_range_md5: bool = False  # have the service make an MD5 of what the checks do not cover
 
+    @property
+    def is_covered(self) -> bool:
+        """Whether every byte has a checksum."""
+        return sum(check.end - check.start for check in self.checks) == len(self.span)
+
+    def parts(self, part_bytes: int) -> Sequence[range]:
+        """Return what can be received by itself, as all is verified afterwards; 0 bytes: only the whole."""
+        if not part_bytes or not self.is_covered:
+            return [self.span]
+        stop = self.span.stop
+        return [range(at, min(at + part_bytes, stop)) for at in range(self.span.start, stop, part_bytes)]
+
     def verify(self) -> None:
         """Raise Damaged unless the bytes in place match every checksum."""
         verify_all(self.version.name, self.checks, self.span.start, self.view)
@@ -64,6 +76,22 @@ class Fetcher:
         if is_for_cache and held_bytes < len(wanted.span) and self._read_from_disk(wanted):
             return
         self._download(wanted, held_bytes)
+        self.keep(wanted)
+
+    def fill_part(self, wanted: Wanted, part: range, held_bytes: int) -> None:
+        """Fill a part of `wanted.view`, of whose bytes so many are in place; `complete` verifies all parts.
+
+        Blocks for a request. Raises Changed if the blob was replaced.
+        """
+        start = part.start + held_bytes
+        piece = wanted.view[start - wanted.span.start : part.stop - wanted.span.start]
+        if piece:
+            self._receive_piece(wanted.version, start, piece, with_md5=False)
+
+    def complete(self, wanted: Wanted) -> None:
+        """Verify what was filled by parts, and get it again if it is damaged. Raises as `fill`."""
+        if not self.is_sound(wanted):
+            self._download(wanted, held_bytes=0)
         self.keep(wanted)
 
     def keep(self, wanted: Wanted) -> None:
@@ -145,8 +173,7 @@ class Fetcher:
         return None
 
     def _receive(self, wanted: Wanted, held_bytes: int) -> None:
-        covered_bytes = sum(check.end - check.start for check in wanted.checks)
-        with_md5 = (self._range_md5 or wanted.by_range_md5) and covered_bytes < len(wanted.view)
+        with_md5 = (self._range_md5 or wanted.by_range_md5) and not wanted.is_covered
         step = MAX_RANGE_WITH_MD5_BYTES if with_md5 else len(wanted.view)
         for position in range(held_bytes, len(wanted.view), step):
             piece = wanted.view[position : position + step]

@@ -75,6 +75,10 @@ class Layout:
         last = bisect_right(self._check_ends, span.stop)
         return self._checks[first:last]
 
+    def has_checks(self, offset: int) -> bool:
+        """Tell whether any checksum is known within the unit at `offset`."""
+        return bool(self.checks(self.unit(offset)))
+
     def all_in_order(self, name: str) -> "ChecksInOrder":
         """Return what compares all checksums of blocks, the large ones too."""
         return ChecksInOrder(name, merge(self._checks, self.large, key=lambda check: check.start))
@@ -82,6 +86,30 @@ class Layout:
     def verify(self, name: str, span: range, data: memoryview) -> None:
         """Raise Damaged unless `data`, which is that span, matches every checksum inside it."""
         verify_all(name, self.checks(span), span.start, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a reader in order has units fetched: whole or in portions, counted from the unit's start."""
+
+    layout: Layout
+    whole_bytes: int  # larger units are in portions
+    only_checked: bool  # and so are those without checksums
+    portion_bytes: int
+
+    def is_whole(self, offset: int) -> bool:
+        """Tell whether the unit at `offset` is fetched at once."""
+        if len(self.layout.unit(offset)) > self.whole_bytes:
+            return False
+        return self.layout.has_checks(offset) or not self.only_checked
+
+    def span(self, offset: int) -> range:
+        """Return what is fetched together with the byte at `offset`."""
+        unit = self.layout.unit(offset)
+        if self.is_whole(offset):
+            return unit
+        start = offset - (offset - unit.start) % self.portion_bytes
+        return range(start, min(start + self.portion_bytes, unit.stop))
 
 
 class ChecksInOrder:

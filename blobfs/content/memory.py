@@ -130,6 +130,11 @@ class BufferPool:
         return max(SMALLEST_BYTES, 1 << (size_bytes - 1).bit_length())
 
 
+def power_of_two(limit_bytes: int) -> int:
+    """Return the largest power of two up to the limit: what a buffer of the pool can be."""
+    return 1 << (limit_bytes.bit_length() - 1)
+
+
 def disk_buffer(size_bytes: int) -> Buffer:
     """Return a buffer backed by an unlinked temporary file, outside every pool.
 

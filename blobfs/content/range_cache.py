@@ -5,17 +5,20 @@ is here of one version stands on one shelf, so that a replaced blob's bytes cann
 """
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
 from blobfs.callers import NOBODY, Callers
 from blobfs.content.fetcher import Fetcher, Wanted
-from blobfs.content.layout import Check, Layout
+from blobfs.content.layout import Layout
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.counters import Counters
 from blobfs.errors import Abandoned
 from blobfs.store import BlobVersion
+
+Parameters = ParamSpec("Parameters")
 
 
 @dataclass(eq=False, slots=True)
@@ -46,14 +49,12 @@ class Run:
 
 @dataclass(eq=False, slots=True)
 class Fetch:
-    """One request for a run, not yet answered."""
+    """What brings a run: one request, or one for each of its parts."""
 
     run: Run
-    version: BlobVersion
-    unit_start: int
-    checks: Sequence[Check]
-    by_range_md5: bool = False
-    claimed: bool = False
+    wanted: Wanted
+    waiting: deque[range]  # parts that nobody has begun
+    unfinished: int  # parts
     failure: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -109,10 +110,8 @@ class RangeCache:
         if `by_range_md5`. Blocks for at most one fetch. Raises Changed if the blob was replaced,
         Damaged if its bytes do not match their checksums, Abandoned.
         """
-        row = layout.unit(offset)
+        row = self._row(layout, offset, whole=whole)
         verified = whole and bool(layout.checks(row))
-        if not whole and len(row) % self.fragment_bytes == 0:
-            row = range(row.start, layout.size_bytes)
         end = row.stop if whole else min(end, row.stop)
         while True:
             with self._lock:
@@ -129,34 +128,53 @@ class RangeCache:
                 self.counts.add("misses")
                 return fetch.run
 
-    def let_go(self, version: BlobVersion, offset: int) -> None:
-        """Note that a reader has passed the run with the fragment at `offset`: the next to be dropped."""
+    def let_go(self, version: BlobVersion, span: range) -> None:
+        """Note that a reader has passed the run at the end of a span: the next to be dropped."""
         with self._lock:
             shelf = self._shelves.get(version)
-            run = shelf.runs.get(offset) if shelf is not None else None
-            if run is not None:
+            run = shelf.runs.get(self._keys(span)[-1]) if shelf is not None else None
+            if run is not None and run.span.stop <= span.stop:
                 self._runs.move_to_end(run, last=False)
 
-    def prefetch(self, version: BlobVersion, layout: Layout, offset: int) -> Fetch | None:
-        """Plan a fetch of what is missing of a unit; the caller has `perform` run in the background.
+    def prefetch(
+        self,
+        version: BlobVersion,
+        layout: Layout,
+        span: range,
+        *,
+        whole: bool,
+        by_range_md5: bool = False,
+        part_bytes: int = 0,
+    ) -> Fetch | None:
+        """Plan a fetch of what is missing of a unit or, unless `whole`, of a span within one.
 
-        Returns None if nothing is missing or there is no memory to spare.
+        The caller has `perform` run in the background, once for each of its parts, which have
+        `part_bytes` if the whole can be verified when all are there. Returns None if nothing is
+        missing or there is no memory to spare.
         """
-        unit = layout.unit(offset)
-        verified = bool(layout.checks(unit))
+        row = self._row(layout, span.start, whole=whole)
+        verified = whole and bool(layout.checks(row))
         with self._lock:
             shelf = self._shelf(version)
-            missing = (key for key in self._keys(unit) if not self._find(shelf, unit, key, verified=verified))
+            missing = (key for key in self._keys(span) if not self._find(shelf, row, key, verified=verified))
             start = next(missing, None)
         if start is None:
             return None
-        take = self._pool.take_if_free
-        return self._plan(version, layout, unit, start, unit.stop, take, verified=verified)
+        return self._plan(
+            version,
+            layout,
+            row,
+            start,
+            span.stop,
+            self._pool.take_if_free,
+            verified=verified,
+            by_range_md5=by_range_md5,
+            part_bytes=part_bytes,
+        )
 
     def perform(self, fetch: Fetch) -> None:
-        """Carry out a planned fetch unless a reader already took it over. Its failure is kept for readers."""
-        if self._claim(fetch):
-            self._run(fetch)
+        """Carry out what nobody has begun of a planned fetch. A failure is kept for readers."""
+        self._work(fetch)
 
     def buffer_for(self, size_bytes: int) -> Buffer:
         """Return memory for bytes that are to be added. Waits until there is room."""
@@ -236,6 +254,13 @@ class RangeCache:
             stop += self.fragment_bytes
         return range(start, min(stop, row.stop))
 
+    def _row(self, layout: Layout, offset: int, *, whole: bool) -> range:
+        """Return where fragments are counted from the start: a unit, or where they fit, all of the rest."""
+        unit = layout.unit(offset)
+        if whole or len(unit) % self.fragment_bytes:
+            return unit
+        return range(unit.start, layout.size_bytes)
+
     def _keys(self, span: range) -> range:
         return range(span.start, span.stop, self.fragment_bytes)
 
@@ -275,6 +300,7 @@ class RangeCache:
         *,
         verified: bool,
         by_range_md5: bool = False,
+        part_bytes: int = 0,
     ) -> Fetch | None:
         """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory.
 
@@ -291,42 +317,69 @@ class RangeCache:
             if self._missing(shelf, row, offset, end, verified=verified) != span:
                 return None
             run = Run(shelf, span, buffer, is_verified=verified)
-            fetch = Fetch(run, version, layout.unit(offset).start, layout.checks(span), by_range_md5)
+            unit_start, view = layout.unit(offset).start, buffer.view[: len(span)]
+            wanted = Wanted(version, span, view, unit_start, layout.checks(span), buffer, by_range_md5)
+            parts = deque(wanted.parts(part_bytes))
+            fetch = Fetch(run, wanted, parts, len(parts))
             shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
         return fetch
 
-    def _claim(self, fetch: Fetch) -> bool:
+    def _begin_part(self, fetch: Fetch) -> range | None:
         with self._lock:
-            mine = not fetch.claimed
-            fetch.claimed = True
-            return mine
+            return fetch.waiting.popleft() if fetch.waiting else None
 
     def _complete(self, fetch: Fetch) -> bool:
-        """Have the fetch done: by this thread if nobody began it, so that no reader waits in a queue.
+        """Have the fetch done: by this thread what nobody began, so that no reader waits in a queue.
 
         Returns False if another thread did that for a process that was killed meanwhile.
         """
-        mine = self._claim(fetch)
-        if mine:
-            self._run(fetch)
-        else:
-            self._callers.wait(fetch.done.wait)
-        if isinstance(fetch.failure, Abandoned) and not mine:
+        failure = self._work(fetch)
+        if failure is not None:
+            raise failure
+        self._callers.wait(fetch.done.wait)
+        if isinstance(fetch.failure, Abandoned):
             return False
         if fetch.failure is not None:
             raise fetch.failure
         return True
 
-    def _run(self, fetch: Fetch) -> None:
+    def _work(self, fetch: Fetch) -> BaseException | None:
+        """Carry out what nobody has begun of a fetch; return what this thread met with."""
+        failure = None
+        while failure is None and (part := self._begin_part(fetch)) is not None:
+            failure = self._run_part(fetch, part)
+        return failure
+
+    def _run_part(self, fetch: Fetch, part: range) -> BaseException | None:
+        failure = _failure_of(self._fill_part, fetch.wanted, part)
+        if not self._is_last(fetch, failure):
+            return failure
+        if fetch.failure is None and part != fetch.run.span:
+            failure = fetch.failure = _failure_of(self._fetcher.complete, fetch.wanted)
+        self._conclude(fetch)
+        return failure
+
+    def _fill_part(self, wanted: Wanted, part: range) -> None:
+        first = wanted.span.start
+        view = wanted.view[part.start - first : part.stop - first]
+        held_bytes = self.copy_held(wanted.version, part.start, view)
+        if part == wanted.span:
+            self._fetcher.fill(wanted, held_bytes)
+        else:
+            self._fetcher.fill_part(wanted, part, held_bytes)
+
+    def _is_last(self, fetch: Fetch, failure: BaseException | None) -> bool:
+        """Note that a part is done; after a failure none is begun any more."""
+        with self._lock:
+            fetch.unfinished -= 1
+            if failure is not None:
+                fetch.failure = failure
+                fetch.unfinished -= len(fetch.waiting)
+                fetch.waiting.clear()
+            return not fetch.unfinished
+
+    def _conclude(self, fetch: Fetch) -> None:
         run, shelf = fetch.run, fetch.run.shelf
-        try:
-            view = run.buffer.view[: len(run.span)]
-            wanted = Wanted(
-                fetch.version, run.span, view, fetch.unit_start, fetch.checks, run.buffer, fetch.by_range_md5
-            )
-            self._fetcher.fill(wanted, self.copy_held(fetch.version, run.span.start, view))
-        except BaseException as failure:  # not swallowed: every reader that waits for it raises it
-            fetch.failure = failure
         with self._lock:
             for key in self._keys(run.span):
                 if shelf.fetches.get(key) is fetch:
@@ -344,3 +397,14 @@ class RangeCache:
                 run = next(iter(self._runs))
                 self._drop(run)
                 size_bytes -= run.buffer.size_bytes
+
+
+def _failure_of(
+    task: Callable[Parameters, None], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> BaseException | None:
+    """Run a task; return what it raised, which is not swallowed: every reader that waits for it raises it."""
+    try:
+        task(*args, **kwargs)
+    except BaseException as failure:
+        return failure
+    return None

@@ -2,12 +2,13 @@
 
 A stream is what one handle does. While it hops about, only the fragments it asks for are
 fetched; once it has read in order for a while, whole units are, verified, and the next ones ahead, as far
-as the memory goes round.
+as the memory goes round. Who has just begun has a unit brought by many requests side by side; units without
+checksums, and all of them where the memory goes round no further, are fetched in portions.
 """
 
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
-from blobfs.content.layout import Layout
+from blobfs.content.layout import Cut, Layout
 from blobfs.content.memory import Buffer
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.streams import Readers, Stream
@@ -28,6 +29,7 @@ class BlobReader:
         transfers: Transfers,
         *,
         block_bytes: int,
+        portion_bytes: int,
         whole_bytes: int,
         sequential_bytes: int,
         settled_bytes: int,
@@ -40,6 +42,7 @@ class BlobReader:
         self._fetcher = fetcher
         self._transfers = transfers
         self._block_bytes = block_bytes
+        self._portion_bytes = portion_bytes
         self._whole_bytes = whole_bytes
         self._sequential_bytes = sequential_bytes
         self._settled_bytes = settled_bytes
@@ -160,11 +163,12 @@ class BlobReader:
         self._cache.rename(old.version, new.version)
         self._checksums.rename(old.version, new.version)
 
-    def _let_go(self, blob: BlobInfo, layout: Layout, offset: int, end: int) -> None:
-        """Give up the unit that a reader has left, once it is well past that: its requests overlap."""
-        unit = layout.unit(offset)
-        if unit.start and offset < unit.start + self._most_tolerance_bytes <= end:
-            self._cache.let_go(blob.version, layout.unit(unit.start - 1).start)
+    def _let_go(self, blob: BlobInfo, cut: Cut, offset: int, end: int) -> None:
+        """Give up what a reader has left, once it is well past that: its requests overlap."""
+        span = cut.span(offset)
+        passed = span.start + min(self._most_tolerance_bytes, len(span) // 2)
+        if span.start and offset < passed <= end:
+            self._cache.let_go(blob.version, cut.span(span.start - 1))
 
     def _warm_unit(self, blob: BlobInfo, layout: Layout, unit: range) -> None:
         position = unit.start
@@ -191,13 +195,15 @@ class BlobReader:
         *,
         whole: bool,
         by_range_md5: bool = False,
+        fetched_until: int = 0,
     ) -> None:
         position, end = offset, offset + len(target)
+        until = max(end, fetched_until)
         while position < end:
             rest = target[position - offset :]
             # No name for the run: held while the next one waits for memory, it might be what is missing.
             position += self._cache.run(
-                blob.version, layout, position, end, whole=whole, by_range_md5=by_range_md5
+                blob.version, layout, position, until, whole=whole, by_range_md5=by_range_md5
             ).copy(position, rest)
 
     def _read_in_order(
@@ -205,17 +211,37 @@ class BlobReader:
     ) -> None:
         """Copy from whole units, unless so many read in order that a unit would be gone before it is read."""
         layout = self._checksums.full_layout(blob)
-        unit = layout.unit(offset)
         share_bytes = self._readers.share_bytes(stream, len(target))
-        whole = len(unit) <= max(share_bytes, self._whole_bytes)
-        self._read_ahead(blob, layout, offset, end, stream, share_bytes)
-        by_range_md5 = not whole and bool(layout.checks(unit))
-        self._copy(blob, layout, offset, target, whole=whole, by_range_md5=by_range_md5)
+        cut = self._cut(layout, stream, share_bytes)
+        self._read_ahead(blob, cut, offset, end, stream, share_bytes)
+        whole = cut.is_whole(offset)
+        self._copy(
+            blob,
+            layout,
+            offset,
+            target,
+            whole=whole,
+            by_range_md5=not whole and layout.has_checks(offset),
+            fetched_until=cut.span(end - 1).stop,
+        )
         if stream.starts_at_zero:
             self._check_whole(blob, layout, end, stream, whole=whole)
-        self._let_go(blob, layout, offset, end)
+        self._let_go(blob, cut, offset, end)
         if end == blob.size_bytes:
             self._readers.leave(stream)
+
+    def _cut(self, layout: Layout, stream: Stream, share_bytes: int) -> Cut:
+        """Return what is fetched at once: at most a third of the share, as a portion is left, one is read,
+        and one is next.
+        """
+        most_bytes = max(self._cache.fragment_bytes, min(self._block_bytes, share_bytes // 3))
+        portion_bytes = stream.portion_bytes(self._portion_bytes, most_bytes)
+        return Cut(
+            layout,
+            whole_bytes=max(share_bytes, self._whole_bytes),
+            only_checked=self._fetcher.disk is None,  # a piece on disk serves those who ask for less of it
+            portion_bytes=portion_bytes,
+        )
 
     def _check_whole(self, blob: BlobInfo, layout: Layout, end: int, stream: Stream, *, whole: bool) -> None:
         """Keep up the checksum of the whole, where nothing better vouches for all of it."""
@@ -232,19 +258,34 @@ class BlobReader:
             raise
 
     def _read_ahead(
-        self, blob: BlobInfo, layout: Layout, offset: int, end: int, stream: Stream, share_bytes: int
+        self, blob: BlobInfo, cut: Cut, offset: int, end: int, stream: Stream, share_bytes: int
     ) -> None:
-        """Have the next units fetched in the background: more once the reader has waited for one."""
-        unit = layout.unit(offset)
-        if unit.stop <= stream.ahead_offset and not self._cache.holds(blob.version, unit.start):
+        """Have what is next fetched in the background: more once the reader has waited for it."""
+        span = cut.span(offset)
+        fragment = offset - (offset - span.start) % self._cache.fragment_bytes
+        if offset < stream.ahead_offset and not self._cache.holds(blob.version, fragment):
             stream.has_waited = True
-        # The rest is for the unit that is read now and the one before it: its requests overlap.
-        blocks = min(self._ahead_blocks, share_bytes // self._block_bytes - 2)
-        earned_bytes = stream.earned_bytes(self._block_bytes)
-        limit = min(blob.size_bytes, end + min(blocks * self._block_bytes, earned_bytes))
-        position = max(layout.unit(end - 1).stop, stream.ahead_offset)
+        # The rest is for what is read now and what was before it: a reader's requests overlap.
+        spare_bytes = (share_bytes // len(span) - 2) * len(span)
+        most_bytes = min(spare_bytes, self._ahead_blocks * self._block_bytes)
+        limit = min(blob.size_bytes, end + min(most_bytes, stream.earned_bytes(cut.portion_bytes)))
+        position = max(span.start, stream.ahead_offset)  # the reader will help with what it needs now
         while position < limit:
-            fetch = self._cache.prefetch(blob.version, layout, position)
-            if fetch is not None:
+            position = stream.ahead_offset = self._fetch_ahead(blob, cut, position)
+
+    def _fetch_ahead(self, blob: BlobInfo, cut: Cut, position: int) -> int:
+        """Have the bytes from `position` on fetched in the background; return where those of them end."""
+        layout, whole = cut.layout, cut.is_whole(position)
+        span = range(position, cut.span(position).stop)
+        fetch = self._cache.prefetch(
+            blob.version,
+            layout,
+            span,
+            whole=whole,
+            by_range_md5=not whole and layout.has_checks(position),
+            part_bytes=cut.portion_bytes if cut.only_checked and cut.portion_bytes < self._block_bytes else 0,
+        )
+        if fetch is not None:
+            for _ in range(fetch.unfinished):
                 self._transfers.submit_read(self._cache.perform, fetch)
-            position = stream.ahead_offset = layout.unit(position).stop
+        return span.stop

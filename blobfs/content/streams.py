@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from blobfs.content.memory import power_of_two
 from blobfs.content.whole_check import WholeCheck
 
 AHEAD_FACTOR = 4  # so many times what a reader has read in order may be asked for ahead of it
@@ -39,9 +40,15 @@ class Stream:
         self.has_waited = False
         self.whole_check = None
 
-    def earned_bytes(self, block_bytes: int) -> int:
-        """Return how much to ask for ahead: a block, until the reader has had to wait all the same."""
-        return max(block_bytes, AHEAD_FACTOR * self.in_order_bytes if self.has_waited else 0)
+    def earned_bytes(self, portion_bytes: int) -> int:
+        """Return how much to ask for ahead: a portion, until the reader has had to wait all the same."""
+        return max(portion_bytes, AHEAD_FACTOR * self.in_order_bytes if self.has_waited else 0)
+
+    def portion_bytes(self, least_bytes: int, most_bytes: int) -> int:
+        """Return how much one request is to bring, a power of two: half of what was read, as who has just
+        begun may soon end, and waits for all of the first one.
+        """
+        return power_of_two(min(max(least_bytes, self.in_order_bytes // 2), most_bytes))
 
 
 class Readers:

@@ -83,7 +83,7 @@ def test_block_that_stays_damaged_is_an_error_and_never_wrong_bytes(
 ) -> None:
     mount.expect_log(DAMAGED)
     path = mount().path / "own"
-    service.order(flips(at_byte=1 * MiB))
+    service.order(flips(at_byte=MiB // 2))  # which every part of a block has
     descriptor = os.open(path, os.O_RDONLY)
     with refused(errno.EIO):
         while os.read(descriptor, MiB):
@@ -168,7 +168,7 @@ def test_foreign_file_that_does_not_match_its_md5_is_an_error_at_its_end(
 ) -> None:
     mount.expect_log(r"foreign: the whole, \d+ bytes: expected MD5 \w+, found \w+")
     path = mount().path / "foreign"
-    service.order(flips(at_byte=3 * MiB, skip=1, count=1))
+    service.order(flips(at_byte=MiB // 2, skip=1, count=1))
     with refused(errno.EIO):
         path.read_bytes()
     service.order()
@@ -203,7 +203,7 @@ def test_memory_map_shows_the_right_bytes_or_kills_its_reader(
 def test_verification_can_be_turned_off(mount: Mounts, service: Responder, content: bytes) -> None:
     mounted = mount("--verify", "off")
     service.reset_counters()
-    service.order(flips(at_byte=3 * MiB, skip=1, count=1))
+    service.order(flips(at_byte=MiB // 2, skip=1, count=1))
     assert (mounted.path / "own").read_bytes() != content
     assert service.counters.requests.get("GET block list", 0) == 0
 

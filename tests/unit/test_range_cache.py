@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from fakes import FailingStore, MemoryStore
 
-from blobfs.blocks import KiB, md5_digest
+from blobfs.blocks import KiB, md5_digest, xxh3_digest
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.layout import Check, Layout, uniform_layout
 from blobfs.content.memory import BufferPool
@@ -85,7 +85,7 @@ def fragment(cache: RangeCache, info: BlobInfo, index: int, run: int = 1) -> byt
 
 
 def prefetch(cache: RangeCache, info: BlobInfo) -> Fetch | None:
-    return cache.prefetch(info.version, unchecked(info), 0)
+    return cache.prefetch(info.version, unchecked(info), range(info.size_bytes), whole=True)
 
 
 def held(cache: RangeCache, info: BlobInfo, indexes: Iterable[int]) -> list[bool]:
@@ -181,6 +181,63 @@ def test_reader_waits_for_a_fetch_that_is_under_way(
     assert reader.result(10) == BODY[20:]
     background.result(10)
     assert memory.requests == {"GET blob": 1}
+
+
+def checked(info: BlobInfo) -> Layout:
+    return Layout(info.size_bytes, (0,), (Check(0, len(BODY), xxh3_digest(memoryview(BODY))),))
+
+
+def fetch_in_parts(cache: RangeCache, info: BlobInfo) -> Fetch:
+    """Plan a fetch of all by requests of 8, 8 and 6 bytes."""
+    layout = checked(info)
+    fetch = cache.prefetch(info.version, layout, layout.unit(0), whole=True, part_bytes=2 * STEP)
+    assert fetch is not None
+    return fetch
+
+
+def whole(cache: RangeCache, info: BlobInfo) -> bytes:
+    run = cache.run(info.version, checked(info), 0, len(BODY), whole=True)
+    return bytes(run.buffer.view[: len(run.span)])
+
+
+def test_parts_of_a_unit_are_received_side_by_side_and_the_reader_takes_what_nobody_began(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, memory: MemoryStore, threads: ThreadPoolExecutor
+) -> None:
+    gate = Gate(store)
+    fetch = fetch_in_parts(cache, info)
+    begun = threads.submit(cache.perform, fetch)
+    readers = [threads.submit(whole, cache, info) for _ in range(2)]
+    assert all(gate.reached.acquire(timeout=10) for _ in range(3))
+    assert not fetch.waiting
+    gate.opened.set()
+    assert [reader.result(10) for reader in readers] == [BODY] * 2
+    begun.result(10)
+    assert memory.requests == {"GET blob": 3}
+
+
+def test_part_that_fails_fails_the_fetch_and_not_the_next(
+    cache: RangeCache, info: BlobInfo, store: FailingStore
+) -> None:
+    fetch = fetch_in_parts(cache, info)
+    store.fail_method("read_range", Unavailable("no service"))
+    cache.perform(fetch)
+    assert isinstance(fetch.failure, Unavailable)
+    assert fetch.done.is_set()
+    store.heal()
+    assert whole(cache, info) == BODY
+
+
+def test_reader_goes_on_if_another_one_that_fetched_a_part_was_killed(
+    cache: RangeCache, info: BlobInfo, store: FailingStore, threads: ThreadPoolExecutor
+) -> None:
+    store.fail_method("read_range", Abandoned("killed"))
+    fetch = fetch_in_parts(cache, info)
+    killed = threads.submit(whole, cache, info)
+    with pytest.raises(Abandoned):
+        killed.result(10)
+    store.heal()
+    assert fetch.done.wait(10)
+    assert whole(cache, info) == BODY
 
 
 def test_nothing_is_prefetched_twice_or_beyond_the_end(cache: RangeCache, info: BlobInfo) -> None:

@@ -125,7 +125,8 @@ def test_readers_that_share_little_memory_fetch_nothing_twice(
         for offset in range(0, block_bytes * blocks, step):
             for index, (blob, stream) in enumerate(zip(blobs, streams, strict=True)):
                 assert read(parts, blob, offset, step, stream) == bytes([index]) * step
-    assert memory.requests["GET blob"] == readers * blocks
+    assert memory.read_bytes == readers * blocks * block_bytes
+    assert memory.requests["GET blob"] <= 2 * readers * blocks
 
 
 def held_blocks(parts: Machine, info: BlobInfo) -> list[int]:
@@ -192,6 +193,33 @@ def test_readers_that_memory_has_no_block_for_fetch_little_that_they_do_not_read
     read_in_turns(crowded, crowd, [Stream() for _ in crowd], end=144)
     wanted_bytes = len(crowd) * 144
     assert memory.read_bytes <= wanted_bytes * 1.3
+
+
+def test_readers_in_turns_that_memory_has_no_block_for_have_the_next_portion_fetched_ahead(
+    store: FailingStore, crowd: list[BlobInfo], memory: MemoryStore
+) -> None:
+    options = {"block_bytes": 64, "fragment_bytes": 4, "portion_bytes": 4, "sequential_bytes": 4}
+    share_bytes = 12  # what is left, what is read and what is next
+    capacity_bytes = len(crowd) * share_bytes
+    with machine(store, capacity_bytes=capacity_bytes, inline=True, **options) as parts:
+        streams = [Stream() for _ in crowd]
+        read_in_turns(parts, crowd, streams, end=32)
+        for blob, stream in zip(crowd, streams, strict=True):
+            before = parts.cache.counts.totals()["misses"]
+            assert read(parts, blob, 32, 4, stream) == BODY[32:36]
+            assert parts.cache.counts.totals()["misses"] == before
+    assert memory.read_bytes <= len(crowd) * (36 + 2 * share_bytes)
+
+
+def test_reader_of_a_blob_without_checksums_begins_with_a_portion_and_the_next(
+    store: FailingStore, memory: MemoryStore
+) -> None:
+    info = memory.put("x", BODY)
+    options = {"block_bytes": 128, "fragment_bytes": 4, "portion_bytes": 8, "sequential_bytes": 4}
+    with machine(store, inline=True, **options) as parts:
+        read(parts, info, 0, 8, Stream())
+        assert memory.read_bytes == 16
+        assert memory.requests["GET blob"] == 2
 
 
 def test_reader_is_given_whole_blocks_again_once_the_others_have_closed(

@@ -66,6 +66,15 @@ def make(line: Line) -> Iterator[Make]:
         )
 
 
+def test_block_of_which_a_part_is_damaged_once_is_fetched_again(line: Line) -> None:
+    options = {"block_bytes": BLOCK, "fragment_bytes": 4, "portion_bytes": 4, "sequential_bytes": 4}
+    info = put_blocks(line, [BLOCK] * 9)
+    line.due = lambda number: number == 2
+    with machine(line, **options) as parts:
+        assert read_all(parts, info, step=8) == BODY
+        assert parts.fetcher.damaged_replies == line.damaged == 1
+
+
 def put_blocks(store: MemoryStore, sizes: list[int], *, md5: bytes | None = None) -> BlobInfo:
     """Commit BODY in blocks of ours of these sizes and one for the rest."""
     ids, start = [], 0
