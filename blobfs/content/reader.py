@@ -1,9 +1,10 @@
 """Reading a committed blob: which ranges to fetch, and how far ahead.
 
-A stream is what one handle does. While it hops about, only the fragments it asks for are
-fetched; once it has read in order for a while, whole units are, verified, and the next ones ahead, as far
-as the memory goes round. Who has just begun has a unit brought by many requests side by side; units without
-checksums, and all of them where the memory goes round no further, are fetched in portions.
+A stream is what one handle does. While it hops about, only the fragments it asks for are fetched,
+and ahead those at the same distance again. Once it has read in order for a while, whole units are,
+verified, and the next ones ahead, as far as the memory goes round. Who has just begun has a unit
+brought by many requests side by side; units without checksums, and all of them where the memory goes
+round no further, are fetched in portions.
 """
 
 from blobfs.content.checksums import Checksums
@@ -11,7 +12,7 @@ from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Cut, Layout
 from blobfs.content.memory import Buffer
 from blobfs.content.range_cache import RangeCache
-from blobfs.content.streams import Readers, Stream
+from blobfs.content.streams import CERTAIN_HOPS, Readers, Stream
 from blobfs.content.whole_check import WholeCheck
 from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
@@ -67,8 +68,9 @@ class BlobReader:
             self._read_in_order(blob, offset, end, target, stream)
         else:
             # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
-            whole = blob.size_bytes <= self._whole_bytes
-            self._copy(blob, self._checksums.layout(blob), offset, target, whole=whole)
+            layout, whole = self._checksums.layout(blob), blob.size_bytes <= self._whole_bytes
+            self._hop_ahead(blob, layout, len(target), stream)
+            self._copy(blob, layout, offset, target, whole=whole)
         return end - offset
 
     def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview, block_id: str = "") -> None:
@@ -256,6 +258,21 @@ class BlobReader:
             self._fetcher.note_damage(damage)
             self._cache.drop(blob.version)
             raise
+
+    def _hop_ahead(self, blob: BlobInfo, layout: Layout, length: int, stream: Stream) -> None:
+        """Have the next stretches fetched of a reader that leaves out as much each time."""
+        if stream.hops.equal_hops < CERTAIN_HOPS:
+            return
+        share_bytes = self._readers.share_bytes(stream, length)
+        for offset in stream.hops.ahead(min(self._ahead_blocks, share_bytes // 2 // length)):
+            if offset >= blob.size_bytes:
+                return
+            unit = layout.unit(offset)
+            start = offset - (offset - unit.start) % self._cache.fragment_bytes
+            span = range(start, min(offset + length, unit.stop))
+            fetch = self._cache.prefetch(blob.version, layout, span, whole=False)
+            if fetch is not None:
+                self._transfers.submit_read(self._cache.perform, fetch)
 
     def _read_ahead(
         self, blob: BlobInfo, cut: Cut, offset: int, end: int, stream: Stream, share_bytes: int

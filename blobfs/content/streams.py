@@ -1,7 +1,7 @@
 """How handles read: each by itself, and how many of them read in order at present."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from blobfs.content.memory import power_of_two
@@ -9,6 +9,36 @@ from blobfs.content.whole_check import WholeCheck
 
 AHEAD_FACTOR = 4  # so many times what a reader has read in order may be asked for ahead of it
 IDLE_SHARE = 4  # of the capacity: who has not read while the others read so much, is reading no more
+
+
+CERTAIN_HOPS = 2  # so many equal ones in a row, after the first, are a stride
+
+
+@dataclass(eq=False)
+class Hops:
+    """Where stretches that are read begin, each so far behind the one before it."""
+
+    offset: int = 0  # of the stretch that is read now
+    stride_bytes: int = 0
+    equal_hops: int = 0  # guesses that would have come true
+    ahead_offset: int = 0  # what begins up to here has been asked for
+
+    def note(self, offset: int) -> None:
+        """Record where the next stretch begins."""
+        stride_bytes = offset - self.offset
+        is_equal = stride_bytes == self.stride_bytes > 0
+        self.equal_hops = self.equal_hops + 1 if is_equal else 0
+        self.offset, self.stride_bytes = offset, stride_bytes
+        self.ahead_offset = max(self.ahead_offset, offset) if is_equal else offset
+
+    def ahead(self, most_hops: int) -> range:
+        """Return where to fetch ahead, no more often than guesses would have come true; each is told once."""
+        if self.equal_hops < CERTAIN_HOPS:
+            return range(0)
+        first = self.ahead_offset + self.stride_bytes
+        last = self.offset + min(most_hops, self.equal_hops) * self.stride_bytes
+        self.ahead_offset = max(self.ahead_offset, last)
+        return range(first, last + 1, self.stride_bytes)
 
 
 @dataclass(eq=False)
@@ -21,6 +51,7 @@ class Stream:
     ahead_offset: int = 0  # everything before it has been asked for
     has_waited: bool = False  # for what had been asked for ahead: that was not enough
     whole_check: WholeCheck | None = None
+    hops: Hops = field(default_factory=Hops)
 
     def note(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> None:
         """Record one read. It is in order if it is near the furthest one before it.
@@ -33,6 +64,7 @@ class Stream:
             self.in_order_bytes += length
             self.next_offset = max(end, self.next_offset)
             return
+        self.hops.note(offset)
         self.in_order_bytes = length
         self.next_offset = end
         self.starts_at_zero = offset == 0

@@ -259,6 +259,35 @@ def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_be
     assert stream.in_order_bytes == 10
 
 
+def test_stretches_at_equal_distances_are_fetched_ahead_as_often_as_that_came_true(
+    store: FailingStore, memory: MemoryStore
+) -> None:
+    info = memory.put("long", bytes(16 * 64))
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 32, "ahead_blocks": 4}
+    with machine(store, inline=True, **options) as parts:
+        stream = Stream()
+        for offset in range(0, 32 * 4, 32):
+            assert memory.requests["GET blob"] == offset // 32
+            read(parts, info, offset, 4, stream)
+        assert [parts.cache.holds(info.version, 32 * hop) for hop in range(8)] == [True] * 6 + [False] * 2
+        for offset in range(32 * 4, 32 * 9, 32):
+            misses = parts.cache.counts.totals()["misses"]
+            read(parts, info, offset, 4, stream)
+            assert parts.cache.counts.totals()["misses"] == misses
+        assert memory.read_bytes == 4 * (9 + 4)
+
+
+def test_stretches_at_equal_distances_are_no_longer_fetched_ahead_after_a_miss(
+    store: FailingStore, memory: MemoryStore
+) -> None:
+    info = memory.put("long", bytes(16 * 64))
+    with machine(store, block_bytes=16, fragment_bytes=4, inline=True) as parts:
+        stream = Stream()
+        for offset in [0, 32, 64, 96, 500]:
+            read(parts, info, offset, 4, stream)
+    assert memory.read_bytes == 4 * (5 + 2)
+
+
 def test_failed_read_ahead_does_not_fail_the_reader_for_good(
     parts: Machine, info: BlobInfo, store: FailingStore
 ) -> None:
