@@ -88,7 +88,7 @@ class Commits:
             volume.lost.pop(path, None)
         if self._forget(file):
             logger.warning("%s is committed after all", file.name)
-        volume.files.forget_unused(file)
+        volume.files.forget_committed(file)
 
     def commit_all(self, files: Iterable[File]) -> list[Failure]:
         """Commit files side by side, those that wait as well; return what failed. Blocks."""

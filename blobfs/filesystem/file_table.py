@@ -83,6 +83,12 @@ class FileTable:
             if not file.is_uncommitted:
                 self._forget_unused(file)
 
+    def forget_committed(self, file: File) -> None:
+        """Forget a file that has no handles, unless it was written since it was committed."""
+        with self._lock:
+            if not file.is_uncommitted:
+                self._forget_unused(file)
+
     def forget_unused(self, file: File) -> None:
         """Forget a file that has no handles, whatever it has not committed."""
         with self._lock:

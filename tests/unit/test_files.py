@@ -271,6 +271,20 @@ def test_table_forgets_a_file_only_if_its_name_is_still_its_own(parts: Machine) 
     assert list(table) == []
 
 
+def test_table_keeps_a_file_that_was_written_again_while_it_was_committed(parts: Machine) -> None:
+    table, file = FileTable(), new(parts)
+    table.enter(file)
+    file.write(0, memoryview(b"first"))
+    file.commit()
+    file.write(0, memoryview(b"again"))
+    table.leave(file)
+    table.forget_committed(file)  # by who committed it, and is late
+    assert table.get("x") is file
+    file.commit()
+    table.forget_committed(file)
+    assert list(table) == []
+
+
 @pytest.mark.parametrize("size_bytes", [BLOCK, len(BODY)])
 def test_commit_without_a_reply_is_ours_when_it_is_tried_again(
     parts: Machine, store: FailingStore, memory: MemoryStore, size_bytes: int
