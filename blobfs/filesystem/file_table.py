@@ -80,14 +80,12 @@ class FileTable:
             file.handles -= 1
             if not file.handles:
                 self._forget_displaced(file)
-            if not file.is_uncommitted:
-                self._forget_unused(file)
+            self._forget_settled(file)
 
     def forget_committed(self, file: File) -> None:
         """Forget a file that has no handles, unless it was written since it was committed."""
         with self._lock:
-            if not file.is_uncommitted:
-                self._forget_unused(file)
+            self._forget_settled(file)
 
     def forget_unused(self, file: File) -> None:
         """Forget a file that has no handles, whatever it has not committed."""
@@ -127,6 +125,11 @@ class FileTable:
         others.discard(file)
         if not others:
             self._displaced.pop(file.name, None)
+
+    def _forget_settled(self, file: File) -> None:
+        """Forget a file that has no handles, nothing to commit, and no commit that nobody has noted yet."""
+        if not file.is_uncommitted and not file.has_news:
+            self._forget_unused(file)
 
     def _forget_unused(self, file: File) -> None:
         if not file.handles:

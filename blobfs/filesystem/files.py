@@ -92,7 +92,7 @@ class File:
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did
         self.is_requested = False  # a crash loses nothing of it, and nothing was edited since
-        self._news: BlobInfo | None = None  # what the last commit made, until somebody takes note
+        self.news: BlobInfo | None = None  # what the last commit made, until somebody has taken note
         self._doubt = Doubt(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
@@ -210,13 +210,7 @@ class File:
     @property
     def has_news(self) -> bool:
         """A commit has made something of the blob: reading or writing may have had to commit, too."""
-        return self._news is not None
-
-    def take_news(self) -> BlobInfo | None:
-        """Return what a commit made of the blob, once."""
-        with self.lock:
-            news, self._news = self._news, None
-            return news
+        return self.news is not None
 
     def unlink(self) -> None:
         """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace.
@@ -251,7 +245,7 @@ class File:
         """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
         with self.lock:
             self.name, self.base = base.name, base
-            self._news = None  # whoever moved or changed the blob knows
+            self.news = None  # whoever moved or changed the blob knows
             if not self._attributes_changed:
                 self.attributes = attributes
             if self._writer is not None:
@@ -331,7 +325,7 @@ class File:
             self._commit_content(self._writer)
         else:
             self._store_attributes(self.attributes)
-            self._news = self.base
+            self.news = self.base
             self._journal.end()
 
     def _commit_content(self, writer: BlobWriter) -> None:
@@ -341,7 +335,7 @@ class File:
         condition = Condition(if_match=etag) if etag else IF_ABSENT
         self._journal.request_commit()
         try:
-            self.base = self._news = writer.commit(Properties(target.metadata, target.headers), condition)
+            self.base = self.news = writer.commit(Properties(target.metadata, target.headers), condition)
         except (Changed, AlreadyExists) as failure:
             self.state, self.failure = FileState.FAILED, copy.copy(failure)
             self._leave_conflict(failure)
@@ -373,7 +367,7 @@ class File:
         """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
         done = self._doubt.settle(self.name)
         if done is not None:
-            self.base = self._news = done
+            self.base = self.news = done
             if self._writer is not None:
                 self._writer.rebase(done)
 

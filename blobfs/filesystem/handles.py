@@ -207,6 +207,7 @@ class Handles:
             if opened is None:
                 return
         file = opened.file
+        self._volume.note_commit(file)
         self._volume.files.leave(file)
         if not file.handles and file.is_uncommitted:
             self._commits.release(file)

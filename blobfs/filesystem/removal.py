@@ -113,6 +113,7 @@ class Removal:
             volume.store.delete(name, ALWAYS)
             if file is not None:
                 file.drop()
+                file.news = None  # so that whoever has committed it does not bring its name back
                 volume.files.remove(file)
 
     def _delete_behind(self, path: str) -> None:

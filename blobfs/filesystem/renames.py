@@ -131,6 +131,7 @@ class Renames:
         """Move the blob of a file, which the caller holds so that nobody commits it meanwhile."""
         volume = self._volume
         file.commit()
+        volume.note_commit(file)
         assert file.base is not None
         move = Move(file.base, volume.names.blob_name(new_path), _onto(replaced_etag))
         try:
@@ -199,6 +200,7 @@ class Renames:
             self._volume.files.remove(file)
             if file.is_uncommitted:
                 file.unlink()
+            file.news = None  # another blob has the name
 
     # Directories…
 

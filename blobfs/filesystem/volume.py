@@ -168,13 +168,14 @@ class Volume:
             self._note_news(file)
 
     def _note_news(self, file: File) -> None:
-        news = file.take_news()
+        news = file.news
         if news is not None:
             self.namespace.record(self.path_of(news.name), Node(news))
             if file.has_foreign_pages:
                 self.distrust_pages(news.name)
             else:
                 self.pages_are_valid(news.name, news.etag)
+            file.news = None  # only now: who sees that there are none asks the namespace
 
     def path_of(self, name: str) -> str:
         """Return the path under which a blob of this mount shows."""

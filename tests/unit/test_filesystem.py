@@ -510,6 +510,19 @@ def test_directory_with_entries_is_not_removed(fs: Filesystem, mount: Mount) -> 
         fs.rmdir("/d")
 
 
+def test_a_commit_that_is_noted_late_brings_no_removed_name_back(fs: Filesystem) -> None:
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(BODY))
+    file = fs.volume.files.get("x")
+    assert file is not None
+    file.commit()
+    fs.unlink("/x")
+    fs.volume.note_commit(file)
+    with pytest.raises(NotFound):
+        fs.stat("/x")
+    close(fs, handle)
+
+
 def test_beyond_a_number_of_deletions_that_wait_unlink_deletes_itself(
     mount: Mount, memory: MemoryStore
 ) -> None:
