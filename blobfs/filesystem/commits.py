@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from blobfs.errors import (
     AccessDenied,
@@ -21,6 +22,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
+from blobfs.filesystem.waiting import WaitingFiles
 from blobfs.format.names import is_temporary_name
 
 logger = logging.getLogger(__name__)
@@ -54,10 +56,9 @@ class Commits:
 
     def __init__(self, volume: Volume, write_back: WriteBack | None) -> None:
         self._volume = volume
-        self._write_back = write_back
-        self._lock = threading.Lock()  # guards the three fields below
-        self._queued: set[File] = set()
-        self._behind: dict[File, int] = {}  # all that were closed and are not committed: their memory
+        limits = write_back or WriteBack(files=0, buffered_bytes=0)
+        self._waiting = WaitingFiles(files=limits.files, buffered_bytes=limits.buffered_bytes)
+        self._lock = threading.Lock()  # guards the field below
         self._waits_seconds: dict[File, float] = {}  # before those that failed are committed again
 
     def close(self, file: File) -> None:
@@ -97,8 +98,7 @@ class Commits:
 
     def commit_closed(self, prefix: str) -> None:
         """Commit the files directly below a prefix that are on their way. Raises the first failure."""
-        with self._lock:
-            files = [file for file in self._behind if file.is_requested and file.name.startswith(prefix)]
+        files = [file for file in self._waiting if file.is_requested and file.name.startswith(prefix)]
         if failures := self.commit_all(file for file in files if "/" not in file.name[len(prefix) :]):
             raise failures[0]
 
@@ -127,30 +127,16 @@ class Commits:
 
     def _commit_behind(self, file: File) -> bool:
         """Have the file committed in the background, unless that is not safe or too much waits already."""
-        if not self._has_room(file) or not file.request_commit():
+        waiting, buffered_bytes = self._waiting, file.buffered_bytes
+        if not waiting.has_room(file, buffered_bytes) or not file.request_commit():
             return False
-        buffered_bytes = file.buffered_bytes
-        with self._lock:
-            is_queued = file in self._queued
-            self._queued.add(file)
-            self._behind[file] = buffered_bytes
-        if not is_queued:
-            self._volume.transfers.behind(lambda: self._commit_queued(file))
+        self._volume.transfers.after(waiting.add(file, buffered_bytes), self._send_due)
+        self._send_due()
         return True
 
-    def _has_room(self, file: File) -> bool:
-        if self._write_back is None:
-            return False
-        buffered_bytes = file.buffered_bytes
-        with self._lock:
-            others = [others_bytes for other, others_bytes in self._behind.items() if other is not file]
-        is_small = sum(others) + buffered_bytes <= self._write_back.buffered_bytes
-        return is_small and len(others) < self._write_back.files
-
-    def _commit_queued(self, file: File) -> None:
-        with self._lock:
-            self._queued.discard(file)
-        self._commit_later(file)
+    def _send_due(self) -> None:
+        for file in self._waiting.take_due():
+            self._volume.transfers.behind(partial(self._commit_later, file))
 
     def _commit_later(self, file: File) -> None:
         """Commit a closed file, unless it is gone, or open and edited again: then its next close does."""
@@ -172,8 +158,8 @@ class Commits:
 
     def _forget(self, file: File) -> bool:
         """Count a file no longer among those to be committed; tell whether that had failed before."""
+        self._waiting.discard(file)
         with self._lock:
-            self._behind.pop(file, None)
             return self._waits_seconds.pop(file, None) is not None
 
     def _lose(self, file: File, failure: Failure) -> None:

@@ -44,6 +44,7 @@ LAYERS = """
     filesystem.files
     filesystem.file_table
     filesystem.volume
+    filesystem.waiting
     filesystem.commits filesystem.deletions
     filesystem.removal
     filesystem.renames
