@@ -226,10 +226,15 @@ class File:
                 self.failure = copy.copy(failure)
             self.drop()
 
+    @property
+    def etag_in_place(self) -> str:
+        """The ETag of the blob that the next commit replaces, as far as is known; empty if there is none."""
+        return self.base.etag if self.base is not None else self._replaces_etag
+
     def can_move_unsent(self) -> bool:
-        """Nothing of the file is on the service, so a new name costs nothing."""
+        """Nothing stands on the service under the file's name, so a new one costs nothing."""
         with self.lock:
-            if self.base is not None or self._writer is None or self.state is not FileState.NAMED:
+            if self.etag_in_place or self._writer is None or self.state is not FileState.NAMED:
                 return False
             return not self._writer.has_staged
 

@@ -37,11 +37,11 @@ class Removal:
         if file is None and self._deletions.may_wait:
             self._delete_behind(path)
             return
-        if file is not None and file.base is None:
+        if file is not None and not file.etag_in_place:
             volume.files.remove(file)
             file.unlink()
             volume.note_commit(file)
-        if file is None or file.base is not None:
+        if file is None or file.etag_in_place:
             self._delete_blob(path)
         volume.namespace.record(path, None)
         volume.lost.pop(path, None)
@@ -93,7 +93,7 @@ class Removal:
             file = volume.file_of(path, volume.namespace.node(path))
         file.unlink()
         volume.note_commit(file)
-        known = volume.namespace.find(path) if file.base is not None else None
+        known = volume.namespace.find(path) if file.etag_in_place else None
         etag = known.blob.etag if known is not None and known.blob is not None else ""
         file.attributes = replace(file.attributes, ctime_ns=time.time_ns())
         volume.files.remove(file)

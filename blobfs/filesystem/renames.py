@@ -68,7 +68,8 @@ class Renames:
             if node.is_directory:
                 self._rename_directory(old_path, new_path, node, target)
             else:
-                self._rename_file(old_path, new_path, source, node, target, pending_etag)
+                replaced_etag = _etag_in_place(replaced, target) or pending_etag
+                self._rename_file(old_path, new_path, source, node, target, replaced_etag)
         volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
         volume.keep_directory(old_path)
         volume.entry_changed(old_path)
@@ -96,13 +97,11 @@ class Renames:
         source: File | None,
         node: Node,
         target: Node | None,
-        pending_etag: str,
+        replaced_etag: str,
     ) -> None:
         volume = self._volume
         if target is not None and target.is_directory:
             raise IsADirectory(f"{new_path}: is a directory")
-        known = target.blob if target is not None else None
-        replaced_etag = known.etag if known is not None else pending_etag
         if source is not None and source.can_move_unsent():
             self._move_unsent(source, new_path, replaced_etag)
         else:
@@ -294,6 +293,13 @@ class Renames:
         volume.namespace.record(old_path, None)
         volume.namespace.record(new_path, Node(marker, is_directory=True))
         volume.directory_times.rename(volume.names.blob_name(old_path), name)
+
+
+def _etag_in_place(file: File | None, node: Node | None) -> str:
+    """Return the ETag of the blob that has a name; the file may know more of it. Empty if there is none."""
+    if file is not None:
+        return file.etag_in_place
+    return node.blob.etag if node is not None and node.blob is not None else ""
 
 
 def _onto(replaced_etag: str) -> Condition:

@@ -616,6 +616,71 @@ def test_rename_of_what_was_never_committed_costs_nothing(fs: Filesystem, memory
     assert (memory.requests, memory.bodies) == ({"PUT blob": 1}, {"y": b"new"})
 
 
+def unsent_over_committed(fs: Filesystem) -> int:
+    """Have a file under /y that is to replace what the service has there."""
+    write(fs, "/y", b"old")
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(b"newer"))
+    fs.rename("/x", "/y")
+    return handle
+
+
+def test_blob_that_an_unsent_file_replaces_is_replaced_by_the_next_one_too(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    first = unsent_over_committed(fs)
+    second = create(fs, "/x")
+    fs.handles.write(second, 0, memoryview(b"newest"))
+    fs.rename("/y", HIDDEN)  # as libfuse does with open files
+    fs.rename("/x", "/y")
+    for handle in (first, second):
+        close(fs, handle)
+    later(fs)
+    assert memory.bodies == {"y": b"newest"}
+
+
+def test_file_replaced_by_the_next_one_before_it_was_sent_leaves_no_conflict(
+    memory: MemoryStore, mount: Mount
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    write(fs, "/y", b"old")
+    store.fail_method("put_blob", Unavailable("no service"))
+    for body in (b"newer", b"newest"):
+        handle = create(fs, "/x")
+        fs.handles.write(handle, 0, memoryview(body))
+        fs.rename("/x", "/y")
+        with pytest.raises(Unavailable):
+            fs.handles.flush(handle)
+        fs.handles.release(handle)
+    store.heal()
+    later(fs)
+    assert (memory.bodies, list(fs.commits.uncommitted())) == ({"y": b"newest"}, [])
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_name_of_an_unsent_file_takes_the_blob_that_it_replaces_along_when_it_goes(
+    fs: Filesystem, memory: MemoryStore, is_open: bool
+) -> None:
+    handle = unsent_over_committed(fs)
+    if is_open:
+        fs.rename("/y", HIDDEN)
+    else:
+        fs.unlink("/y")
+    close(fs, handle)
+    later(fs)
+    assert memory.bodies == {}
+
+
+def test_unsent_file_that_moves_on_leaves_no_blob_that_it_was_to_replace(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    handle = unsent_over_committed(fs)
+    fs.rename("/y", "/z")
+    close(fs, handle)
+    assert memory.bodies == {"z": b"newer"}
+
+
 def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: MemoryStore) -> None:
     entries(fs, "/")
     handle = create(fs, "/.x.Ab12Cd")
