@@ -219,9 +219,6 @@ class Operations:
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
         """setxattr(2)."""
-        if name == OWN + "sync":
-            self._filesystem.handles.sync(path)
-            return
         if name.startswith(OWN):
             raise NotPermitted(f"{path}: {name} is read-only")
         key, xattrs = _user_name(name), dict(self._filesystem.attributes(path).xattrs)
@@ -251,8 +248,12 @@ class Operations:
             return json.dumps(self._filesystem.receipt(path)).encode()
         if name == "cached":
             return str(self._filesystem.cached_bytes(path)).encode()
+        # Deeds are asked for like facts: a read-only mount lets nobody set an attribute, and of a directory
+        # where one is being set, the kernel looks up no names.
+        if name == "sync":
+            self._filesystem.handles.sync(path)
+            return b"done"
         if found := _WARM.fullmatch(name):
-            # Asked for like a fact, since a read-only mount lets nobody set an attribute.
             self._filesystem.warm(path, int(found[1]), int(found[2]))
             return b"done"
         blob = self._filesystem.blob(path)
