@@ -24,7 +24,7 @@ The house, from the street down; imports only ever point downwards:
                      done; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
-                     ``range_cache``: by version; ``memory``: the bounded pool; ``fetcher``: from
+                     ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from
                      ``disk_cache`` or service, verified by the ``checksums`` of a ``layout``;
                      ``whole_check``: by those of a whole file; ``piece_file``: on disk
 ``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;

@@ -33,6 +33,7 @@ LAYERS = """
     content.checksums content.disk_cache content.extents content.whole_md5 tree.walks
     tree.namespace
     content.fetcher
+    content.runs
     content.range_cache
     content.whole_check
     content.streams

@@ -10,7 +10,8 @@ from blobfs.blocks import KiB, md5_digest, xxh3_digest
 from blobfs.content.fetcher import Fetcher
 from blobfs.content.layout import Check, Layout, uniform_layout
 from blobfs.content.memory import BufferPool
-from blobfs.content.range_cache import Fetch, RangeCache, Run
+from blobfs.content.range_cache import RangeCache
+from blobfs.content.runs import Fetch, Run
 from blobfs.errors import Abandoned, Changed, Unavailable
 from blobfs.store import BlobInfo, BlobStore
 
