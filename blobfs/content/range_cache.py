@@ -355,9 +355,9 @@ class RangeCache:
 def _failure_of(
     task: Callable[Parameters, None], *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> BaseException | None:
-    """Run a task; return what it raised, which is not swallowed: every reader that waits for it raises it."""
+    """Run a task; return what it raised."""
     try:
         task(*args, **kwargs)
-    except BaseException as failure:
+    except BaseException as failure:  # not swallowed: every reader that waits for it raises it
         return failure
     return None
