@@ -20,7 +20,9 @@ def main() -> None:
     listener = socket.create_server((options.host, options.port), backlog=1024)
     port = listener.getsockname()[1]
     print(f"{'https' if tls else 'http'}://{options.host}:{port}/{options.account}", flush=True)
-    service = Service(gate, discards_bodies=options.discard_bodies)
+    service = Service(
+        gate, discards_bodies=options.discard_bodies, believes_checksums=options.believe_checksums
+    )
     arguments = (listener, service, tls)
     if not options.end_with_input:
         serve_forever(*arguments)
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--private-key", type=Path)
     parser.add_argument("--account-key", help="check every SAS by this key, which everybody may see")
     parser.add_argument("--discard-bodies", action="store_true", help="keep only the sizes of uploads")
+    parser.add_argument("--believe-checksums", action="store_true", help="do not compare them with uploads")
     parser.add_argument("--end-with-input", action="store_true", help="end when standard input does")
     return parser
 

@@ -18,10 +18,10 @@ _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def checked_md5(request: Request, body: Part, *headers: str) -> str:
     """Return the checksum that the first of these headers gives; empty without one.
 
-    Raises Refusal if one does not fit the body. What was discarded is taken to fit.
+    Raises Refusal if one does not fit the body, unless that is not to be looked into.
     """
     given = [value for header in headers if (value := request.header(header))]
-    if not given or request.is_discarded:
+    if not given or request.is_unchecked:
         return given[0] if given else ""
     if any(len(_decoded(value, "InvalidMd5")) != 16 for value in given):
         raise Refusal("InvalidMd5")

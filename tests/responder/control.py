@@ -54,11 +54,13 @@ class Responder:
         *,
         checks_access: bool = False,
         discards_bodies: bool = False,
+        believes_checksums: bool = False,
     ) -> None:
         self._certificate = certificate
         self._options = ["--account", self.account]
         self._options += ["--account-key", self.key] if checks_access else []
         self._options += ["--discard-bodies"] if discards_bodies else []
+        self._options += ["--believe-checksums"] if believes_checksums else []
         if certificate and private_key:
             self._options += ["--certificate", str(certificate), "--private-key", str(private_key)]
         self._process: subprocess.Popen[str] | None = None

@@ -31,7 +31,7 @@ class Request:
     headers: dict[str, str]  # by names in lower case
     metadata: dict[str, str]  # by names as they came
     size_bytes: int = 0  # of the body that follows
-    is_discarded: bool = False  # the body was received and forgotten
+    is_unchecked: bool = False  # nobody looks into the body: its checksums are taken to fit
 
     def header(self, name: str) -> str:
         """Return a header; empty if it was not sent."""

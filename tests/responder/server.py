@@ -26,6 +26,7 @@ class Service:
 
     gate: Gate | None = None  # without one, everybody may do everything
     discards_bodies: bool = False
+    believes_checksums: bool = False
     account: Account = field(default_factory=Account)
     rulebook: Rulebook = field(default_factory=Rulebook)
     counters: Counters = field(default_factory=Counters)
@@ -124,9 +125,10 @@ class _Conversation:
             self._wire.discard(min(plan.disturbance.at_byte, request.size_bytes), plan.bytes_per_second)
             self._wire.reset()
         if self._service.discards_bodies and operation.is_upload:
-            request.is_discarded = True
+            request.is_unchecked = True
             self._wire.discard(request.size_bytes, plan.bytes_per_second)
             return Content((Pattern("zeros", 0, request.size_bytes),)).part()
+        request.is_unchecked = self._service.believes_checksums
         body = self._receive(request, plan.bytes_per_second)
         return _damaged(body, plan.disturbance.at_byte) if plan.fault is Fault.FLIP_UPLOAD else body
 

@@ -27,7 +27,7 @@ def put_blob(account: Account, request: Request, body: Part) -> Reply:
         body = Content((Pattern("zeros", 0, size_bytes),)).part()
     elif kind == BLOCK_BLOB:
         given = checked_md5(request, body, "content-md5", "x-ms-blob-content-md5")
-        md5 = given or ("" if request.is_discarded else body.md5())
+        md5 = given or ("" if request.is_unchecked else body.md5())
     elif kind != APPEND_BLOB:
         raise Refusal("InvalidHeaderValue")
     fields = {

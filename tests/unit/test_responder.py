@@ -377,6 +377,15 @@ def test_discarded_bodies_keep_their_sizes() -> None:
         assert responder.counters.bytes_in >= 2 * len(BODY)
 
 
+def test_checksums_are_believed_if_told_to() -> None:
+    with Responder(believes_checksums=True) as responder:
+        responder.create_container("believed")
+        client = Client(responder, "believed")
+        wrong = base64.b64encode(bytes(16)).decode()
+        assert client.ask("PUT", "x", BODY, {**WHOLE, "Content-MD5": wrong}).status == 201
+        assert client.get("x") == BODY
+
+
 def test_everything_works_over_tls(tmp_path: Path) -> None:
     with Responder(*make_certificate(tmp_path)) as responder:
         responder.create_container("tls")
