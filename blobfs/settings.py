@@ -26,10 +26,10 @@ class RetrySettings:
 class TransferSettings:
     """How many requests may be under way; reads and writes have separate budgets."""
 
-    reads: int = 16
-    writes: int = 8
+    reads: int = 24
+    writes: int = 16
     waiting_files: int = 1000  # closed with --writeback and on their way; each has a journal open
-    connections: int = 64  # above reads + writes + kernel threads, so nobody waits for a socket
+    connections: int = 96  # above reads + writes + kernel threads, so nobody waits for a socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ReadSettings:
     settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks
     tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
-    ahead_blocks: int = 12  # 96 MiB in flight: a connection often brings 60 MB/s, the line ten times that
+    ahead_blocks: int = 20  # 160 MiB in flight: a connection often brings 60 MB/s, the line 20 times that
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers
     damage_attempts: int = 3  # to get bytes that match their checksum, before the reader gets EIO
     ahead_files: int = 8  # for a copy: a small one takes it 2 ms, and the service often 10

@@ -12,7 +12,7 @@ from blobfs.errors import Failure, OtherIdLength
 from blobfs.store import BlobStore, BlobVersion
 from blobfs.transfers import Transfers
 
-BLOCKS_IN_FLIGHT = 12  # per file: more than the write pool has threads, so it never runs dry
+BLOCKS_IN_FLIGHT = 20  # per file: more than the write pool has threads, so it never runs dry
 
 
 class Staging:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from blobfs.blocks import KiB, digest_of
 from blobfs.content.draft import OnlyStaged
+from blobfs.content.staging import BLOCKS_IN_FLIGHT
 from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, OtherIdLength, TooLarge, Unavailable
@@ -716,7 +717,7 @@ def test_failure_of_any_request_is_reported_and_costs_nothing(
 
 def test_md5_is_never_of_bytes_that_a_failed_write_did_not_put(memory: MemoryStore) -> None:
     store = FailingStore(memory)
-    body = text(20 * BLOCK)
+    body = text((BLOCKS_IN_FLIGHT + 8) * BLOCK)
     with machine(store, block_bytes=BLOCK, inline=True) as parts:
         writer = parts.writer("x")
         store.fail_method("stage_block", Unavailable("no service"))
