@@ -75,8 +75,10 @@ class Transfers:
     def after(self, seconds: float, task: Callable[[], None]) -> None:
         """Run `task` once, some time from now; not at all if blobfs ends before."""
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), task))
-            self._changed.notify()
+            entry = (time.monotonic() + seconds, next(self._order), task)
+            heapq.heappush(self._due, entry)
+            if self._due[0] is entry:  # otherwise the timer wakes up early enough
+                self._changed.notify()
 
     def close(self) -> None:
         """Wait for what is under way, and for the local disk, and end the threads."""

@@ -109,7 +109,7 @@ class Commits:
         time to time, and by `commit_all`. After other failures they are lost, and named.
         """
         if _awaits_rename(file):
-            self._volume.transfers.after(RENAME_SECONDS, lambda: self._commit_later(file))
+            self._volume.transfers.after(RENAME_SECONDS, partial(self._commit_unrenamed, file))
         # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
         elif not self._commit_behind(file):
             self._commit_released(file)
@@ -130,13 +130,20 @@ class Commits:
         waiting, buffered_bytes = self._waiting, file.buffered_bytes
         if not waiting.has_room(file, buffered_bytes) or not file.request_commit():
             return False
-        self._volume.transfers.after(waiting.add(file, buffered_bytes), self._send_due)
+        waiting.add(file, buffered_bytes)
         self._send_due()
         return True
 
     def _send_due(self) -> None:
         for file in self._waiting.take_due():
             self._volume.transfers.behind(partial(self._commit_later, file))
+        seconds = self._waiting.seconds_to_next()
+        if seconds is not None:
+            self._volume.transfers.after(seconds, self._send_due)
+
+    def _commit_unrenamed(self, file: File) -> None:
+        if is_temporary_name(file.name):
+            self._commit_later(file)
 
     def _commit_later(self, file: File) -> None:
         """Commit a closed file, unless it is gone, or open and edited again: then its next close does."""

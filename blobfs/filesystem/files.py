@@ -162,6 +162,7 @@ class File:
             if size_bytes != writer.size_bytes:
                 self._edit(lambda: self._journal.truncate(size_bytes), lambda: writer.truncate(size_bytes))
             self._note_change()
+            self._journal.retarget()
 
     def clear(self, offset: int, length: int) -> None:
         """Have zeros in a range inside the file."""
@@ -375,6 +376,7 @@ class File:
             self.base = self.news = done
             if self._writer is not None:
                 self._writer.rebase(done)
+            self._journal.retarget()
 
     def _store_attributes(self, attributes: Attributes) -> None:
         self._adopt_doubtful_write()

@@ -31,6 +31,7 @@ class WaitingFiles:
         self._waiting: WeakKeyDictionary[File, int] = WeakKeyDictionary()  # and their memory
         self._due: WeakKeyDictionary[File, float] = WeakKeyDictionary()  # of those not on their way yet
         self._most_bytes = 0  # no more than this is in memory
+        self._call_at: float | None = None  # when somebody will call `take_due`
 
     def __iter__(self) -> Iterator[File]:
         with self._lock:
@@ -45,13 +46,21 @@ class WaitingFiles:
                 return False
             return self._leaves(self._buffered_bytes, buffered_bytes)
 
-    def add(self, file: File, buffered_bytes: int) -> float:
-        """Have a file wait; return for how many seconds. Closed again, it does not wait anew."""
+    def add(self, file: File, buffered_bytes: int) -> None:
+        """Have a file wait. Closed again before it is due, it does not wait anew."""
         with self._lock:
             self._waiting[file] = buffered_bytes
             self._most_bytes += buffered_bytes
-            now = self._now()
-            return self._due.setdefault(file, now + DELAY_SECONDS) - now
+            self._due.setdefault(file, self._now() + DELAY_SECONDS)
+
+    def seconds_to_next(self) -> float | None:
+        """Return when to call `take_due` again; None if that was said before, or none will be due."""
+        with self._lock:
+            earliest = next(iter(self._due.values()), None)  # no later one can be due before it
+            if earliest is None or self._call_at is not None:
+                return None
+            self._call_at = earliest
+            return earliest - self._now()
 
     def discard(self, file: File) -> None:
         """Count a file no longer: it is committed, or never will be."""
@@ -61,8 +70,11 @@ class WaitingFiles:
     def take_due(self) -> list[File]:
         """Return the files to be sent now, each once."""
         with self._lock:
+            now = self._now()
+            if self._call_at is not None and now >= self._call_at:
+                self._call_at = None
             is_crowded = not self._leaves(self._buffered_bytes // EARLY_SHARE, 0)
-            until = math.inf if is_crowded else self._now()
+            until = math.inf if is_crowded else now
             early = len(self._due) - self._files // EARLY_SHARE
             due: list[File] = []
             for place, (file, due_at) in enumerate(self._due.items()):

@@ -1,12 +1,14 @@
 """What a new blob says of its bytes, from its name. Pure: no I/O, no clock."""
 
 import mimetypes
+from functools import lru_cache
 
 from blobfs.store import ContentHeaders
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
+@lru_cache
 def guessed_headers(name: str) -> ContentHeaders:
     """Return the headers for a new blob of this name."""
     content_type, encoding = mimetypes.guess_type(name, strict=False)

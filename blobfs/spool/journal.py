@@ -91,7 +91,7 @@ class DiskJournal:
         self._cure = cure
         self._file: JournalFile | None = None
         self._is_given_up = False  # until the next commit: a part of it could not be noted
-        self._requested = b""  # the target of a request that nothing was noted after
+        self._is_requested = False  # and nothing was noted since
         self._image: Image | None = None  # of what was noted until now, once somebody has asked
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -144,21 +144,20 @@ class DiskJournal:
     def request_commit(self) -> bool:
         if self._is_given_up:
             return False
-        body = body_of_target(self._target())
-        if body == self._requested:
+        if self._is_requested:
             return True
         try:
-            self._note(Kind.COMMIT, body=body).sync()
+            self._note(Kind.COMMIT, body=body_of_target(self._target())).sync()
         except (NoSpace, OSError) as trouble:
             # What the service has in a moment needs no spool.
             logger.warning("%s: the spool does not know of its commit: %s", self._target().name, trouble)
             return False
-        self._requested = body
+        self._is_requested = True
         return True
 
     def end(self) -> None:
         file, self._file = self._file, None
-        self._is_given_up, self._requested, self._image = False, b"", None
+        self._is_given_up, self._is_requested, self._image = False, False, None
         if file is not None:
             try:
                 self._files.give_back(file)
@@ -179,7 +178,7 @@ class DiskJournal:
         return self._cure
 
     def _note(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> JournalFile:
-        self._requested, self._image = b"", None
+        self._is_requested, self._image = False, None
         file = self._begun()
         file.append(kind, number, body)
         return file

@@ -37,14 +37,30 @@ def test_a_file_is_due_once_and_so_long_after_its_first_close(
     parts: Machine, clock: ManualClock, waiting: WaitingFiles
 ) -> None:
     (file,) = some(parts, 1)
-    assert waiting.add(file, 1) == DELAY_SECONDS
+    waiting.add(file, 1)
     clock.advance(DELAY_SECONDS - 1)
-    assert waiting.add(file, 2) == 1
+    waiting.add(file, 2)
     assert waiting.take_due() == []
     clock.advance(1)
     assert waiting.take_due() == [file]
     assert waiting.take_due() == []
     assert list(waiting) == [file]
+
+
+def test_when_to_call_again_is_told_once_for_all_until_then(
+    parts: Machine, clock: ManualClock, waiting: WaitingFiles
+) -> None:
+    assert waiting.seconds_to_next() is None
+    first, second = some(parts, 2)
+    waiting.add(first, 1)
+    assert waiting.seconds_to_next() == DELAY_SECONDS
+    clock.advance(1)
+    waiting.add(second, 1)
+    assert (waiting.take_due(), waiting.seconds_to_next()) == ([], None)
+    clock.advance(DELAY_SECONDS - 1)
+    assert (waiting.take_due(), waiting.seconds_to_next()) == ([first], 1)
+    clock.advance(1)
+    assert (waiting.take_due(), waiting.seconds_to_next()) == ([second], None)
 
 
 def test_beyond_half_of_the_number_the_oldest_are_due(parts: Machine, waiting: WaitingFiles) -> None:
