@@ -14,7 +14,6 @@ import cachetools
 from blobfs.callers import Callers
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.volume import Answer, Volume
-from blobfs.format.names import is_hidden_name, split_path
 from blobfs.transfers import Transfer
 
 MOST_IN_VAIN = 8  # asked in a row for what was not opened: directories on the way, files that are not there
@@ -43,11 +42,15 @@ class EarlyOpens:
         self._early: cachetools.LRUCache[int, _Early] = cachetools.LRUCache(REMEMBERED_THREADS)
         self._in_vain = 0
 
+    def forget(self) -> None:
+        """Note that the caller looks something up: what was asked before was for another open(2)."""
+        if self._early:
+            self._take(self._callers.thread_id())
+
     def look_up(self, path: str) -> None:
-        """Note that the caller looks a path up, and ask for the file if it is doing so to open it."""
+        """Ask for a file of which nothing is known, if the caller looks the path up to open it."""
         thread = self._callers.thread_id()
-        self._take(thread)
-        if not thread or not self._is_unknown(path) or not self._callers.is_opening_to_read():
+        if not thread or not self._callers.is_opening_to_read():
             return
         node = self._volume.namespace.last_known(path)
         if (node is None or not node.is_directory) and self._is_worthwhile():
@@ -71,14 +74,6 @@ class EarlyOpens:
     def _take(self, thread: int) -> _Early | None:
         with self._lock:
             return self._early.pop(thread, None)
-
-    def _is_unknown(self, path: str) -> bool:
-        """Tell whether the service will have to be asked what a path is."""
-        names = self._volume.names
-        if path == "/" or is_hidden_name(path) or self._volume.files.get(names.blob_name(path)) is not None:
-            return False
-        parent, entry = split_path(path)
-        return not self._volume.namespace.cache.lookup(names.directory_prefix(parent), entry).is_known
 
     def _is_worthwhile(self) -> bool:
         """Tell whether asking has been of use lately; from time to time that is tried again."""

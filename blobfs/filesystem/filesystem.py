@@ -64,8 +64,8 @@ class Filesystem:
         if self._deletions.is_gone(path):
             self.volume.creators.missed(thread, path)
             raise NotFound(f"{path}: no such file or directory")
-        self._early_opens.look_up(path)
-        return self.volume.stat(path, thread)
+        self._early_opens.forget()
+        return self.volume.stat(path, thread, before_asking=self._early_opens.look_up)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory: a marker blob, so that it stays when it is empty."""

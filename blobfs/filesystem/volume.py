@@ -101,13 +101,15 @@ class Volume:
         for path in [path for path in list(self.lost) if f"{path}/".startswith(f"{old_path}/")]:
             self.lost[new_path + path[len(old_path) :]] = self.lost.pop(path)
 
-    def stat(self, path: str, thread: int = 0) -> Stat:
+    def stat(self, path: str, thread: int = 0, before_asking: Callable[[str], None] | None = None) -> Stat:
         """Return what stands under a path, to a thread of some program. Raises NotFound."""
         file = self.local_file(path)
         if file is not None:
             return self.stat_of_file(file)
         try:
-            node = self.namespace.node(path, believe_absence=self.creators.is_filling(thread))
+            node = self.namespace.node(
+                path, believe_absence=self.creators.is_filling(thread), before_asking=before_asking
+            )
         except NotFound:
             self.creators.missed(thread, path)
             raise

@@ -7,6 +7,7 @@ shown on the way out, by the one rule in `refusal`.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from blobfs.errors import InvalidName, NameTooLong
 
@@ -93,14 +94,7 @@ class NameMap:
 
         Raises InvalidName or NameTooLong.
         """
-        if path == "/":
-            return self.prefix[:-1]
-        name = self.prefix + path[1:]
-        if not _ORDINARY_PATH.fullmatch(path):
-            _check_components(path[1:])
-        if self.max_name_characters is not None and len(name) > self.max_name_characters:
-            raise NameTooLong(f"{path!r}: over {self.max_name_characters} characters as a blob name")
-        return name
+        return _blob_name(path, self.prefix, self.max_name_characters)
 
     def directory_prefix(self, path: str) -> str:
         """Return what the names below a directory start with. Raises InvalidName or NameTooLong."""
@@ -116,6 +110,18 @@ class NameMap:
             return None
         entry = name[len(directory_prefix) :].removesuffix("/")
         return None if refusal(entry) else entry
+
+
+@lru_cache(1000)  # each call of the kernel's asks for the same name many times
+def _blob_name(path: str, prefix: str, most_characters: int | None) -> str:
+    if path == "/":
+        return prefix[:-1]
+    name = prefix + path[1:]
+    if not _ORDINARY_PATH.fullmatch(path):
+        _check_components(path[1:])
+    if most_characters is not None and len(name) > most_characters:
+        raise NameTooLong(f"{path!r}: over {most_characters} characters as a blob name")
+    return name
 
 
 def _check_components(relative_path: str) -> None:

@@ -135,7 +135,7 @@ class _Calls:
         try:
             if function.__name__.removesuffix("_fuse_3") not in MAY_BE_ABANDONED:
                 return function(*arguments) or 0
-            with self.callers.may_leave():
+            with self.callers.may_leave:
                 return function(*arguments) or 0
         except Failure as failure:
             is_news = not (failure.is_reported or isinstance(failure, EVERYDAY))

@@ -40,7 +40,10 @@ class Journal(Protocol):
         ...
 
     def request_commit(self) -> bool:
-        """Note that somebody counts on what is there; tell whether the disk keeps it. Raises nothing."""
+        """Note that somebody counts on what is there; tell whether the disk keeps it. Raises nothing.
+
+        Of times and mode it may keep older ones, if the machine itself breaks down.
+        """
         ...
 
     def end(self) -> None:
@@ -92,15 +95,18 @@ class DiskJournal:
         self._file: JournalFile | None = None
         self._is_given_up = False  # until the next commit: a part of it could not be noted
         self._is_requested = False  # and nothing was noted since
+        self._kept_name = ""  # the disk keeps all that was written, under this name
         self._image: Image | None = None  # of what was noted until now, once somebody has asked
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `Journal`; so for the others."""
         if not self._is_given_up:
+            self._kept_name = ""
             self._note(Kind.WRITE, offset, data)
 
     def truncate(self, size_bytes: int) -> None:
         if not self._is_given_up:
+            self._kept_name = ""
             self._note(Kind.TRUNCATE, size_bytes)
 
     def undo(self) -> None:
@@ -146,8 +152,12 @@ class DiskJournal:
             return False
         if self._is_requested:
             return True
+        target = self._target()
         try:
-            self._note(Kind.COMMIT, body=body_of_target(self._target())).sync()
+            file = self._note(Kind.COMMIT, body=body_of_target(target))
+            if self._kept_name != target.name:  # times and mode are not worth a wait for the disk
+                file.sync()
+                self._kept_name = target.name
         except (NoSpace, OSError) as trouble:
             # What the service has in a moment needs no spool.
             logger.warning("%s: the spool does not know of its commit: %s", self._target().name, trouble)
@@ -157,7 +167,7 @@ class DiskJournal:
 
     def end(self) -> None:
         file, self._file = self._file, None
-        self._is_given_up, self._is_requested, self._image = False, False, None
+        self._is_given_up, self._is_requested, self._kept_name, self._image = False, False, "", None
         if file is not None:
             try:
                 self._files.give_back(file)

@@ -6,7 +6,7 @@ A virtual directory is a prefix that some blob has, or a marker blob, or both. W
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cachetools
 
@@ -38,20 +38,33 @@ class Namespace:
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
 
-    def node(self, path: str, *, believe_absence: bool = False) -> Node:
+    def node(
+        self,
+        path: str,
+        *,
+        believe_absence: bool = False,
+        before_asking: Callable[[str], None] | None = None,
+    ) -> Node:
         """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
-        node = self.find(path, believe_absence=believe_absence)
+        node = self.find(path, believe_absence=believe_absence, before_asking=before_asking)
         if node is None:
             raise NotFound(f"{path}: no such file or directory")
         return node
 
-    def find(self, path: str, *, believe_absence: bool = False) -> Node | None:
+    def find(
+        self,
+        path: str,
+        *,
+        believe_absence: bool = False,
+        before_asking: Callable[[str], None] | None = None,
+    ) -> Node | None:
         """Like `node`, but None where there is nothing.
 
         A name is said to be absent only if the service says so now, or, to those who
         `believe_absence`, if it was absent when its directory was last asked for.
+        `before_asking` is called with the path if nothing is known of it.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
@@ -59,6 +72,8 @@ class Namespace:
         answer = self.cache.lookup(prefix, entry)
         if answer.node is not None or (answer.is_known and believe_absence):
             return answer.node
+        if before_asking is not None and not answer.is_known:
+            before_asking(path)
         last = self.cache.last_known(prefix, entry)
         is_file = last is not None and last.blob is not None and not last.is_directory
         may_list = self.cache.is_worth_listing(prefix)
