@@ -1,4 +1,6 @@
-"""The only threads of blobfs. They start in `start`, after the process has forked for the last time.
+"""The threads of blobfs, but for that of `kernel.notifier`.
+
+They start in `start`, after the process has forked for the last time.
 
 A task never waits for another task, so no pool can deadlock. Reads, writes and name
 operations have budgets of their own, so uploads cannot starve a reader.

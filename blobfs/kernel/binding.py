@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +29,10 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
+from blobfs.kernel.notifier import Notifier
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.threads import keep_thread
-from blobfs.kernel.told import Told
+from blobfs.kernel.told import OUTLASTED_SECONDS, Told
 from blobfs.kernel.versions import libfuse3_version
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,6 @@ def serve(
 ) -> None:
     """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
     kind, module = library
-    make = _libfuse3_class if kind == "libfuse3" else _libfuse2_class
     # Attributes that libfuse 2 has given cannot be taken back when a file turns out newer at its open.
     attribute_seconds = timeout_seconds if kind == "libfuse3" else min(timeout_seconds, MOMENT_SECONDS)
     common: dict[str, str | bool] = {
@@ -110,7 +111,11 @@ def serve(
         special["max_idle_threads"] = str(kernel_threads)
     if has_fixed_threads:
         special["max_threads"] = str(kernel_threads)
-    binding = make(module, callers)
+    binding = (
+        _libfuse3_class(module, callers, timeout_seconds)
+        if kind == "libfuse3"
+        else _libfuse2_class(module, callers)
+    )
     binding.keeps_threads = has_fixed_threads  # they end with the mount
     try:
         binding(operations, mountpoint, **common, **special, **options)
@@ -219,54 +224,8 @@ class _Calls:
         return path.decode(self.encoding, "surrogateescape")
 
 
-def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
-    """Return mfusepy's FUSE class with our callbacks."""
-    library = module._libfuse
-
-    class Libfuse3(_Calls, module.FUSE):  # type: ignore[name-defined,misc]
-        def _init(self, connection: Any, config: Any) -> None:
-            config.contents.use_ino = 1
-            # Pages are kept or dropped by ETag at open; set-id bits are the kernel's to clear.
-            connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
-            self.operations.init("/")
-
-        def readdir_fuse_3(
-            self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int
-        ) -> int:
-            """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
-            entries, c_stat = self._entries(offset, info), module.c_stat()
-            for index in range(offset, len(entries)):
-                name, stat = entries[index]
-                _fill_stat(c_stat, stat)
-                if fill(buffer, name.encode(self.encoding), c_stat, index + 1, FILL_DIR_PLUS):
-                    break
-            return 0
-
-        def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
-            """Pass on renameat2's flags."""
-            self.operations.rename(self._text(old), self._text(new), flags)
-            return 0
-
-        def truncate_fuse_3(self, path: bytes, size_bytes: int, info: Any) -> int:
-            """Truncate by handle where there is one."""
-            if info:
-                return self.ftruncate(path, size_bytes, info)
-            self.operations.truncate(self._text(path), size_bytes)
-            return 0
-
-        def utimens_fuse_3(self, path: bytes, times: Any, _info: Any) -> int:
-            """Set times."""
-            return self._utimens(path, times)
-
-        def _forget_attributes(self, path: bytes, _handle: int) -> None:
-            library.fuse_invalidate_path(ctypes.c_void_p(library.fuse_get_context().contents.fuse), path)
-
-    Libfuse3.callers = callers
-    return Libfuse3
-
-
 class _TellingCalls(_Calls):
-    """The same for libfuse 2, with what the kernel was told a moment ago: it cannot be taken back."""
+    """The same, with a record of what the kernel was told a moment ago."""
 
     told: Told
     c_stat: Any
@@ -276,19 +235,85 @@ class _TellingCalls(_Calls):
         self.told.drop(path)
         return super().write(path, buffer, size, offset, info)
 
-    def rename(self, old: bytes, new: bytes) -> int:
-        """Rename; the kernel keeps what it was told."""
-        self.operations.rename(self._text(old), self._text(new))
-        self.told.rename(old, new)
+    def fallocate(self, path: bytes, mode: int, offset: int, size: int, info: Any) -> int:
+        """Make room; so does this."""
+        self.told.drop(path)
+        self.operations.fallocate(None, mode, offset, size, info.contents.fh)
         return 0
 
     def _note_told(self, path: bytes, c_stat: Any) -> None:
         self.told.note(path, c_stat)
 
-    def _forget_attributes(self, path: bytes, handle: int) -> None:
+    def _stat_of(self, handle: int) -> Any:
         c_stat = self.c_stat()
         _fill_stat(c_stat, self.operations.getattr(None, handle))
-        self.told.wait_unless(path, c_stat)
+        return c_stat
+
+
+class _Libfuse3Calls(_TellingCalls):
+    """What libfuse 3 calls in its own way."""
+
+    library: ctypes.CDLL
+    notifier: Notifier
+
+    def _init(self, connection: Any, config: Any) -> None:
+        config.contents.use_ino = 1
+        # Pages are kept or dropped by ETag at open; set-id bits are the kernel's to clear.
+        connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
+        self.operations.init("/")
+
+    def readdir_fuse_3(self, path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int) -> int:
+        """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
+        entries, c_stat = self._entries(offset, info), self.c_stat()
+        for index in range(offset, len(entries)):
+            name, stat = entries[index]
+            _fill_stat(c_stat, stat)
+            if fill(buffer, name.encode(self.encoding), c_stat, index + 1, FILL_DIR_PLUS):
+                break
+        self.told.note_listing(path)
+        return 0
+
+    def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
+        """Pass on renameat2's flags."""
+        self.operations.rename(self._text(old), self._text(new), flags)
+        self.told.rename(old, new)
+        return 0
+
+    def truncate_fuse_3(self, path: bytes, size_bytes: int, info: Any) -> int:
+        """Truncate by handle where there is one."""
+        if info:
+            return self.ftruncate(path, size_bytes, info)
+        self.operations.truncate(self._text(path), size_bytes)
+        return 0
+
+    def utimens_fuse_3(self, path: bytes, times: Any, _info: Any) -> int:
+        """Set times."""
+        return self._utimens(path, times)
+
+    def _forget_attributes(self, path: bytes, handle: int) -> None:
+        if not self.told.is_believed(path, self._stat_of(handle)):
+            fuse = ctypes.c_void_p(self.library.fuse_get_context().contents.fuse)
+            self.notifier.forget(partial(self.library.fuse_invalidate_path, fuse, path))
+
+
+def _libfuse3_class(module: ModuleType, callers: Callers, timeout_seconds: float) -> Any:
+    """Return mfusepy's FUSE class with our callbacks."""
+
+    class Libfuse3(_Libfuse3Calls, module.FUSE):  # type: ignore[name-defined,misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.told = Told()
+            self.notifier = Notifier(most_seconds=timeout_seconds + OUTLASTED_SECONDS)
+            super().__init__(*arguments, **options)
+
+        def destroy(self, private_data: Any) -> None:
+            """End the thread that calls libfuse, which is about to go."""
+            self.notifier.close()
+            super().destroy(private_data)
+
+    Libfuse3.callers = callers
+    Libfuse3.c_stat = module.c_stat
+    Libfuse3.library = module._libfuse
+    return Libfuse3
 
 
 def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
@@ -298,6 +323,12 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
         def __init__(self, operations: Operations, *arguments: Any, **options: Any) -> None:
             self.told = Told()
             super().__init__(_Callable(operations), *arguments, **options)
+
+        def rename(self, old: bytes, new: bytes) -> int:
+            """Rename; the kernel keeps what it was told."""
+            self.operations.rename(self._text(old), self._text(new))
+            self.told.rename(old, new)
+            return 0
 
         def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
             """Give every entry with its type, number and a running offset."""
@@ -312,6 +343,9 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
         def utimens(self, path: bytes, times: Any) -> int:
             """Set times."""
             return self._utimens(path, times)
+
+        def _forget_attributes(self, path: bytes, handle: int) -> None:
+            self.told.wait_unless(path, self._stat_of(handle))
 
         def symlink(self, target: bytes, path: bytes) -> int:
             """Make a link; its target is any bytes."""

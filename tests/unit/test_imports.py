@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel doctor
-    kernel.threads kernel.versions kernel.told doctor.findings
+    kernel.threads kernel.versions kernel.told kernel.notifier doctor.findings
     settings callers control_groups counters prices copying
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.creators
@@ -130,7 +130,7 @@ RESERVED = {
     "tomllib": {"cli.options"},
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
-    "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "transfers"},
+    "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
     "ctypes": {"kernel.binding", "kernel.threads", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"cli.cp", "kernel.binding"},

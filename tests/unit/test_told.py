@@ -48,3 +48,55 @@ def test_what_was_told_moves_with_a_rename() -> None:
     kernel.told.rename(b"/x", b"/y")
     assert kernel.wait_seconds(b"/x", NEW) == 0
     assert kernel.wait_seconds(b"/y", NEW) == OUTLASTED_SECONDS
+
+
+class Beliefs(Kernel):
+    """What surely is believed, after pauses that no answer survives on its way."""
+
+    def pause(self) -> None:
+        self.clock.advance(2 * OUTLASTED_SECONDS)
+
+    def are(self, stat: bytes) -> bool:
+        return self.told.is_believed(b"/d/x", stat)
+
+
+def test_what_was_told_once_is_believed() -> None:
+    beliefs = Beliefs()
+    assert not beliefs.are(NEW)
+    beliefs.told.note(b"/d/x", NEW)
+    assert beliefs.are(NEW)
+    assert not beliefs.are(OLD)
+
+
+def test_nothing_is_sure_while_another_answer_may_still_be_on_its_way() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note(b"/d/x", OLD)
+    beliefs.told.note(b"/d/x", NEW)
+    assert not beliefs.are(NEW)
+    beliefs.pause()
+    assert not beliefs.are(NEW)
+    beliefs.told.note(b"/d/x", NEW)
+    assert beliefs.are(NEW)
+
+
+def test_nothing_is_sure_after_a_write_until_the_kernel_has_asked() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note(b"/d/x", OLD)
+    beliefs.told.drop(b"/d/x")
+    assert not beliefs.are(OLD)
+    beliefs.pause()
+    beliefs.told.note(b"/d/x", NEW)
+    assert beliefs.are(NEW)
+
+
+def test_a_listing_tells_of_every_entry() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note(b"/d/x", NEW)
+    beliefs.told.note_listing(b"/d")
+    assert not beliefs.are(NEW)
+    beliefs.pause()
+    beliefs.told.note(b"/d/x", NEW)
+    assert beliefs.are(NEW)
+    beliefs.told.note_listing(b"/")
+    beliefs.told.note_listing(b"/d/x")
+    assert beliefs.are(NEW)

@@ -1,0 +1,24 @@
+"""Telling the kernel to forget what it believes of a file."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+
+class Notifier:
+    """Calls the kernel in a thread of its own, and waits for that only so long.
+
+    The kernel drops the file's pages, too, and waits for those that are being read: libfuse's own threads
+    must not wait for that without end, for it is they who bring what is read.
+    """
+
+    def __init__(self, *, most_seconds: float) -> None:
+        self._most_seconds = most_seconds
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobfs-notify")  # starts with the first call
+
+    def forget(self, notify: Callable[[], object]) -> None:
+        """Call `notify`. Blocks until it is done, or the kernel has forgotten by itself."""
+        wait([self._pool.submit(notify)], timeout=self._most_seconds)
+
+    def close(self) -> None:
+        """Wait for the call that is under way, and end the thread."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,26 @@
+"""How long a thread of libfuse waits for the kernel to forget."""
+
+import threading
+
+from blobfs.kernel.notifier import Notifier
+
+
+def test_who_calls_returns_when_the_kernel_has_forgotten() -> None:
+    forgotten: list[str] = []
+    notifier = Notifier(most_seconds=60.0)
+    notifier.forget(lambda: forgotten.append("/x"))
+    assert forgotten == ["/x"]
+    notifier.close()
+
+
+def test_who_calls_does_not_wait_for_a_kernel_that_waits_for_him() -> None:
+    """The kernel waits for a page whose bytes only a thread that calls can bring."""
+    read = threading.Event()
+    notifier = Notifier(most_seconds=0.05)
+    callers = [threading.Thread(target=notifier.forget, args=(read.wait,)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    read.set()
+    notifier.close()
