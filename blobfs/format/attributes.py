@@ -99,9 +99,14 @@ class Attributes:
         return stat.S_ISREG(self.mode)
 
 
+def changed_at(metadata: Mapping[str, str], time_ns: int) -> Mapping[str, str]:
+    """Return the metadata of a file that was changed at that time, and whose mtime is as it says."""
+    return {**metadata, "posix_ctime": str(time_ns)}
+
+
 def written_at(metadata: Mapping[str, str], time_ns: int) -> Mapping[str, str]:
     """Return the metadata of a file whose bytes were changed at that time."""
-    return {**metadata, "modtime": str(time_ns), "posix_ctime": str(time_ns)}
+    return {**changed_at(metadata, time_ns), "modtime": str(time_ns)}
 
 
 def attributes_of(info: BlobInfo, defaults: Defaults) -> Attributes:

@@ -4,10 +4,11 @@ import enum
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from blobfs.errors import Damaged
-from blobfs.format.attributes import written_at
+from blobfs.format.attributes import changed_at, written_at
 from blobfs.spool.files import JournalFile
 from blobfs.spool.image import Image
 from blobfs.spool.records import Kind, Record, Target, body_of_target, records_in
@@ -78,6 +79,11 @@ class Leftover:
         return next((record.text for record in self._records if record.kind is Kind.CONFLICT), "")
 
     @property
+    def has_unclosed_edits(self) -> bool:
+        """There are edits that no close() or fsync() came after."""
+        return bool(self._unclosed_edits())
+
+    @property
     def target(self) -> Target:
         """What the content was to be committed as; without a name if even that is damaged."""
         targets = [record.target for record in self._records if record.target is not None]
@@ -101,8 +107,12 @@ class Leftover:
         return [record.target.metadata for record in since if record.target is not None]
 
     def request_commit(self) -> None:
-        """Count on all that is there, as close() would. Raises NoSpace."""
-        metadata = written_at(self.target.metadata, self.modified_ns)
+        """Count on all that is there, as close() would; it may have been done. Raises NoSpace."""
+        if self._commits and not self.has_unclosed_edits:
+            return
+        # Its change time is no earlier request's: by that the blob is known as the one with these edits.
+        times = changed_at if self._has_mtime else written_at
+        metadata = times(self.target.metadata, self.modified_ns)
         self._append(Kind.COMMIT, body_of_target(replace(self.target, metadata=metadata)))
 
     def mark_conflict(self, reason: str) -> None:
@@ -115,7 +125,7 @@ class Leftover:
 
         Raises NoSpace, having changed nothing.
         """
-        rest = [record for record in self._records[self._commits.stop :] if record.kind in EDITS]
+        rest = self._unclosed_edits()
         if not rest:
             self._file.remove()
             return
@@ -132,6 +142,15 @@ class Leftover:
     def close(self) -> None:
         """Let go of it; it stays a leftover."""
         self._file.close()
+
+    def _unclosed_edits(self) -> Sequence[Record]:
+        return [record for record in self._records[self._commits.stop :] if record.kind in EDITS]
+
+    @property
+    def _has_mtime(self) -> bool:
+        """The target was noted after the last edit, with the time of that or one that was set since."""
+        after_target = takewhile(lambda record: record.target is None, reversed(self._records))
+        return not any(record.kind in EDITS for record in after_target)
 
     def _replace(self, base: Target, rest: Iterable[Record]) -> None:
         """Put a journal of other records in the place of this one, in one atomic step."""

@@ -223,6 +223,47 @@ def test_attributes_and_content_type_are_those_of_the_commit(crash: Machines) ->
     assert info.metadata["permissions"] == str(ATTRIBUTES.mode)
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_time_that_was_set_is_kept_by_a_commit_on_command(crash: Machines, is_closed: bool) -> None:
+    file = crash.file()
+    write(file, 0, b"1")
+    if is_closed:
+        file.request_commit()
+    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    crashed(file)
+    info = crash.recovery().commit_named(crash.leftover())
+    assert info.metadata["modtime"] == "17"
+
+
+def test_edits_that_were_never_closed_have_the_time_of_the_last_record(crash: Machines) -> None:
+    file = crash.file()
+    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.request_commit()
+    write(file, 0, b"1")
+    crashed(file)
+    leftover = crash.leftover()
+    info = crash.recovery().commit_named(leftover)
+    assert info.metadata["modtime"] == info.metadata["posix_ctime"] == str(leftover.modified_ns)
+
+
+def test_a_commit_of_the_closed_part_is_not_taken_for_one_of_all_of_it(crash: Machines) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    file.request_commit()
+    write(file, None, b" and more")
+    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    crashed(file)
+    crash.store.fail_commits(TimedOut("x"), carried_out=True)
+    leftover = crash.leftover()
+    with closing(leftover), pytest.raises(TimedOut):
+        crash.recovery().commit(leftover)
+    crash.store.heal()
+    assert crash.memory.bodies == {"x": b"closed"}
+    info = crash.recovery().commit_named(crash.leftover())
+    assert crash.memory.bodies == {"x": b"closed and more"}
+    assert info.metadata["modtime"] == "17"
+
+
 def test_a_commit_that_was_carried_out_is_not_repeated(crash: Machines) -> None:
     file = crash.file(base=crash.memory.put("x", BODY))
     write(file, 5, b"new")
