@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +16,7 @@ from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
 from blobfs.spool.directory import directories_of, leftovers_in
 from blobfs.spool.leftovers import Leftover, State
-from blobfs.spool.recovery import Recovery
+from blobfs.store import BlobInfo
 
 SHARED = (
     *("account", "container", "config", "spool_dir", "endpoint", "ca_file", "timeout"),
@@ -45,7 +45,7 @@ def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
     """List what crashed mounts of CONTAINER left in --spool-dir, or do something about it.
 
     NAMES are names of blobs, as listed. What was closed before the crash is committed by the next
-    mount, too; what never was, only on command. Nothing is replaced that somebody else has written.
+    mount, too; what never was, only by its name. Nothing is replaced that somebody else has written.
     """
     settings = _settings(ctx)
     if sum(bool(values[action]) for action in ACTIONS) > 1:
@@ -57,7 +57,7 @@ def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
         if not leftovers and not values["as_json"]:
             click.echo("Nothing is left.")
         elif values["commit"]:
-            _commit(settings, [each for each in leftovers if names or each.state is State.TO_COMMIT])
+            _commit(settings, leftovers, by_name=bool(names))
         elif values["save_to"]:
             _save(settings, leftovers, values["save_to"])
         elif values["discard"]:
@@ -101,22 +101,26 @@ def _selected(settings: MountSettings, names: Sequence[str], held: ExitStack) ->
     return sorted(leftovers, key=lambda leftover: leftover.name)
 
 
-def _commit(settings: MountSettings, leftovers: Iterable[Leftover]) -> None:
+def _commit(settings: MountSettings, leftovers: Iterable[Leftover], *, by_name: bool) -> None:
     # Only now: it brings the client of the service, and the list needs none.
     from blobfs.recover import recovery_on_command
 
+    asked = [leftover for leftover in leftovers if by_name or leftover.state is State.TO_COMMIT]
     with recovery_on_command(settings) as recovery:
-        failures = [failure for leftover in leftovers if (failure := _failure_to_commit(recovery, leftover))]
+        commit = recovery.commit_named if by_name else recovery.commit
+        failures = [failure for leftover in asked if (failure := _failure_to_commit(commit, leftover))]
     if failures:
         raise Unavailable("not committed, and kept:\n" + "\n".join(failures))
 
 
-def _failure_to_commit(recovery: Recovery, leftover: Leftover) -> str:
+def _failure_to_commit(commit: Callable[[Leftover], BlobInfo], leftover: Leftover) -> str:
     try:
-        info = recovery.commit_named(leftover)
+        info = commit(leftover)
     except Failure as failure:
         return str(failure)
     click.echo(f"{info.name}: committed, {info.size_bytes} bytes.")
+    if leftover.has_unclosed_edits:
+        click.echo("  edits after that were never closed: they are still in the spool")
     return ""
 
 
@@ -159,8 +163,15 @@ def _list(leftovers: Iterable[Leftover]) -> None:
             f"{leftover.name or leftover.path}: {facts['state']}, {facts['size_bytes']} bytes, {base}; "
             f"{facts['journal_bytes']} bytes in the journal, {_spell_age(age_seconds)} old"
         )
-        if facts["reason"]:
-            click.echo(f"  {facts['reason']}")
+        if note := _note_on(leftover):
+            click.echo(f"  {note}")
+
+
+def _note_on(leftover: Leftover) -> str:
+    if leftover.state is State.TO_COMMIT and leftover.has_unclosed_edits:
+        closed_bytes = leftover.requested_image().size_bytes
+        return f"closed with {closed_bytes} bytes; edits after that never were: name it to commit them"
+    return leftover.conflict or leftover.damage
 
 
 def _facts(leftover: Leftover) -> Mapping[str, Any]:
@@ -170,6 +181,7 @@ def _facts(leftover: Leftover) -> Mapping[str, Any]:
         "state": leftover.state.value,
         "reason": leftover.conflict or leftover.damage,
         "size_bytes": leftover.image().size_bytes,
+        "has_unclosed_edits": leftover.has_unclosed_edits,
         "base": leftover.target.expected_etag,
         "modified": modified.isoformat(timespec="seconds"),
         "journal": str(leftover.path),

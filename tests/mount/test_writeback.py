@@ -59,11 +59,15 @@ def sending(mount: Mount) -> Iterator[None]:
         sender.join()
 
 
-def leftovers(service: Responder, box: str, spool: Path) -> dict[str, str]:
+def recover(service: Responder, box: str, spool: Path, *arguments: str) -> str:
     where = [service.account, box, "--endpoint", service.endpoint, "--spool-dir", spool]
-    ended = blobfs("recover", *where, "--json")
+    ended = blobfs("recover", *where, *arguments)
     assert ended.returncode == 0, ended.stderr
-    return {each["name"]: each["state"] for each in json.loads(ended.stdout)}
+    return ended.stdout
+
+
+def leftovers(service: Responder, box: str, spool: Path) -> dict[str, str]:
+    return {each["name"]: each["state"] for each in json.loads(recover(service, box, spool, "--json"))}
 
 
 @on_both_bindings
@@ -173,6 +177,36 @@ def test_a_crash_loses_nothing_that_was_closed(
     assert "files committed that a crash had left: 50" in mounts(*options).announcement
     expected = {str(number): b"%d" % number for number in range(2, 50)}
     assert bodies(blobs) == {**expected, "renamed": b"0", "large": LARGE}
+
+
+def test_recovery_on_command_commits_what_was_closed_as_it_was(
+    service: Responder, box: str, mounts: Mounts, options: list[str], blobs: ContainerClient, tmp_path: Path
+) -> None:
+    mount, spool = mounts(*options), tmp_path / "spool"
+    service.order(*COMMITS_REFUSED)
+    (mount.path / "dated").write_bytes(b"bytes")
+    os.utime(mount.path / "dated", ns=(7, 7))
+    unfinished = os.open(mount.path / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.write(unfinished, b"open ")
+    with (mount.path / "log").open("ab") as file:
+        file.write(b"closed")
+    os.write(unfinished, b" later")
+    mount.kill()
+    with refused(errno.ENOTCONN):
+        os.close(unfinished)
+    mounts.unmount(mount)
+    service.order()
+
+    listed = recover(service, box, spool)
+    assert "log: to commit, 17 bytes" in listed
+    assert listed.count("edits after that never were") == listed.count("closed with 11 bytes") == 1
+    assert "  edits after that were never closed" in recover(service, box, spool, "--commit")
+    assert bodies(blobs) == {"dated": b"bytes", "log": b"open closed"}
+    assert blobs.get_blob_client("dated").get_blob_properties().metadata["modtime"] == "7"
+    assert leftovers(service, box, spool) == {"log": "never closed"}
+    recover(service, box, spool, "log", "--commit")
+    assert bodies(blobs)["log"] == b"open closed later"
+    assert leftovers(service, box, spool) == {}
 
 
 def test_a_crash_does_not_send_over_what_somebody_else_wrote(

@@ -296,6 +296,25 @@ def test_what_came_after_the_last_close_stays_a_leftover(crash: Machines, is_car
     assert crash.memory.bodies["x"] == b"closed" + BODY[6:] + b"not closed"
 
 
+def test_edits_that_were_never_closed_are_told_from_what_was(crash: Machines) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    file.request_commit()
+    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    crashed(file)
+    leftover = crash.leftover()
+    assert (leftover.state, leftover.has_unclosed_edits) == (State.TO_COMMIT, False)
+    leftover.discard()
+    write(file := crash.file(), 0, b"closed")
+    file.request_commit()
+    file.truncate(3)
+    crashed(file)
+    leftover = crash.leftover()
+    assert (leftover.state, leftover.has_unclosed_edits) == (State.TO_COMMIT, True)
+    crash.recovery().commit_named(leftover)
+    assert (crash.memory.bodies, leftover.has_unclosed_edits) == ({"x": b"clo"}, False)
+
+
 # What is staged and no longer in memory…
 
 
