@@ -162,7 +162,10 @@ class Leftover:
             file.append(Kind.TARGET, body=body_of_target(base))
             for record in rest:
                 file.append(record.kind, record.number, self._file.read_at(record.body_at, record.body_bytes))
+            if self._has_mtime:
+                file.append(Kind.TARGET, body=body_of_target(base))
             file.sync()
+            os.utime(file.descriptor, ns=(self.modified_ns, self.modified_ns))
             path.rename(self.path)
         finally:
             file.close()

@@ -296,6 +296,22 @@ def test_what_came_after_the_last_close_stays_a_leftover(crash: Machines, is_car
     assert crash.memory.bodies["x"] == b"closed" + BODY[6:] + b"not closed"
 
 
+@pytest.mark.parametrize("is_time_set", [True, False])
+def test_what_stays_a_leftover_keeps_its_times(crash: Machines, is_time_set: bool) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    file.request_commit()
+    write(file, None, b" and more")
+    if is_time_set:
+        file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    crashed(file)
+    os.utime(crash.journals()[0], ns=(99, 99))
+    crash.recovery().commit(crash.leftover())
+    info = crash.recovery().commit_named(crash.leftover())
+    assert crash.memory.bodies == {"x": b"closed and more"}
+    assert (info.metadata["modtime"], info.metadata["posix_ctime"]) == ("17" if is_time_set else "99", "99")
+
+
 def test_edits_that_were_never_closed_are_told_from_what_was(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, b"closed")
