@@ -50,6 +50,8 @@ from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.filesystem.volume import Caller, Volume
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.names import NameMap
+from blobfs.spool.journal import Journal, Unspooled
+from blobfs.spool.records import Target
 from blobfs.store import (
     BlobInfo,
     BlobKind,
@@ -463,6 +465,7 @@ class Machine:
     block_bytes: int
     largest_block_bytes: int
     file_md5: bool = True
+    make_journal: Callable[[Callable[[], Target]], Journal] = Unspooled
 
     def writer(
         self, name: str, base: BlobInfo | None = None, read_spooled: ReadSpooled = nothing_spooled
@@ -492,6 +495,7 @@ class Machine:
             reader=self.reader,
             make_writer=self.writer,
             guess_headers=lambda _: ContentHeaders("test/made"),
+            make_journal=self.make_journal,
         )
 
 

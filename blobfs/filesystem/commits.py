@@ -146,10 +146,9 @@ class Commits:
             self._commit_later(file)
 
     def _commit_later(self, file: File) -> None:
-        """Commit a closed file, unless it is gone, or open and edited again: then its next close does."""
+        """Commit a closed file as it is, unless it is gone, or being written anew: then its close does."""
         with file.lock:
-            is_here = self._volume.files.get(file.name) is file and file.is_uncommitted
-            if is_here and (file.is_requested or not file.handles):
+            if self._volume.files.get(file.name) is file and _is_closed(file):
                 self._commit_released(file)
             else:
                 self._forget(file)
@@ -193,6 +192,11 @@ class Commits:
         except Failure as failure:
             return failure
         return None
+
+
+def _is_closed(file: File) -> bool:
+    """Somebody closed it and counts on its commit, whoever else has it open, or has edited it since."""
+    return file.is_uncommitted and (file.is_requested or not file.handles)
 
 
 def _awaits_rename(file: File) -> bool:

@@ -91,7 +91,7 @@ class File:
         self.state = FileState.NAMED
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did
-        self.is_requested = False  # a crash loses nothing of it, and nothing was edited since
+        self.is_requested = False  # somebody closed it, and not all of that is committed or cut off since
         self.news: BlobInfo | None = None  # what the last commit made, until somebody has taken note
         self._doubt = Doubt(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
@@ -159,6 +159,8 @@ class File:
         """Set the size. Blocks only to read back what is cut in the middle."""
         with self.lock:
             writer = self._edited()
+            if not size_bytes:
+                self.is_requested = False  # it is being written anew: what is there by its next close counts
             if size_bytes != writer.size_bytes:
                 self._edit(lambda: self._journal.truncate(size_bytes), lambda: writer.truncate(size_bytes))
             self._note_change()
@@ -261,9 +263,8 @@ class File:
     def request_commit(self) -> bool:
         """Have a crash not lose what is uncommitted here; tell whether that is so: not without a spool."""
         with self.lock:
-            if self.is_uncommitted and self.failure is None:
-                self.is_requested = self._journal.request_commit()
-            return self.is_uncommitted and self.is_requested
+            self.is_requested = self.is_uncommitted and self.failure is None
+            return self.is_requested and self._journal.request_commit()
 
     def leave_journal(self) -> str:
         """Give the file up; return how to get at what the spool has of it, empty if it has nothing."""
@@ -288,7 +289,6 @@ class File:
 
     def _edited(self) -> BlobWriter:
         self._raise_failure()
-        self.is_requested = False
         if self._writer is None:
             assert self.base is not None
             if self.base.kind is not BlobKind.BLOCK:
@@ -332,7 +332,7 @@ class File:
         else:
             self._store_attributes(self.attributes)
             self.news = self.base
-            self._journal.end()
+            self._note_committed()
 
     def _commit_content(self, writer: BlobWriter) -> None:
         self._adopt_doubtful_write()
@@ -349,7 +349,10 @@ class File:
         except (Abandoned, TimedOut, Unavailable):
             self._doubt.note(target.metadata)
             raise
-        self._attributes_changed = False
+        self._note_committed()
+
+    def _note_committed(self) -> None:
+        self._attributes_changed = self.is_requested = False
         self._journal.end()
 
     def _leave_conflict(self, failure: Failure) -> None:

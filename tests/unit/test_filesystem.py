@@ -4,8 +4,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
@@ -27,6 +28,7 @@ from blobfs.errors import (
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Caller
+from blobfs.spool.directory import Spool
 from blobfs.store import ALWAYS, BlobStore
 from blobfs.tree.creators import STREAK
 
@@ -59,6 +61,15 @@ def mount(memory: MemoryStore, clock: ManualClock) -> Iterator[Mount]:
             return filesystem_of(parts, clock, **options)  # type: ignore[arg-type]
 
         yield mount
+
+
+@pytest.fixture
+def behind(memory: MemoryStore, clock: ManualClock, tmp_path: Path) -> Iterator[Filesystem]:
+    """A mount that writes back, with room for so little that what is closed is due when `later` is called."""
+    spool = Spool(tmp_path / "spool", "account", "container", "")
+    with closing(spool), machine(memory, block_bytes=BLOCK, inline=True) as parts:
+        limits = WriteBack(files=1, buffered_bytes=1 << 20)
+        yield filesystem_of(replace(parts, make_journal=spool.journal), clock, write_back=limits)
 
 
 @pytest.fixture
@@ -281,6 +292,38 @@ def test_truncation_by_path_is_committed_when_it_returns(fs: Filesystem, memory:
     assert memory.bodies == {"x": BODY[:20]}
     fs.handles.truncate_path("/x", 22)
     assert memory.bodies == {"x": BODY[:20] + bytes(2)}
+
+
+def test_what_one_closed_is_sent_though_another_has_edited_it_since_and_has_it_open(
+    behind: Filesystem, memory: MemoryStore
+) -> None:
+    log = create(behind, "/log", os.O_WRONLY | os.O_APPEND)
+    other = behind.handles.open("/log", os.O_WRONLY | os.O_APPEND).handle
+    behind.handles.write(other, 0, memoryview(b"closed"))
+    close(behind, other)
+    behind.handles.write(log, 0, memoryview(b" and half a block"))
+    later(behind)
+    assert memory.bodies == {"log": b"closed and half a block"}
+    behind.handles.write(log, 0, memoryview(b", and more"))
+    later(behind)
+    assert memory.bodies == {"log": b"closed and half a block"}
+    close(behind, log)
+    later(behind)
+    assert memory.bodies == {"log": b"closed and half a block, and more"}
+
+
+def test_what_was_closed_and_is_being_written_anew_is_sent_after_its_next_close(
+    behind: Filesystem, memory: MemoryStore
+) -> None:
+    write(behind, "/x", b"old")
+    handle = behind.handles.open("/x", os.O_WRONLY | os.O_TRUNC).handle
+    behind.handles.write(handle, 0, memoryview(b"half"))
+    later(behind)
+    assert memory.bodies == {}
+    behind.handles.write(handle, 4, memoryview(b" and half"))
+    close(behind, handle)
+    later(behind)
+    assert memory.bodies == {"x": b"half and half"}
 
 
 def test_handle_does_what_it_was_opened_for(fs: Filesystem) -> None:
