@@ -97,8 +97,8 @@ class Commits:
         return [failure for failure in outcomes if failure is not None]
 
     def commit_closed(self, prefix: str) -> None:
-        """Commit the files directly below a prefix that are on their way. Raises the first failure."""
-        files = [file for file in self._waiting if file.is_requested and file.name.startswith(prefix)]
+        """Commit the files directly below a prefix that somebody has closed. Raises the first failure."""
+        files = [file for file in self._volume.files.under(prefix) if _is_closed(file)]
         if failures := self.commit_all(file for file in files if "/" not in file.name[len(prefix) :]):
             raise failures[0]
 

@@ -8,7 +8,7 @@ costs no request.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from blobfs.filesystem.files import File
@@ -32,10 +32,6 @@ class WaitingFiles:
         self._due: WeakKeyDictionary[File, float] = WeakKeyDictionary()  # of those not on their way yet
         self._most_bytes = 0  # no more than this is in memory
         self._call_at: float | None = None  # when somebody will call `take_due`
-
-    def __iter__(self) -> Iterator[File]:
-        with self._lock:
-            return iter(list(self._waiting))
 
     def has_room(self, file: File, buffered_bytes: int) -> bool:
         """Tell whether a file may wait that takes so much memory."""

@@ -757,6 +757,22 @@ def test_temporary_file_that_lost_its_memory_is_committed_later_too(
     assert (memory.bodies, list(fs.commits.uncommitted())) == ({".x.Ab12Cd": b"bytes"}, [])
 
 
+@pytest.mark.parametrize("kind", ["fs", "behind"])
+def test_sync_of_an_open_directory_sends_a_closed_temporary_file_and_none_that_is_open(
+    kind: str, request: pytest.FixtureRequest, memory: MemoryStore
+) -> None:
+    fs: Filesystem = request.getfixturevalue(kind)
+    for path in ("/d", "/d/e"):
+        fs.mkdir(path, 0o755, CALLER)
+    for path in ("/d/.x.Ab12Cd", "/d/e/.x.Ab12Cd"):
+        write(fs, path, b"bytes")
+    handle = create(fs, "/d/open")
+    directory = fs.directories.open("/d")
+    fs.sync_directory(directory)
+    assert memory.bodies == {"d": b"", "d/e": b"", "d/.x.Ab12Cd": b"bytes"}
+    close(fs, handle)
+
+
 def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
     fs.mkdir("/d", 0o755, CALLER)
     fs.mkdir("/d/empty", 0o700, CALLER)
