@@ -139,9 +139,8 @@ class Handles:
         """Set a file's size by its path, as somebody would who opened and closed it."""
         opened = self.open(path, os.O_WRONLY)
         try:
-            self._handles[opened.handle].file.truncate(size_bytes)
-            if self._handles[opened.handle].file.handles == 1:
-                self.flush(opened.handle)
+            self.truncate(opened.handle, size_bytes)
+            self.flush(opened.handle)
         finally:
             self.release(opened.handle)
 

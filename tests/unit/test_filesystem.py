@@ -294,6 +294,30 @@ def test_truncation_by_path_is_committed_when_it_returns(fs: Filesystem, memory:
     assert memory.bodies == {"x": BODY[:20] + bytes(2)}
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+def test_truncation_by_path_is_committed_though_somebody_has_the_file_open(
+    fs: Filesystem, memory: MemoryStore, flags: int
+) -> None:
+    write(fs, "/x", BODY)
+    handle = fs.handles.open("/x", flags).handle
+    fs.handles.truncate_path("/x", 4)
+    assert memory.bodies == {"x": BODY[:4]}
+    assert read_handle(fs, handle) == BODY[:4]
+    close(fs, handle)
+
+
+def test_truncation_by_path_does_not_keep_back_what_was_closed_before(
+    behind: Filesystem, memory: MemoryStore
+) -> None:
+    write(behind, "/x", BODY)
+    reader = behind.handles.open("/x", os.O_RDONLY).handle
+    behind.handles.truncate_path("/x", len(BODY))
+    assert memory.bodies == {}
+    later(behind)
+    assert memory.bodies == {"x": BODY}
+    close(behind, reader)
+
+
 def test_what_one_closed_is_sent_though_another_has_edited_it_since_and_has_it_open(
     behind: Filesystem, memory: MemoryStore
 ) -> None:
