@@ -42,7 +42,7 @@ class Journal(Protocol):
     def request_commit(self) -> bool:
         """Note that somebody counts on what is there; tell whether the disk keeps it. Raises nothing.
 
-        Of times and mode it may keep older ones, if the machine itself breaks down.
+        Of mode, owner, times and attributes it may keep older ones, if the machine itself dies.
         """
         ...
 
@@ -155,7 +155,7 @@ class DiskJournal:
         target = self._target()
         try:
             file = self._note(Kind.COMMIT, body=body_of_target(target))
-            if self._kept_name != target.name:  # times and mode are not worth a wait for the disk
+            if self._kept_name != target.name:  # metadata is not worth a wait for the disk
                 file.sync()
                 self._kept_name = target.name
         except (NoSpace, OSError) as trouble:
