@@ -15,9 +15,9 @@ The house, from the street down; imports only ever point downwards:
                      ``downloading`` or ``relocating``; ``units``: verified bytes in order;
                      ``part_file``: until all are there;
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
-``kernel``           ``binding`` alone knows libfuse; ``operations``, its calls, decide nothing; ``told``:
-                     what the kernel believes for a moment; ``notifier``: has it forget; ``threads``:
-                     libfuse's, and Python
+``kernel``           ``binding`` alone knows libfuse; ``calls``: from C and back; ``operations``, what they
+                     call, decide nothing; ``told``: what the kernel believes for a moment; ``notifier``: has
+                     it forget; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
                      ``removal``; ``commits`` and ``deletions``: now or behind; ``waiting``: closed files that

@@ -128,7 +128,7 @@ class FileTable:
 
     def _forget_settled(self, file: File) -> None:
         """Forget a file that has no handles, nothing to commit, and no commit that nobody has noted yet."""
-        if not file.is_uncommitted and not file.has_news:
+        if not file.is_uncommitted and file.news is None:
             self._forget_unused(file)
 
     def _forget_unused(self, file: File) -> None:

@@ -92,7 +92,8 @@ class File:
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did
         self.is_requested = False  # somebody closed it, and not all of that is committed or cut off since
-        self.news: BlobInfo | None = None  # what the last commit made, until somebody has taken note
+        # What the last commit made, until somebody has taken note: reading may have had to commit, too.
+        self.news: BlobInfo | None = None
         self._doubt = Doubt(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
@@ -209,11 +210,6 @@ class File:
                 raise
             self.trouble = None
             return True
-
-    @property
-    def has_news(self) -> bool:
-        """A commit has made something of the blob: reading or writing may have had to commit, too."""
-        return self.news is not None
 
     def unlink(self) -> None:
         """Make the file live on in this process alone. Blocks to fetch its bytes. Raises NoSpace.

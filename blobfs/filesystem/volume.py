@@ -164,7 +164,7 @@ class Volume:
 
     def note_commit(self, file: File) -> None:
         """Believe what a file has committed since this was last asked, and the kernel's pages of it."""
-        if not file.has_news:
+        if file.news is None:
             return
         with file.lock:  # so that what is known does not overtake a later change of the name
             self._note_news(file)

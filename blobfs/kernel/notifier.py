@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
+MOST_SECONDS = 1.0  # much longer than it takes while nobody waits for anybody
+
 
 class Notifier:
     """Calls the kernel in a thread of its own, and waits for that only so long.
@@ -11,13 +13,13 @@ class Notifier:
     must not wait for that without end, for it is they who bring what is read.
     """
 
-    def __init__(self, *, most_seconds: float) -> None:
+    def __init__(self, *, most_seconds: float = MOST_SECONDS) -> None:
         self._most_seconds = most_seconds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobfs-notify")  # starts with the first call
 
-    def forget(self, notify: Callable[[], object]) -> None:
-        """Call `notify`. Blocks until it is done, or the kernel has forgotten by itself."""
-        wait([self._pool.submit(notify)], timeout=self._most_seconds)
+    def forget(self, notify: Callable[[], object]) -> bool:
+        """Call `notify`, and tell whether that was done in time; if not, it will be. Blocks."""
+        return bool(wait([self._pool.submit(notify)], timeout=self._most_seconds).done)
 
     def close(self) -> None:
         """Wait for the call that is under way, and end the thread."""

@@ -17,7 +17,7 @@ from blobfs.format.attributes import Attributes
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
 
-_ZEROS = bytes(binding.MAX_READ_BYTES)
+_ZEROS = bytes(1 << 20)  # the largest request of libfuse 3
 
 
 class Zeros(Operations):

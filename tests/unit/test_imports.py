@@ -54,6 +54,7 @@ LAYERS = """
     filesystem.directories filesystem.handles
     filesystem.filesystem
     kernel.operations
+    kernel.calls
     kernel.binding
     copying.entries copying.meter copying.places copying.report copying.selection copying.part_file
     copying.catalogue copying.plan copying.trees copying.units copying.workers
@@ -131,7 +132,7 @@ RESERVED = {
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
     "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
-    "ctypes": {"kernel.binding", "kernel.threads", "kernel.versions"},
+    "ctypes": {"kernel.binding", "kernel.calls", "kernel.threads", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"cli.cp", "kernel.binding"},
     "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},

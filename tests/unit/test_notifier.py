@@ -1,6 +1,7 @@
 """How long a thread of libfuse waits for the kernel to forget."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from blobfs.kernel.notifier import Notifier
 
@@ -8,7 +9,7 @@ from blobfs.kernel.notifier import Notifier
 def test_who_calls_returns_when_the_kernel_has_forgotten() -> None:
     forgotten: list[str] = []
     notifier = Notifier(most_seconds=60.0)
-    notifier.forget(lambda: forgotten.append("/x"))
+    assert notifier.forget(lambda: forgotten.append("/x"))
     assert forgotten == ["/x"]
     notifier.close()
 
@@ -17,10 +18,7 @@ def test_who_calls_does_not_wait_for_a_kernel_that_waits_for_him() -> None:
     """The kernel waits for a page whose bytes only a thread that calls can bring."""
     read = threading.Event()
     notifier = Notifier(most_seconds=0.05)
-    callers = [threading.Thread(target=notifier.forget, args=(read.wait,)) for _ in range(3)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    with ThreadPoolExecutor(3) as callers:
+        assert list(callers.map(notifier.forget, [read.wait] * 3)) == [False] * 3
     read.set()
     notifier.close()
