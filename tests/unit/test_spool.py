@@ -147,6 +147,30 @@ def test_a_request_to_commit_that_says_nothing_new_is_not_written_again(crash: M
     assert crash.journals()[0].stat().st_size > size_bytes + len(BODY)
 
 
+def test_disk_is_waited_for_after_edits_and_a_new_name_and_not_for_metadata(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    file = crash.file()
+
+    def waits() -> bool:
+        synced.clear()
+        assert file.request_commit()
+        return bool(synced)
+
+    write(file, 0, BODY)
+    assert waits()
+    file.set_attributes(lambda attributes: replace(attributes, mode=stat.S_IFREG | 0o600))
+    assert not waits()
+    file.move_unsent("y", "")
+    assert waits()
+    file.truncate(1)
+    assert waits()
+    crashed(file)
+    assert crash.leftover().name == "y"
+
+
 def test_journals_are_used_again(crash: Machines) -> None:
     for number in range(2 * NEW_FILES):
         file = crash.file(str(number))
