@@ -109,7 +109,8 @@ class Commits:
         time to time, and by `commit_all`. After other failures they are lost, and named.
         """
         if _awaits_rename(file):
-            self._volume.transfers.after(RENAME_SECONDS, partial(self._commit_unrenamed, file))
+            # By its name: once it has another one, nobody needs its bytes here.
+            self._volume.transfers.after(RENAME_SECONDS, partial(self._commit_unrenamed, file.name))
         # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
         elif not self._commit_behind(file):
             self._commit_released(file)
@@ -141,8 +142,9 @@ class Commits:
         if seconds is not None:
             self._volume.transfers.after(seconds, self._send_due)
 
-    def _commit_unrenamed(self, file: File) -> None:
-        if is_temporary_name(file.name):
+    def _commit_unrenamed(self, name: str) -> None:
+        file = self._volume.files.get(name)
+        if file is not None:
             self._commit_later(file)
 
     def _commit_later(self, file: File) -> None:

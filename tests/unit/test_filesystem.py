@@ -761,6 +761,15 @@ def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: Memory
     assert fs.stat("/x").attributes.mtime_ns == 7
 
 
+def test_temporary_name_that_was_renamed_takes_no_memory(memory: MemoryStore, clock: ManualClock) -> None:
+    with machine(memory, block_bytes=BLOCK, inline=True) as parts:
+        fs = filesystem_of(parts, clock)
+        write(fs, "/.x.Ab12Cd", b"bytes")
+        assert parts.pool.in_use_bytes > 0
+        fs.rename("/.x.Ab12Cd", "/x")
+        assert parts.pool.in_use_bytes == 0
+
+
 def test_temporary_name_that_is_not_renamed_is_committed_later(fs: Filesystem, memory: MemoryStore) -> None:
     handle = create(fs, "/.x.Ab12Cd")
     fs.handles.write(handle, 0, memoryview(b"bytes"))
