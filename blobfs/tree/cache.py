@@ -76,28 +76,37 @@ class Directory:
 
     def set(self, entry: str, node: Node | None, until: float) -> None:
         """Tell one name apart from the listing."""
+        self._recount(entry, node)
         self.nodes[entry] = node
         self.own_until[entry] = until
-        self._subdirectories = None
 
     def drop(self, entry: str) -> None:
         """Know nothing of one name, and so not all of them."""
+        self._recount(entry, None)
         self.nodes.pop(entry, None)
         self.own_until.pop(entry, None)
         self.complete_until = 0.0
         self.walk = None
-        self._subdirectories = None
 
     @property
     def subdirectories(self) -> int:
         """How many of the names are directories."""
         if self._subdirectories is None:
-            self._subdirectories = sum(1 for node in self.nodes.values() if node and node.is_directory)
+            self._subdirectories = sum(map(_is_directory, self.nodes.values()))
         return self._subdirectories
 
     def shown(self) -> dict[str, Node]:
         """Return the names under which there is something."""
         return {entry: node for entry, node in self.nodes.items() if node is not None}
+
+    def _recount(self, entry: str, node: Node | None) -> None:
+        """Keep the count while one name changes: the kernel asks for it after each change."""
+        if self._subdirectories is not None:
+            self._subdirectories += _is_directory(node) - _is_directory(self.nodes.get(entry))
+
+
+def _is_directory(node: Node | None) -> bool:
+    return node is not None and node.is_directory
 
 
 class TreeCache:

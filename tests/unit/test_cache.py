@@ -122,6 +122,12 @@ def test_subdirectories_are_counted_once_a_directory_was_listed(cache: TreeCache
     cache.record_listing("d/", {"e": DIRECTORY, "f": DIRECTORY, "x": file()}, cache.now())
     cache.record("d/", "f", None)
     assert cache.count_subdirectories("d/") == 1
+    for entry in ("f", "f", "x"):
+        cache.record("d/", entry, DIRECTORY)
+    assert cache.count_subdirectories("d/") == 3
+    cache.forget("d/", "e")
+    cache.forget("d/", "never seen")
+    assert cache.count_subdirectories("d/") == 2
 
 
 def test_large_or_freshly_listed_directory_is_not_worth_listing(cache: TreeCache, clock: ManualClock) -> None:
