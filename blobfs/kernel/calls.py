@@ -24,11 +24,17 @@ logger = logging.getLogger(__name__)
 
 UTIME_NOW = (1 << 30) - 1  # <sys/stat.h>
 UTIME_OMIT = (1 << 30) - 2
+PYBUF_WRITE = 0x200  # <pybuffer.h>
 BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
 # They change nothing.
 MAY_BE_ABANDONED = frozenset(("getattr", "getxattr", "open", "opendir", "read", "readdir", "readlink"))
 # Answers that programs ask for in passing; they say nothing of trouble.
 EVERYDAY = (Abandoned, NotFound, NoAttribute, UnsupportedAttribute)
+
+# Without it there would be an array type of ctypes for each size, made anew, which takes ten times as long.
+_view_of_memory = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
 
 
 class Calls(ABC):
@@ -163,8 +169,9 @@ def fill_stat(target: Any, stat: Stat) -> None:
 
 
 def _memory(buffer: Any, size: int) -> memoryview:
-    address = ctypes.cast(buffer, ctypes.c_void_p).value
-    return memoryview((ctypes.c_char * size).from_address(address or 0)).cast("B")
+    """Return the kernel's buffer, valid until the callback ends."""
+    view: memoryview = _view_of_memory(buffer, size, PYBUF_WRITE)
+    return view
 
 
 def _give(value: bytes, buffer: Any, size: int) -> int:
