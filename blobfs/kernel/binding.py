@@ -113,12 +113,15 @@ class _Libfuse3Calls(Calls):
     def readdir_fuse_3(self, path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int) -> int:
         """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
         entries, c_stat = self._entries(offset, info), self.c_stat()
+        told = {}
         for index in range(offset, len(entries)):
             name, stat = entries[index]
+            entry = name.encode(self.encoding)
             fill_stat(c_stat, stat)
-            if fill(buffer, name.encode(self.encoding), c_stat, index + 1, FILL_DIR_PLUS):
+            if fill(buffer, entry, c_stat, index + 1, FILL_DIR_PLUS):
                 break
-        self.told.note_listing(path)
+            told[entry] = stat
+        self.told.note_listing(path, told, goes_on=offset > 0)
         return 0
 
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
@@ -139,7 +142,7 @@ class _Libfuse3Calls(Calls):
         return self._utimens(path, times)
 
     def _forget_attributes(self, path: bytes, handle: int) -> bool:
-        if self.told.is_believed(path, self._stat_of(handle)):
+        if self.told.is_believed(path, self.operations.getattr(None, handle)):
             return True
         fuse = ctypes.c_void_p(self.library.fuse_get_context().contents.fuse)
         return self.notifier.forget(partial(self.library.fuse_invalidate_path, fuse, path))
@@ -194,7 +197,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
             return self._utimens(path, times)
 
         def _forget_attributes(self, path: bytes, handle: int) -> bool:
-            self.told.wait_unless(path, self._stat_of(handle))
+            self.told.wait_unless(path, self.operations.getattr(None, handle))
             return True
 
         def symlink(self, target: bytes, path: bytes) -> int:

@@ -74,7 +74,7 @@ class Calls(ABC):
         ctypes.memset(buffer, 0, ctypes.sizeof(buffer.contents))
         fill_stat(buffer.contents, stat)
         if path is not None:
-            self.told.note(path, buffer.contents)
+            self.told.note(path, stat)
         return 0
 
     def read(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
@@ -138,11 +138,6 @@ class Calls(ABC):
     @abstractmethod
     def _forget_attributes(self, path: bytes, handle: int) -> bool:
         """Tell whether the kernel believes nothing older of a file than what a new handle has of it."""
-
-    def _stat_of(self, handle: int) -> Any:
-        c_stat = self.c_stat()
-        fill_stat(c_stat, self.operations.getattr(None, handle))
-        return c_stat
 
     def _text(self, path: bytes) -> str:
         return path.decode(self.encoding, "surrogateescape")

@@ -6,11 +6,12 @@ libfuse 2 cannot take that back, only outlast it. libfuse 3 can, at the price of
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import cachetools
+
+from blobfs.filesystem.volume import Stat
 
 OUTLASTED_SECONDS = 0.25  # much longer than the answer holds: the kernel may get to it late
 TOLD_PATHS = 10_000  # more than are asked for in that time
@@ -21,12 +22,22 @@ LONG_AGO = -math.inf
 class _Answer:
     """What was told last of a path."""
 
-    stat: bytes  # empty: something that is not known here
+    stat: Stat | None  # None: something that is not known here
     at: float
     differed_at: float  # when something else was told before it
 
 
-NOTHING = _Answer(b"", LONG_AGO, LONG_AGO)
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """When all that is in a directory was told last."""
+
+    began_at: float
+    ended_at: float
+    before_at: float  # when the listing before it ended
+
+
+NOTHING = _Answer(None, LONG_AGO, LONG_AGO)
+NEVER = _Listing(LONG_AGO, LONG_AGO, LONG_AGO)
 
 
 class Told:
@@ -37,46 +48,58 @@ class Told:
     ) -> None:
         self._now = now
         self._sleep = sleep
-        self._lock = threading.Lock()  # guards the map
+        self._lock = threading.Lock()  # guards the maps
         self._told: cachetools.LRUCache[bytes, _Answer] = cachetools.LRUCache(TOLD_PATHS)
-        self._listed_at: cachetools.LRUCache[bytes, float] = cachetools.LRUCache(TOLD_PATHS)
+        self._listings: cachetools.LRUCache[bytes, _Listing] = cachetools.LRUCache(TOLD_PATHS)
+        self._entries: cachetools.LRUCache[bytes, dict[bytes, Stat]] = cachetools.LRUCache(
+            TOLD_PATHS, getsizeof=len
+        )
 
-    def note(self, path: bytes, c_stat: Any) -> None:
-        """Take note of what the kernel is being told."""
-        self._note(path, bytes(c_stat))
-
-    def note_listing(self, directory: bytes) -> None:
-        """Take note that the kernel is being told of all entries of a directory."""
+    def note(self, path: bytes, stat: Stat | None) -> None:
+        """Take note of what the kernel is being told; None for something that is not known here."""
         with self._lock:
-            self._listed_at[directory] = self._now()
+            now, before = self._now(), self._told.get(path, NOTHING)
+            differs = before is not NOTHING and before.stat != stat
+            self._told[path] = _Answer(stat, now, before.at if differs else before.differed_at)
+
+    def note_listing(self, directory: bytes, entries: Mapping[bytes, Stat], *, goes_on: bool) -> None:
+        """Take note that the kernel is being told of entries of a directory, or of more of them."""
+        with self._lock:
+            now, before = self._now(), self._listings.get(directory, NEVER)
+            told = self._entries.pop(directory, {}) if goes_on else {}
+            told.update(entries)
+            if len(told) <= TOLD_PATHS:
+                self._entries[directory] = told
+            began = before if goes_on and before is not NEVER else _Listing(now, now, before.ended_at)
+            self._listings[directory] = replace(began, ended_at=now)
 
     def drop(self, path: bytes) -> None:
         """Take note that the kernel does not believe it any more."""
-        self._note(path, b"")
+        self.note(path, None)
 
     def rename(self, old: bytes, new: bytes) -> None:
         """Take note that the kernel believes it of another path now."""
         with self._lock:
             self._told[new] = self._told.pop(old, NOTHING)
 
-    def is_believed(self, path: bytes, c_stat: Any) -> bool:
+    def is_believed(self, path: bytes, stat: Stat) -> bool:
         """Tell whether this is surely what the kernel was told last: answers may overtake each other."""
+        parent, _, entry = path.rpartition(b"/")
+        directory = parent or b"/"
         with self._lock:
             told = self._told.get(path, NOTHING)
-            listed_at = self._listed_at.get(path.rpartition(b"/")[0] or b"/", LONG_AGO)
-        other_at = max(told.differed_at, listed_at)
-        return told.stat == bytes(c_stat) and told.at > other_at + OUTLASTED_SECONDS
+            listing = self._listings.get(directory, NEVER)
+            listed = self._entries.get(directory, {}).get(entry)
+        tellings = ((told.stat, told.at, told.at), (listed, listing.began_at, listing.ended_at))
+        same_at = max((began_at for what, began_at, _ in tellings if what == stat), default=LONG_AGO)
+        others_at = (ended_at for what, _, ended_at in tellings if what != stat)
+        other_at = max(told.differed_at, listing.before_at, *others_at)
+        return same_at > other_at + OUTLASTED_SECONDS
 
-    def wait_unless(self, path: bytes, c_stat: Any) -> None:
+    def wait_unless(self, path: bytes, stat: Stat) -> None:
         """Block until the kernel has forgotten what it was told last, unless that was this."""
         with self._lock:
             told = self._told.get(path, NOTHING)
         left_seconds = told.at + OUTLASTED_SECONDS - self._now()
-        if told.stat and told.stat != bytes(c_stat) and left_seconds > 0:
+        if told.stat is not None and told.stat != stat and left_seconds > 0:
             self._sleep(left_seconds)
-
-    def _note(self, path: bytes, stat: bytes) -> None:
-        with self._lock:
-            now, before = self._now(), self._told.get(path, NOTHING)
-            differs = before is not NOTHING and before.stat != stat
-            self._told[path] = _Answer(stat, now, before.at if differs else before.differed_at)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
     blobfs errors blocks store format content spool tree filesystem kernel doctor
-    kernel.threads kernel.versions kernel.told kernel.notifier doctor.findings
+    kernel.threads kernel.versions kernel.notifier doctor.findings
     settings callers control_groups counters prices copying
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.creators
@@ -45,7 +45,7 @@ LAYERS = """
     filesystem.files
     filesystem.file_table
     filesystem.volume
-    filesystem.waiting
+    filesystem.waiting kernel.told
     filesystem.commits filesystem.deletions
     filesystem.removal
     filesystem.renames

@@ -3,9 +3,11 @@ from collections.abc import Callable
 import pytest
 from fakes import ManualClock
 
-from blobfs.kernel.told import OUTLASTED_SECONDS, Told
+from blobfs.filesystem.volume import Stat
+from blobfs.format.attributes import Attributes
+from blobfs.kernel.told import OUTLASTED_SECONDS, TOLD_PATHS, Told
 
-OLD, NEW = b"an old stat", b"a new stat"
+OLD, NEW = (Stat(Attributes(0o100644, 0, 0, 0, 0, 0), 7, 1, size_bytes) for size_bytes in (3, 4))
 
 
 class Kernel:
@@ -15,7 +17,7 @@ class Kernel:
         self.clock = ManualClock()
         self.told = Told(now=self.clock, sleep=self.clock.advance)
 
-    def wait_seconds(self, path: bytes, stat: bytes) -> float:
+    def wait_seconds(self, path: bytes, stat: Stat) -> float:
         began = self.clock()
         self.told.wait_unless(path, stat)
         return self.clock() - began
@@ -59,7 +61,7 @@ class Beliefs(Kernel):
     def pause(self) -> None:
         self.clock.advance(2 * OUTLASTED_SECONDS)
 
-    def are(self, stat: bytes) -> bool:
+    def are(self, stat: Stat) -> bool:
         return self.told.is_believed(b"/d/x", stat)
 
 
@@ -84,7 +86,7 @@ def test_nothing_is_sure_while_another_answer_may_still_be_on_its_way() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [lambda told: told.drop(b"/d/x"), lambda told: told.note_listing(b"/d")],
+    [lambda told: told.drop(b"/d/x"), lambda told: told.note_listing(b"/d", {}, goes_on=False)],
     ids=["write", "listing"],
 )
 def test_nothing_is_sure_after_what_is_not_seen_here_until_the_kernel_has_asked(
@@ -102,6 +104,36 @@ def test_nothing_is_sure_after_what_is_not_seen_here_until_the_kernel_has_asked(
 def test_a_listing_of_another_directory_changes_nothing() -> None:
     beliefs = Beliefs()
     beliefs.told.note(b"/d/x", NEW)
-    beliefs.told.note_listing(b"/")
-    beliefs.told.note_listing(b"/d/x")
+    for directory in (b"/", b"/d/x"):
+        beliefs.told.note_listing(directory, {b"x": OLD}, goes_on=False)
     assert beliefs.are(NEW)
+
+
+def test_what_a_listing_told_is_believed_whatever_part_of_it_did() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note_listing(b"/d", {b"w": OLD}, goes_on=False)
+    assert not beliefs.are(NEW)
+    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=True)
+    beliefs.told.note_listing(b"/d", {b"y": OLD}, goes_on=True)
+    assert beliefs.are(NEW)
+    assert not beliefs.are(OLD)
+    beliefs.told.note(b"/d/x", OLD)
+    beliefs.pause()
+    assert not beliefs.are(NEW)
+
+
+def test_a_listing_is_not_sure_while_the_one_before_it_may_still_be_on_its_way() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note_listing(b"/d", {b"x": OLD}, goes_on=False)
+    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    assert not beliefs.are(NEW)
+    beliefs.pause()
+    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    assert beliefs.are(NEW)
+
+
+def test_nothing_is_sure_of_a_directory_with_too_many_entries() -> None:
+    beliefs = Beliefs()
+    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    beliefs.told.note_listing(b"/d", {b"%d" % number: NEW for number in range(TOLD_PATHS)}, goes_on=True)
+    assert not beliefs.are(NEW)
