@@ -240,7 +240,9 @@ class Handles:
     def _opened_here(self, file: File, flags: int) -> Opened:
         """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""
         foreign = file.has_foreign_pages
-        return Opened(self._new_handle(file, flags), not foreign, foreign, is_newer=True)
+        # All that ever happened to a file without a blob, the kernel was asked for.
+        is_newer = foreign or file.base is not None
+        return Opened(self._new_handle(file, flags), not foreign, foreign, is_newer)
 
     def _current_blob(self, path: str, known: Node | None, flags: int) -> BlobInfo:
         """Ask the service what the blob is now, and take its first bytes along if they may be wanted."""

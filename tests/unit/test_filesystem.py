@@ -1133,6 +1133,15 @@ def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
     assert set(left) == {str(number) for number in range(8) if outcomes[number]}
 
 
+def test_open_of_a_file_that_was_never_committed_has_nothing_older_to_forget(fs: Filesystem) -> None:
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(b"bytes"))
+    assert not fs.handles.open("/x", os.O_RDWR).is_newer
+    fs.handles.flush(handle)
+    fs.handles.write(handle, 0, memoryview(b"other"))
+    assert fs.handles.open("/x", os.O_RDWR).is_newer
+
+
 def test_kernel_is_told_of_a_size_that_a_listing_has_learned_before_it(fs: Filesystem, mount: Mount) -> None:
     other = mount()
     write(other, "/f", b"short")
