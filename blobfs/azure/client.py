@@ -7,6 +7,7 @@ from blobfs.azure.credentials import Authorization, Credential
 from blobfs.azure.failures import failure_of, is_damage
 from blobfs.azure.messages import Reply, Request, rest_of
 from blobfs.azure.outage import Outage
+from blobfs.azure.pace import LEAST_BYTES
 from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, Progress, Transport
@@ -187,7 +188,7 @@ class _Call:
             raise self._transient("the service is too busy", Unavailable) from None
 
     def _go_on_from(self, progress: Progress) -> None:
-        """Keep what has arrived. A call that gets on has all its time again, and less to do in it."""
+        """Keep what has arrived. A call that gets on, not by a trickle, has all its time again."""
         if progress.headers:
             self._client.outage.note_answer()
         self._client.traffic.add("received_bytes", progress.received_bytes)
@@ -195,7 +196,8 @@ class _Call:
         if rest is not self._request:
             self._skipped_bytes += progress.received_bytes
             self._request = rest
-            self._deadline.renew()
+            if progress.received_bytes >= LEAST_BYTES:
+                self._deadline.renew()
 
     def _transient(self, reason: str, gives: type[Failure], *, wait_seconds: float = 0.0) -> Exception:
         """Return what says that an attempt failed; finally so if the service is given up."""

@@ -152,7 +152,8 @@ REPORTED = [
     *((operation, Rule(status=200), Unavailable) for operation in (*WITH_HEADERS, listing, block_list)),
     *((operation, Rule(fault=Fault.STALL), TimedOut) for operation in WITH_BODY),
     *((operation, Rule(fault=Fault.DRIP, stall_seconds=0.05), TimedOut) for operation in WITH_BODY),
-    *((operation, Rule(fault=Fault.TRUNCATE), Unavailable) for operation in WITH_BODY),
+    *((operation, Rule(fault=Fault.TRUNCATE, at_byte=at_byte), Unavailable) for operation in WITH_BODY
+      for at_byte in (0, 100)),
     *((operation, Rule(latency_seconds=30.0), TimedOut) for operation in SOME),
 ]  # fmt: skip
 
