@@ -23,9 +23,6 @@ LARGEST_BODY_BYTES = 256 * MiB  # of a listing: 5,000 blobs with all the metadat
 PIECE_BYTES = 256 * KiB
 _JOINED_BYTES = 32 * KiB  # copying a body of that size costs less than sending it by itself
 
-# So much of a body that breaks off is lost at most. The rest stays where it is.
-RECEIVED_BYTES = 128 * KiB
-
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: .*)?", re.ASCII)
 _FOLD = re.compile(r"\r\n[ \t]+")
 _FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[^\r\n]*[^\r\n \t])?)[ \t]*\r\n", re.MULTILINE)
@@ -109,12 +106,14 @@ def received_counts(file: BufferedReader, head: Head, into: memoryview) -> Itera
     """
     if head.body_bytes is None or head.body_bytes > len(into):
         raise HTTPException("the reply is not of the length asked for")
-    for start in range(0, head.body_bytes, RECEIVED_BYTES):
-        end = min(start + RECEIVED_BYTES, head.body_bytes)
-        count = file.readinto(into[start:end])
+    rest = into[: head.body_bytes]
+    while rest:
+        # All that is there in one call: after each, a thread waits for the interpreter's lock.
+        count = file.readinto1(rest)
+        if not count:
+            raise HTTPException(f"the reply ended {len(rest)} bytes early")
         yield count
-        if start + count < end:
-            raise HTTPException(f"the reply ended {head.body_bytes - start - count} bytes early")
+        rest = rest[count:]
 
 
 def _lines_to_empty_one(file: BufferedReader, begun: bytes = b"") -> str:

@@ -157,6 +157,18 @@ def test_what_arrived_of_a_body_stays_where_it_belongs() -> None:
     assert bytes(into) == b"012\0\0\0"
 
 
+def test_what_arrived_before_a_body_stopped_is_told() -> None:
+    client, server = socket.socketpair()
+    with client, server:
+        client.settimeout(0.01)
+        server.sendall(OK + b"Content-Length: 5\r\n\r\n012")
+        with client.makefile("rb") as file:
+            counts = received_counts(file, receive_head(file, "GET"), memoryview(bytearray(5)))
+            assert next(counts) == 3
+            with pytest.raises(TimeoutError):
+                next(counts)
+
+
 @pytest.mark.parametrize("value", ["a\r\nx-ms-meta-b: c", "a\nb", "a\rb", "\u20ac"])
 def test_header_value_cannot_become_another_header(value: str) -> None:
     with pytest.raises(InvalidArgument, match="header"):
