@@ -24,12 +24,17 @@ _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 # What the text must not have to be read by its tags: characters that XML forbids or changes.
 _UNUSUAL_BYTES = bytes(byte for byte in range(32) if chr(byte) not in "\t\n")
-_UNUSUAL_TEXTS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
-_MARKUP = "&\"'!"  # of entities, attributes, comments and CDATA
+_UNUSUAL_CHARACTERS = "\ufffe\uffff"
 _DECLARATION = b'<?xml version="1.0" encoding="utf-8"?>'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING: Mapping[str, str] = {}
 _KINDS = {kind.value: kind for kind in BlobKind}
+_HEADERS = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control")
+_PROPERTIES = ("Etag", "Content-Length", "Last-Modified", "Content-MD5", "BlobType", "AccessTier", *_HEADERS)
+
+# The tag and the text of each element. An empty tag is none.
+_elements = re.compile("<([^</>]+)>([^<]*)").findall
+_wanted_elements = re.compile(f"<({'|'.join(_PROPERTIES)})>([^<]*)").findall
 
 _modified_ns = lru_cache(4096)(modified_ns)  # files copied together have few dates
 _headers = lru_cache(1024)(ContentHeaders)  # and few types
@@ -41,29 +46,32 @@ def parse_page(body: bytes) -> ListPage:
     Names with characters that XML cannot carry have U+FFFD in their place.
     """
     try:
-        return _plain_page(body) if _is_plain(body) else _page(_root(body))
+        text = _plain_text(body)
+        return _page(_root(body)) if text is None else _plain_page(text)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unavailable(f"the service's listing makes no sense: {error!r}") from error
 
 
-def _is_plain(body: bytes) -> bool:
+def _plain_text(body: bytes) -> str | None:
+    """Return the text of a page if it may be read by its tags."""
     declaration = body.removeprefix(_BYTE_ORDER_MARK)[: len(_DECLARATION)].lower()
-    return (
-        declaration.replace(b"'", b'"') == _DECLARATION
-        and len(body.translate(None, _UNUSUAL_BYTES)) == len(body)
-        and not any(text in body for text in _UNUSUAL_TEXTS)
-    )
+    if declaration.replace(b"'", b'"') != _DECLARATION:
+        return None
+    if len(body.translate(None, _UNUSUAL_BYTES)) != len(body):
+        return None
+    text = body.decode("utf-8-sig")
+    return None if any(character in text for character in _UNUSUAL_CHARACTERS) else text
 
 
-def _plain_page(body: bytes) -> ListPage:
-    start, *parts = body.decode("utf-8-sig").split("<Blob>")
+def _plain_page(text: str) -> ListPage:
+    start, *parts = text.split("<Blob>")
     blobs: list[BlobInfo] = []
     rest = [start]
     for part in parts:
-        text, end, after = part.partition("</Blob>")
+        blob, end, after = part.partition("</Blob>")
         if not end:
             raise ValueError("a blob does not end")
-        blobs.append(_plain_blob(text) or _blob(ElementTree.fromstring(f"<Blob>{text}</Blob>")))
+        blobs.append(_plain_blob(blob) or _blob(ElementTree.fromstring(f"<Blob>{blob}</Blob>")))
         rest.append(after)
     page = _page(ElementTree.fromstring("".join(rest)))
     return ListPage(blobs, page.prefixes, page.next_marker) if blobs else page
@@ -75,16 +83,13 @@ def _plain_blob(text: str) -> BlobInfo | None:
     properties, _, after = after.partition("</Properties>")
     metadata = after.partition("<Metadata>")[2].partition("</Metadata>")[0]
     name = before.strip().removeprefix("<Name>").removesuffix("</Name>")
-    if not name or "<" in name or "/>" in metadata or any(mark in text for mark in _MARKUP):
+    # Of entities, attributes, comments and CDATA. Not by `any`, which takes four times as long.
+    has_markup = "&" in text or '"' in text or "'" in text or "!" in text
+    if not name or "<" in name or "/>" in metadata or has_markup:
         return None
     # Interned, because most files have the mode, the owner and the group of others.
     tags = {intern(tag): intern(value) for tag, value in _elements(metadata)} if metadata else _NOTHING
-    return _info(name, dict(_elements(properties)), tags)
-
-
-def _elements(text: str) -> list[list[str]]:
-    """Return tags and texts. An empty tag keeps its slash, so that nobody finds it."""
-    return [piece.split(">", 1) for piece in text.split("<") if ">" in piece and piece[0] != "/"]
+    return _info(name, dict(_wanted_elements(properties)), tags)
 
 
 def _root(body: bytes) -> Element:
@@ -116,13 +121,7 @@ def _info(name: str, properties: dict[str, str], metadata: Mapping[str, str]) ->
         size_bytes=int(properties["Content-Length"]),
         modified_ns=_modified_ns(properties["Last-Modified"]),
         metadata=metadata,
-        headers=_headers(
-            given("Content-Type", ""),
-            given("Content-Encoding", ""),
-            given("Content-Language", ""),
-            given("Content-Disposition", ""),
-            given("Cache-Control", ""),
-        ),
+        headers=_headers(*[given(header, "") for header in _HEADERS]),
         content_md5=md5_of(given("Content-MD5")),
         kind=_KINDS[properties["BlobType"]],
         tier=intern(given("AccessTier", "")),
