@@ -117,7 +117,7 @@ class MemoryStore:
         """Make a blob one of another kind, or move it to another access tier."""
         with self._lock:
             blob = self._blobs[name]
-            self._blobs[name] = replace(blob, info=replace(blob.info, kind=kind, tier=tier))
+            self._blobs[name] = replace(blob, info=blob.info._replace(kind=kind, tier=tier))
 
     # The port
 
@@ -163,7 +163,7 @@ class MemoryStore:
         if blob.info.tier == "Archive":
             raise Archived(f"{name}: set its tier to Hot")
         into[: len(piece)] = piece
-        return len(piece), replace(blob.info, tier="")
+        return len(piece), blob.info._replace(tier="")
 
     def put_blob(
         self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
@@ -250,7 +250,7 @@ class MemoryStore:
             if blob.info.etag != version.etag:
                 raise Changed(f"{version.name}: the blob was replaced")
             _check(version.name, metadata)
-            info = replace(self._stamped(blob.info), metadata=dict(metadata))
+            info = self._stamped(blob.info)._replace(metadata=dict(metadata))
             self._blobs[version.name] = replace(blob, info=info)
             return info.etag
 
@@ -336,7 +336,7 @@ class MemoryStore:
 
     def _stamped(self, info: BlobInfo) -> BlobInfo:
         seconds = time.time_ns() // 10**9
-        return replace(info, etag=f"0x{next(self._etags):X}", modified_ns=seconds * 10**9)
+        return info._replace(etag=f"0x{next(self._etags):X}", modified_ns=seconds * 10**9)
 
 
 class FailingStore:

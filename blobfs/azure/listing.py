@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 from blobfs.azure.messages import md5_of, modified_ns
 from blobfs.errors import Unavailable
-from blobfs.store import BlobInfo, BlobKind, ContentHeaders, ListPage
+from blobfs.store import NO_METADATA, BlobInfo, BlobKind, ContentHeaders, ListPage
 
 # Characters that XML forbids. The service percent-encodes names that have them; should they come raw
 # all the same, one name must not hide all the others.
@@ -27,7 +27,6 @@ _UNUSUAL_BYTES = bytes(byte for byte in range(32) if chr(byte) not in "\t\n")
 _UNUSUAL_CHARACTERS = "\ufffe\uffff"
 _DECLARATION = b'<?xml version="1.0" encoding="utf-8"?>'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NOTHING: Mapping[str, str] = {}
 _KINDS = {kind.value: kind for kind in BlobKind}
 _HEADERS = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control")
 _PROPERTIES = ("Etag", "Content-Length", "Last-Modified", "Content-MD5", "BlobType", "AccessTier", *_HEADERS)
@@ -88,7 +87,7 @@ def _plain_blob(text: str) -> BlobInfo | None:
     if not name or "<" in name or "/>" in metadata or has_markup:
         return None
     # Interned, because most files have the mode, the owner and the group of others.
-    tags = {intern(tag): intern(value) for tag, value in _elements(metadata)} if metadata else _NOTHING
+    tags = {intern(tag): intern(value) for tag, value in _elements(metadata)} if metadata else NO_METADATA
     return _info(name, dict(_wanted_elements(properties)), tags)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from blobfs.azure.client import Client
@@ -289,7 +289,7 @@ class AzureStore:
         if answer.get("x-ms-copy-status") == "success" and metadata:
             # The service says that it is complete, and of exactly this version: nothing is left to ask.
             made = written_info(name, answer, source.size_bytes, Properties(metadata, source.headers))
-            return replace(made, content_md5=source.content_md5, kind=source.kind, tier=source.tier)
+            return made._replace(content_md5=source.content_md5, kind=source.kind, tier=source.tier)
         info = self._completed_copy(name, answer.get("x-ms-copy-id", ""))
         if info.size_bytes != source.size_bytes:
             sizes = f"{info.size_bytes} bytes instead of {source.size_bytes}"

@@ -387,7 +387,7 @@ class File:
         except (TimedOut, Unavailable):
             self._doubt.note(metadata)
             raise
-        self.base = replace(self.base, etag=etag, metadata=metadata)
+        self.base = self.base._replace(etag=etag, metadata=metadata)
         if self._writer is not None:
             self._writer.rebase(self.base)
         self.attributes, self._attributes_changed = attributes, False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import cachetools
 
@@ -40,8 +41,7 @@ class Caller:
     thread: int = 0  # the kernel's number of it; 0 if it is not known
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What stat(2) tells of a file."""
 
     attributes: Attributes
@@ -316,7 +316,7 @@ class Volume:
         if old is None:
             info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
         else:
-            info = replace(old, etag=self.store.set_metadata(old.version, metadata), metadata=metadata)
+            info = old._replace(etag=self.store.set_metadata(old.version, metadata), metadata=metadata)
         self.directory_times.forget(name)
         self.namespace.record(path, Node(info, is_directory=True))
 

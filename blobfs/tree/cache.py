@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cachetools
 
@@ -18,8 +19,7 @@ WALK_SECONDS = 5.0  # so old may a listing be that a walk comes to: a page of 5,
 ENTRY_BYTES = 1024  # what one known name costs in memory: some 500 without metadata, 900 with ours
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """What stands under a name: a file with its blob, or a directory with its marker, if it has one."""
 
     blob: BlobInfo | None

@@ -6,7 +6,6 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -126,7 +125,7 @@ def test_copy_is_not_reported_as_taken_by_itself(store: AzureStore, proxy: Lossy
     proxy.loses_next_write = True
     info = store.copy(source, "target", {"new": "2"}, IF_ABSENT)
     assert store.requests["PUT copy"] == 2
-    assert info == replace(store.head("target"), tier=info.tier)  # no reply to a write tells it
+    assert info == store.head("target")._replace(tier=info.tier)  # no reply to a write tells it
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -192,7 +191,7 @@ def test_blob_written_whole_is_described_alike_by_every_call(store: AzureStore) 
     _, read = store.read_range("dir/blob", 1, memoryview(bytearray(3)))
 
     assert headed == listed
-    assert read == replace(headed, tier="")
+    assert read == headed._replace(tier="")
     assert headed.kind is BlobKind.BLOCK
     for info in (written, headed):
         assert (info.etag, info.size_bytes, info.modified_ns) == (listed.etag, 5, listed.modified_ns)
@@ -471,7 +470,7 @@ def test_copy_has_the_bytes_and_headers_of_its_source_and_new_metadata(store: Az
     digest = hashlib.md5(b"body").digest()
     source = store.put_blob("s", b"body", Properties({"old": "1"}, ContentHeaders("a/b"), digest), ALWAYS)
     copied = store.copy(source, "t", {"new": "2"}, IF_ABSENT)
-    assert copied == replace(store.head("t"), tier=copied.tier)  # no reply to a write tells it
+    assert copied == store.head("t")._replace(tier=copied.tier)  # no reply to a write tells it
     assert content(store, "t") == b"body"
     assert (copied.metadata, copied.headers.content_type) == ({"new": "2"}, "a/b")
     assert copied.content_md5 == digest
@@ -491,7 +490,7 @@ def test_copy_keeps_its_conditions(store: AzureStore) -> None:
     with pytest.raises(Changed):
         store.copy(source, "t", {}, Condition(if_match=source.etag))
     with pytest.raises(Changed):
-        store.copy(replace(source, etag=target.etag), "t", {}, ALWAYS)
+        store.copy(source._replace(etag=target.etag), "t", {}, ALWAYS)
     assert content(store, "t") == b"2"
     store.copy(source, "t", {}, Condition(if_match=target.etag))
     assert content(store, "t") == b"1"

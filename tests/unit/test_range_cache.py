@@ -1,7 +1,6 @@
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from fakes import FailingStore, MemoryStore
@@ -298,7 +297,7 @@ def test_replaced_blob_is_reported_and_its_old_bytes_stay_apart(
 
 def test_blob_shorter_than_told_is_reported_as_changed(cache: RangeCache, info: BlobInfo) -> None:
     with pytest.raises(Changed, match="expected"):
-        run_of(cache, replace(info, size_bytes=info.size_bytes + 10), 5, 9)
+        run_of(cache, info._replace(size_bytes=info.size_bytes + 10), 5, 9)
     assert not cache.holds(info.version, 20)
 
 
