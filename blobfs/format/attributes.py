@@ -18,6 +18,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from blobfs.blocks import MAX_METADATA_BYTES
 from blobfs.errors import NoSpace
@@ -124,7 +125,7 @@ def attributes_of(info: BlobInfo, defaults: Defaults) -> Attributes:
         ctime_ns=_value(tags, "posix_ctime", _time_ns, info.modified_ns),
         atime_ns=_value(tags, "posix_atime", _time_ns, mtime_ns),
         rdev=_value(tags, "posix_rdev", _device, 0) if is_device else 0,
-        xattrs=dict(filter(None, map(xattrs.decode, tags.keys(), tags.values()))),
+        xattrs=xattrs.decode_all(tags),
     )
 
 
@@ -205,12 +206,15 @@ def _value(tags: Mapping[str, str], key: str, parse: Callable[[str], int | None]
     return default if value is None else value
 
 
+# Files of one tree have few modes, owners and groups.
+@lru_cache(1024)
 def _stored_mode(text: str) -> int | None:
     if text.startswith("0"):
         return int(text, 8) if _OCTAL_MODE.fullmatch(text) else None
     return _natural(text, _MODES_END)
 
 
+@lru_cache(1024)
 def _user_or_group(text: str) -> int | None:
     return _natural(text, _IDS_END)
 

@@ -34,6 +34,12 @@ def encode(xattrs: Mapping[str, bytes]) -> dict[str, str]:
     return {_key_of(name): quote(value, safe=_SAFE_IN_VALUE) for name, value in xattrs.items()}
 
 
+def decode_all(tags: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the attributes behind those pairs that are ours, the keys in lower case."""
+    ours = [decode(key, value) for key, value in tags.items() if key.startswith(_KEY_PREFIX)]
+    return dict(filter(None, ours))
+
+
 def decode(key: str, value: str) -> tuple[str, bytes] | None:
     """Return the attribute behind a pair whose key is in lower case; None if the pair is not one of ours."""
     match = _KEY.fullmatch(key)
