@@ -10,7 +10,7 @@ from blobfs.errors import BadHandle
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.volume import Stat, Volume
-from blobfs.format.names import join_path, split_path
+from blobfs.format.names import split_path
 from blobfs.tree.cache import Node
 from blobfs.tree.namespace import DIRECTORY
 
@@ -20,7 +20,7 @@ class Entries(Sequence[tuple[str, Stat]]):
 
     def __init__(self, volume: Volume, path: str, found: Mapping[str, Node | File | str]) -> None:
         self._volume = volume
-        self._path = path
+        self._prefix = volume.names.directory_prefix(path)
         self._found = list(found.items())
 
     def __len__(self) -> int:
@@ -33,8 +33,8 @@ class Entries(Sequence[tuple[str, Stat]]):
         if isinstance(found, File):
             return entry, self._volume.stat_of_file(found)
         if isinstance(found, str):
-            return entry, self._volume.stat_of_node(found, DIRECTORY)
-        return entry, self._volume.stat_of_node(join_path(self._path, entry), found)
+            return entry, self._volume.stat_of_node(self._volume.names.blob_name(found), DIRECTORY)
+        return entry, self._volume.stat_of_node(self._prefix + entry, found)
 
 
 @dataclass(slots=True)

@@ -113,19 +113,18 @@ class Volume:
         except NotFound:
             self.creators.missed(thread, path)
             raise
-        return self.stat_of_node(path, node)
+        return self.stat_of_node(self.names.blob_name(path), node)
 
     def stat_of_file(self, file: File) -> Stat:
         """Return the live state of an open file."""
         links = 0 if file in self.orphans.values() else 1
         return Stat(file.attributes, file.inode, links, file.size_bytes)
 
-    def stat_of_node(self, path: str, node: Node) -> Stat:
-        """Return what is known of a name."""
-        name = self.names.blob_name(path)
+    def stat_of_node(self, name: str, node: Node) -> Stat:
+        """Return what is known of a name, which is that of a path."""
         attributes = self.attributes_of_node(name, node)
         if node.is_directory:
-            below = self.namespace.cache.count_subdirectories(self.names.directory_prefix(path))
+            below = self.namespace.cache.count_subdirectories(f"{name}/" if name else "")
             # One link, as on btrfs, says that subdirectories are not counted.
             links = 1 if below is None else 2 + below
             return Stat(attributes, self.inodes.of(name), links, DIRECTORY_BYTES)

@@ -26,9 +26,10 @@ class InodeNumbers:
         """Return the number of a name."""
         if not name:
             return ROOT
+        if name not in self._moved:
+            return _hashed(name)
         with self._lock:
-            moved = self._moved.get(name)
-        return moved or _hashed(name)
+            return self._moved.get(name) or _hashed(name)
 
     def rename(self, old: str, new: str) -> None:
         """Have `new` take over the number of `old`, which gets another one if it is used again."""
