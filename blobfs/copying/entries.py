@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from blobfs.format.attributes import Attributes, Defaults, attributes_of
 from blobfs.store import BlobInfo
@@ -89,4 +89,4 @@ def with_xattrs(attributes: Attributes, file: int | str) -> Attributes:
         # A mount's own facts about the blob are not the file's.
         if name.startswith("user.") and not name.startswith("user.blobfs.")
     }
-    return replace(attributes, xattrs=found) if found else attributes
+    return attributes._replace(xattrs=found) if found else attributes

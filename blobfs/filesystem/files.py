@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from blobfs.content.draft import OnlyStaged, ReadSpooled
@@ -319,7 +318,7 @@ class File:
 
     def _note_change(self) -> None:
         now = time.time_ns()
-        self.attributes = replace(self.attributes, mtime_ns=now, ctime_ns=now)
+        self.attributes = self.attributes._replace(mtime_ns=now, ctime_ns=now)
         self._attributes_changed = True
 
     def _commit_changes(self) -> None:

@@ -6,7 +6,6 @@ Every method may be called from many threads at once and blocks for the requests
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
@@ -136,20 +135,19 @@ class Filesystem:
 
     def chmod(self, path: str, mode: int) -> None:
         """Set the permission bits."""
-        self._change(path, lambda old: replace(old, mode=stat.S_IFMT(old.mode) | stat.S_IMODE(mode)))
+        self._change(path, lambda old: old._replace(mode=stat.S_IFMT(old.mode) | stat.S_IMODE(mode)))
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Set owner and group; -1 leaves one as it is."""
         self._change(
-            path, lambda old: replace(old, uid=old.uid if uid < 0 else uid, gid=old.gid if gid < 0 else gid)
+            path, lambda old: old._replace(uid=old.uid if uid < 0 else uid, gid=old.gid if gid < 0 else gid)
         )
 
     def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Set access and modification times; None leaves one as it is."""
         self._change(
             path,
-            lambda old: replace(
-                old,
+            lambda old: old._replace(
                 atime_ns=old.atime_ns if atime_ns is None else atime_ns,
                 mtime_ns=old.mtime_ns if mtime_ns is None else mtime_ns,
             ),
@@ -161,7 +159,7 @@ class Filesystem:
 
     def set_xattrs(self, path: str, xattrs: dict[str, bytes]) -> None:
         """Replace all ``user.*`` attributes. Raises NoSpace beyond the service's 8 KiB."""
-        self._change(path, lambda old: replace(old, xattrs=xattrs))
+        self._change(path, lambda old: old._replace(xattrs=xattrs))
 
     def blob(self, path: str) -> BlobInfo | None:
         """Ask for the committed blob of a path; None for a directory without one or a file without."""
@@ -209,4 +207,4 @@ class Filesystem:
         return self.volume.namespace.hidden(path)
 
     def _change(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
-        self.volume.change_attributes(path, lambda old: replace(change(old), ctime_ns=time.time_ns()))
+        self.volume.change_attributes(path, lambda old: change(old)._replace(ctime_ns=time.time_ns()))

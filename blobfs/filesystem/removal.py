@@ -6,7 +6,6 @@ exists in memory only.
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 
 from blobfs.errors import (
     DirectoryNotEmpty,
@@ -95,7 +94,7 @@ class Removal:
         volume.note_commit(file)
         known = volume.namespace.find(path) if file.etag_in_place else None
         etag = known.blob.etag if known is not None and known.blob is not None else ""
-        file.attributes = replace(file.attributes, ctime_ns=time.time_ns())
+        file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
         volume.orphans[hidden_path] = file
         volume.inodes.retire(name)

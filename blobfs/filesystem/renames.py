@@ -7,7 +7,7 @@ side; if one copy fails, the copies made are taken back and everything is where 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from blobfs.errors import (
     AlreadyExists,
@@ -307,4 +307,4 @@ def _onto(replaced_etag: str) -> Condition:
 
 
 def _renamed_now(attributes: Attributes) -> Attributes:
-    return replace(attributes, ctime_ns=time.time_ns())
+    return attributes._replace(ctime_ns=time.time_ns())

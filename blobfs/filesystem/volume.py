@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -144,7 +144,7 @@ class Volume:
         else:
             attributes = self._virtual_directory()
         changed_ns = self.directory_times.get(name)
-        return replace(attributes, mtime_ns=changed_ns, ctime_ns=changed_ns) if changed_ns else attributes
+        return attributes._replace(mtime_ns=changed_ns, ctime_ns=changed_ns) if changed_ns else attributes
 
     def local_file(self, path: str) -> File | None:
         """Return the file of a path if this mount knows more of it than the service does."""

@@ -17,8 +17,9 @@ parse, or that POSIX could not hold, counts as absent; the others still count.
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from blobfs.blocks import MAX_METADATA_BYTES
 from blobfs.errors import NoSpace
@@ -46,6 +47,8 @@ _TIME_KEYS = {"modtime", "posix_atime", "posix_ctime"}
 _CONTRADICTING_KEYS = {"mtime", "linux_statx_mask"}
 _OWN_KEYS = _VALUE_KEYS | _TIME_KEYS | _TYPE_KEYS.keys() | _CONTRADICTING_KEYS
 
+NO_XATTRS: Mapping[str, bytes] = {}
+
 _MODES_END = 0o200000
 _IDS_END = 2**32 - 1  # the last value means "leave it" to chown
 _DEVICES_END = 2**32  # the kernel's encoding of major and minor numbers
@@ -71,9 +74,8 @@ class Defaults:
         return cls(uid, gid, stat.S_IFREG | 0o666 & ~umask, stat.S_IFDIR | 0o777 & ~umask)
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What POSIX keeps about a file besides its name, size and bytes."""
+class Attributes(NamedTuple):
+    """What POSIX keeps about a file besides its name, size and bytes. A tuple, as BlobInfo is one."""
 
     mode: int  # st_mode, type bits included
     uid: int
@@ -82,7 +84,7 @@ class Attributes:
     ctime_ns: int
     atime_ns: int
     rdev: int = 0  # of device nodes
-    xattrs: Mapping[str, bytes] = field(default_factory=dict)  # names without "user."
+    xattrs: Mapping[str, bytes] = NO_XATTRS  # names without "user."
 
     @property
     def is_directory(self) -> bool:
@@ -197,7 +199,10 @@ def _file_type(tags: Mapping[str, str], info: BlobInfo) -> int:
     claims += [bits for key, bits in _TYPE_KEYS.items() if key in tags and tags[key].lower() == "true"]
     claims.append(stat.S_IFMT(_value(tags, "permissions", _stored_mode, 0)))
     possible = _TYPES_WITH_BYTES if info.size_bytes else _KEY_OF_TYPE
-    return next((bits for bits in claims if bits in possible), stat.S_IFREG)
+    for bits in claims:
+        if bits in possible:
+            return bits
+    return stat.S_IFREG
 
 
 def _value(tags: Mapping[str, str], key: str, parse: Callable[[str], int | None], default: int) -> int:

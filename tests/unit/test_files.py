@@ -2,7 +2,6 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
@@ -85,7 +84,7 @@ def test_write_sets_the_times_and_they_travel_with_the_commit(parts: Machine, me
 
 def test_attributes_set_before_the_commit_cost_no_request(parts: Machine, memory: MemoryStore) -> None:
     file = new(parts)
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     file.commit()
     assert memory.requests == {"PUT blob": 1}
     assert memory.head("x").metadata["modtime"] == "17"
@@ -95,7 +94,7 @@ def test_attributes_set_after_the_commit_cost_one_request(parts: Machine, memory
     file = new(parts)
     file.commit()
     memory.requests.clear()
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     assert memory.requests == {"PUT metadata": 1}
     file.write(0, memoryview(b"more"))
     file.commit()
@@ -105,7 +104,7 @@ def test_attributes_set_after_the_commit_cost_one_request(parts: Machine, memory
 def test_attributes_without_room_are_refused_and_change_nothing(parts: Machine) -> None:
     file = new(parts)
     with pytest.raises(NoSpace):
-        file.set_attributes(lambda old: replace(old, xattrs={"big": bytes(9000)}))
+        file.set_attributes(lambda old: old._replace(xattrs={"big": bytes(9000)}))
     file.commit()
     assert file.attributes == ATTRIBUTES
 
@@ -181,7 +180,7 @@ def test_unlinked_file_lives_on_for_its_handles(parts: Machine, memory: MemorySt
     memory.delete("x", ALWAYS)
     assert content(file) == BODY
     file.write(len(BODY), memoryview(b" and more"))
-    file.set_attributes(lambda old: replace(old, mode=stat.S_IFREG | 0o600))
+    file.set_attributes(lambda old: old._replace(mode=stat.S_IFREG | 0o600))
     assert content(file) == BODY + b" and more"
     assert not file.is_uncommitted
     assert not file.commit()

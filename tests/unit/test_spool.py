@@ -5,7 +5,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +160,7 @@ def test_disk_is_waited_for_after_edits_and_a_new_name_and_not_for_metadata(
 
     write(file, 0, BODY)
     assert waits()
-    file.set_attributes(lambda attributes: replace(attributes, mode=stat.S_IFREG | 0o600))
+    file.set_attributes(lambda attributes: attributes._replace(mode=stat.S_IFREG | 0o600))
     assert not waits()
     file.move_unsent("y", "")
     assert waits()
@@ -238,7 +237,7 @@ def test_blocks_that_have_gone_meanwhile_are_sent_again(crash: Machines) -> None
 def test_attributes_and_content_type_are_those_of_the_commit(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, b"1")
-    file.set_attributes(lambda old: replace(old, mtime_ns=17, xattrs={"a": b"b"}))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17, xattrs={"a": b"b"}))
     file.request_commit()
     crashed(file)
     info = crash.recovery().commit(crash.leftover())
@@ -252,7 +251,7 @@ def test_a_time_that_was_set_is_kept_by_a_commit_on_command(crash: Machines, is_
     write(file, 0, b"1")
     if is_closed:
         file.request_commit()
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     crashed(file)
     info = crash.recovery().commit_named(crash.leftover())
     assert info.metadata["modtime"] == "17"
@@ -260,7 +259,7 @@ def test_a_time_that_was_set_is_kept_by_a_commit_on_command(crash: Machines, is_
 
 def test_edits_that_were_never_closed_have_the_time_of_the_last_record(crash: Machines) -> None:
     file = crash.file()
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     file.request_commit()
     write(file, 0, b"1")
     crashed(file)
@@ -274,7 +273,7 @@ def test_a_commit_of_the_closed_part_is_not_taken_for_one_of_all_of_it(crash: Ma
     write(file, 0, b"closed")
     file.request_commit()
     write(file, None, b" and more")
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     crashed(file)
     crash.store.fail_commits(TimedOut("x"), carried_out=True)
     leftover = crash.leftover()
@@ -326,7 +325,7 @@ def test_what_stays_a_leftover_keeps_its_times(crash: Machines, is_time_set: boo
     file.request_commit()
     write(file, None, b" and more")
     if is_time_set:
-        file.set_attributes(lambda old: replace(old, mtime_ns=17))
+        file.set_attributes(lambda old: old._replace(mtime_ns=17))
     crashed(file)
     os.utime(crash.journals()[0], ns=(99, 99))
     crash.recovery().commit(crash.leftover())
@@ -339,7 +338,7 @@ def test_edits_that_were_never_closed_are_told_from_what_was(crash: Machines) ->
     file = crash.file()
     write(file, 0, b"closed")
     file.request_commit()
-    file.set_attributes(lambda old: replace(old, mtime_ns=17))
+    file.set_attributes(lambda old: old._replace(mtime_ns=17))
     crashed(file)
     leftover = crash.leftover()
     assert (leftover.state, leftover.has_unclosed_edits) == (State.TO_COMMIT, False)
