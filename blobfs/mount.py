@@ -1,6 +1,7 @@
 """The composition root: every object is made here, once, and handed the numbers it needs."""
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 AHEAD_SHARE = 4  # a quarter of the memory for reads may be taken by files that one copy has not come to
+# Python's own 700 has every known name of a listing looked at again and again, and names are in no cycles.
+OBJECTS_BEFORE_COLLECTION = 10_000
 WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed files on their way
 
 
@@ -62,6 +65,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     Raises Failure when the mount cannot be made, or, after serving, when something could not
     be committed; each such file is in the log.
     """
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
     library = binding.load(settings.binding)
     callers = Callers(lambda: binding.caller_of(library)[2])
     store = open_service(settings, callers)
