@@ -23,6 +23,7 @@ from blobfs.kernel.versions import libfuse3_version
 
 logger = logging.getLogger(__name__)
 
+READDIR_PLUS = 1  # enum fuse_readdir_flags: the kernel takes attributes along
 FILL_DIR_PLUS = 2  # enum fuse_fill_dir_flags
 CAP_AUTO_INVAL_DATA = 1 << 12  # <fuse_common.h>
 CAP_READDIRPLUS_AUTO = 1 << 14
@@ -110,7 +111,7 @@ class _Libfuse3Calls(Calls):
         connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
         self.operations.init("/")
 
-    def readdir_fuse_3(self, path: bytes, buffer: Any, fill: Any, offset: int, info: Any, _flags: int) -> int:
+    def readdir_fuse_3(self, path: bytes, buffer: Any, fill: Any, offset: int, info: Any, flags: int) -> int:
         """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
         entries, c_stat = self._entries(offset, info), self.c_stat()
         told = {}
@@ -121,7 +122,7 @@ class _Libfuse3Calls(Calls):
             if fill(buffer, entry, c_stat, index + 1, FILL_DIR_PLUS):
                 break
             told[entry] = stat
-        self.told.note_listing(path, told, goes_on=offset > 0)
+        self.told.note_listing(path, told if flags & READDIR_PLUS else {}, goes_on=offset > 0)
         return 0
 
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
