@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.catalogue import System, systems
 from bench.cells import Measurement, Workload
 from bench.report import print_tables, rows, write_document, write_json
-from bench.runner import measure
+from bench.runner import ATTEMPTS, MOST_STOLEN_SHARE, measure
 from bench.services import MODELS, Model
 from bench.workloads import SCALES, workloads
 
@@ -95,7 +95,13 @@ def main(
         pictures = {one.name: output / f"benchmark-{one.name}.png" for one in models}
         for one in models:
             plot(one, cells, pictures[one.name])
-    notes = [f"Medians of {times}, with the range; size {size}."]
+    stolen_shares = [each.stolen_share for each in found]
+    disturbed = sum(share > MOST_STOLEN_SHARE for share in stolen_shares)
+    notes = [
+        f"Medians of {times}, with the range; size {size}.",
+        f"runs from which the host took over {MOST_STOLEN_SHARE:.0%} of the processors' time, "
+        f"{ATTEMPTS} times: {disturbed} of {len(found)}; at most {max(stolen_shares, default=0.0):.0%}",
+    ]
     write_document(output / "benchmark.md", models, cells, programs, notes, pictures)
     console.print(f"written to {output}", markup=False, highlight=False)
 

@@ -81,6 +81,7 @@ class Measurement:
     requests: Mapping[str, int] = field(default_factory=dict)  # by kind; empty where nobody counts
     received_bytes: int = 0  # bodies that the service received
     sent_bytes: int = 0  # and sent
+    stolen_share: float = 0.0  # of the processors' time, taken by the host for other machines
     error: str = ""  # why it could not be done
 
     def to_json(self) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +25,8 @@ from bench.services import Model, Service, running
 RUN_SECONDS = 300.0  # a run that takes longer is given up, and said so
 MEMORY_FILESYSTEM = Path("/dev/shm")
 PEAK_RESET = "5"  # proc(5), clear_refs
+MOST_STOLEN_SHARE = 0.1  # of a run that counts as it is
+ATTEMPTS = 3  # then the least disturbed one has to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,10 @@ class Outcome:
 def measure(
     models: Sequence[Model], workloads: Sequence[Workload], systems: Sequence[System], repeats: int
 ) -> Iterator[Measurement]:
-    """Yield every run as it ends. The systems take turns at each workload, `repeats` times."""
+    """Yield every run as it ends. The systems take turns at each workload, `repeats` times.
+
+    What the host disturbed by taking the processors away is done again.
+    """
     place = str(MEMORY_FILESYSTEM) if MEMORY_FILESYSTEM.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         source = Path(folder) / "source"
@@ -53,7 +59,22 @@ def measure(
                     for workload in workloads:
                         for system in systems:
                             if _suits(system, workload):
-                                yield from _turn(service, workload, system, repeat, Path(folder))
+                                turn = partial(_turn, service, workload, system, repeat, Path(folder))
+                                yield from least_disturbed(turn)
+
+
+def least_disturbed(turn: Callable[[], Iterable[Measurement]]) -> Sequence[Measurement]:
+    """Take a turn, again while the host takes too much of the processors; return the best one's runs."""
+    attempts: list[Sequence[Measurement]] = []
+    while len(attempts) < ATTEMPTS:
+        attempts.append(list(turn()))
+        if _stolen_share(attempts[-1]) <= MOST_STOLEN_SHARE:
+            break
+    return min(attempts, key=_stolen_share)
+
+
+def _stolen_share(runs: Iterable[Measurement]) -> float:
+    return max(run.stolen_share for run in runs)
 
 
 def _suits(system: System, workload: Workload) -> bool:
@@ -120,6 +141,7 @@ def _run(blank: Measurement, service: Service, job: Callable[[], None], daemon: 
     if daemon:
         Path(f"/proc/{daemon}/clear_refs").write_text(PEAK_RESET)
     before = _cpu_seconds(daemon) if daemon else 0.0
+    ticks_before = _ticks()
     service.reset_counters()
     outcome = _in_child(job)
     counted = service.reset_counters()
@@ -132,6 +154,7 @@ def _run(blank: Measurement, service: Service, job: Callable[[], None], daemon: 
         requests=counted.requests if counted else {},
         received_bytes=counted.bytes_in if counted else 0,
         sent_bytes=counted.bytes_out if counted else 0,
+        stolen_share=_share_stolen_since(ticks_before),
         error=outcome.error,
     )
 
@@ -182,6 +205,16 @@ def _cpu_seconds(pid: int) -> float:
     """Return what a process and its ended children have used: proc(5), stat, utime to cstime."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks() -> list[int]:
+    """Return what all processors spent on what since the start: proc(5), stat, user to steal."""
+    return [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+
+def _share_stolen_since(before: Sequence[int]) -> float:
+    spent = [now - then for now, then in zip(_ticks(), before, strict=True)]
+    return spent[-1] / sum(spent) if sum(spent) else 0.0
 
 
 def _peak_bytes(pid: int) -> int:

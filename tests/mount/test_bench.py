@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from bench.cells import Measurement
+from bench.runner import least_disturbed
 from mounts import PROJECT, run
 
 TINY = ("--scale", "tiny", "--model", "2ms", "--repeats", "1", "--no-plots")
@@ -36,9 +39,22 @@ def test_chosen_cells_of_the_benchmark_are_measured_and_written_down(tmp_path: P
     ]
     assert [cell["error"] for cell in cells] == [""] * len(cells)
     assert all(cell["seconds"] > 0 and cell["peak_memory_bytes"] > 0 for cell in cells)
+    assert all(0 <= cell["stolen_share"] < 1 for cell in cells)
     assert [cell["sent_bytes"] for cell in cells if cell["system"] == "curl"] == [1 << 20]
     assert [sum(cell["requests"].values()) for cell in cells if cell["system"] == "zeros"] == [0, 0]
     assert "| read 1 MiB, one file, again |" in (tmp_path / "benchmark.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shares", "taken"), [([0.0, 0.5], 0.0), ([0.5, 0.01, 0.0], 0.01), ([0.5, 0.2, 0.4, 0.0], 0.2)]
+)
+def test_a_run_that_the_host_disturbed_is_done_again(shares: list[float], taken: float) -> None:
+    turns = iter(shares)
+
+    def turn() -> list[Measurement]:
+        return [Measurement("none", "work", "blobfs", 0, is_warm=False, stolen_share=next(turns))]
+
+    assert [run.stolen_share for run in least_disturbed(turn)] == [taken]
 
 
 def test_a_cell_that_there_is_not_is_refused_with_those_there_are() -> None:
