@@ -5,16 +5,20 @@ bring a least number of bytes in every window of time.
 """
 
 import io
+import select
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from blobfs.blocks import KiB
+from blobfs.blocks import KiB, MiB
 from blobfs.callers import GLANCE_SECONDS
 
 LEAST_BYTES = 64 * KiB  # in each window; 6.5 KB/s with one of 10 seconds
+TURN_BYTES = MiB  # 64 records of TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Pace:
 
     window_seconds: float
     check_wanted: Callable[[], None]
+    tls_turn: threading.Lock = field(default_factory=threading.Lock)  # see `_PacedTlsReader`
 
 
 def paced_file(sock: socket.socket, pace: Pace, begin_seconds: float) -> io.BufferedReader:
@@ -30,7 +35,8 @@ def paced_file(sock: socket.socket, pace: Pace, begin_seconds: float) -> io.Buff
 
     Reading raises TimeoutError when nothing or too little comes. Closing it leaves the socket open.
     """
-    return io.BufferedReader(_PacedReader(sock, pace, begin_seconds))
+    kind = _PacedTlsReader if isinstance(sock, ssl.SSLSocket) else _PacedReader
+    return io.BufferedReader(kind(sock, pace, begin_seconds))
 
 
 class _PacedReader(io.RawIOBase):
@@ -40,7 +46,8 @@ class _PacedReader(io.RawIOBase):
         self._patience_seconds = begin_seconds
         self._window_ends_at = 0.0
         self._window_bytes = 0
-        sock.settimeout(min(GLANCE_SECONDS, begin_seconds))
+        self._glance_seconds = min(GLANCE_SECONDS, begin_seconds)
+        sock.settimeout(self._glance_seconds)
 
     def readable(self) -> bool:
         return True
@@ -73,3 +80,39 @@ class _PacedReader(io.RawIOBase):
             return self._socket.recv_into(into)
         except TimeoutError:
             return None
+
+
+class _PacedTlsReader(_PacedReader):
+    """Receives all records that are there, and takes turns with the other connections at that.
+
+    A record has 16 KiB (RFC 8446, section 5.1), and for each the interpreter's lock is let go of. Many
+    threads that do that at once would mostly wait for that lock.
+    """
+
+    def __init__(self, sock: socket.socket, pace: Pace, begin_seconds: float) -> None:
+        super().__init__(sock, pace, begin_seconds)
+        sock.settimeout(0)
+        self._arrivals = select.poll()
+        self._arrivals.register(sock, select.POLLIN)
+
+    def _glance(self, into: Any) -> int | None:
+        ends_at = time.monotonic() + self._glance_seconds
+        while (count := self._records(into)) is None:
+            seconds = ends_at - time.monotonic()
+            if seconds <= 0 or not self._arrivals.poll(seconds * 1000):
+                return None
+        return count
+
+    def _records(self, into: Any) -> int | None:
+        """Return how much was there; None for nothing, or less than a record, and 0 at the end."""
+        count, most_bytes = 0, min(TURN_BYTES, len(into))
+        with self._pace.tls_turn:
+            try:
+                while count < most_bytes and (more := self._socket.recv_into(into[count:])):
+                    count += more
+            except ssl.SSLWantReadError:
+                return count or None
+            except OSError:
+                if not count:  # otherwise the next call meets it again
+                    raise
+        return count

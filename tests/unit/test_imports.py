@@ -136,7 +136,7 @@ RESERVED = {
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"cli.cp", "kernel.binding"},
     "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
-    "ssl": {"azure.transport", "cli.values"},
+    "ssl": {"azure.pace", "azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
 
