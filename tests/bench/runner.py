@@ -99,10 +99,11 @@ def _turn(
                 yield _run(blank, service, job, None)
             else:
                 yield from _mounted_runs(blank, service, workload, system, container, place)
-    except (Failed, OSError) as error:
+    except (Failed, OSError, subprocess.CalledProcessError) as error:
         yield replace(blank, error=str(error))
     finally:
-        mountpoint.rmdir()
+        with suppress(OSError):  # a program that did not unmount does not end the others' turns
+            mountpoint.rmdir()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
