@@ -122,6 +122,7 @@ def test_a_record_of_which_a_byte_comes_now_and_then_does_not_keep_its_reader(
     pace = Pace(window_seconds=0.5, check_wanted=lambda: None)
     with paced_file(client, pace, 0.5) as file, pytest.raises(TimeoutError):
         file.raw.readinto(memoryview(bytearray(RECORD_BYTES)))
+    assert dripping.is_alive()
     given_up.set()
     dripping.join()
 
