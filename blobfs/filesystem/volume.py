@@ -121,7 +121,7 @@ class Volume:
         return Stat(file.attributes, file.inode, links, file.size_bytes)
 
     def stat_of_node(self, name: str, node: Node) -> Stat:
-        """Return what is known of a name, which is that of a path."""
+        """Return what is known of a name, a file's or a directory's."""
         attributes = self.attributes_of_node(name, node)
         if node.is_directory:
             below = self.namespace.cache.count_subdirectories(f"{name}/" if name else "")
