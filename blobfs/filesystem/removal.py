@@ -96,6 +96,7 @@ class Removal:
         etag = known.blob.etag if known is not None and known.blob is not None else ""
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
+        volume.lost.pop(path, None)
         volume.orphans[hidden_path] = file
         volume.inodes.retire(name)
         volume.entry_changed(path)
