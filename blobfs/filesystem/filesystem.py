@@ -6,6 +6,7 @@ Every method may be called from many threads at once and blocks for the requests
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
@@ -65,6 +66,16 @@ class Filesystem:
             raise NotFound(f"{path}: no such file or directory")
         self._early_opens.forget()
         return self.volume.stat(path, thread, before_asking=self._early_opens.look_up)
+
+    def stat_open(self, path: str | None, handle: int) -> Stat:
+        """Return the attributes of an open file: what its name has now, if there still is one.
+
+        libfuse unlinks a hidden name after a close, although the file may just be opened by it again.
+        """
+        if path is not None:
+            with suppress(NotFound):
+                return self.stat(path)
+        return self.handles.stat(handle)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory: a marker blob, so that it stays when it is empty."""

@@ -117,7 +117,7 @@ class Volume:
 
     def stat_of_file(self, file: File) -> Stat:
         """Return the live state of an open file."""
-        links = 0 if file in self.orphans.values() else 1
+        links = 0 if file.state is FileState.UNLINKED else 1
         return Stat(file.attributes, file.inode, links, file.size_bytes)
 
     def stat_of_node(self, name: str, node: Node) -> Stat:

@@ -63,10 +63,10 @@ class Operations:
         """Nothing to do: what must be done is done before the mount's process ends."""
 
     def getattr(self, path: str | None, handle: int | None = None) -> Stat:
-        """stat(2), or fstat(2) of an open file that has no path any more."""
-        if path is None and handle is not None:
-            return self._filesystem.handles.stat(handle)
-        return self._filesystem.stat(path or "/", self._caller().thread)
+        """stat(2), or fstat(2) of an open file."""
+        if handle is None:
+            return self._filesystem.stat(path or "/", self._caller().thread)
+        return self._filesystem.stat_open(path, handle)
 
     def statfs(self, _path: str) -> dict[str, int]:
         """statvfs(3): a container has no size, so it is large and empty."""

@@ -462,6 +462,19 @@ def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: Mem
     assert (memory.bodies, list(fs.commits.uncommitted())) == ({}, [])
 
 
+def test_file_opened_while_its_hidden_name_goes_can_be_asked_for(fs: Filesystem) -> None:
+    # libfuse unlinks the hidden name after a close, and another open(2) of the file may be under way.
+    write(fs, "/x", BODY)
+    first = fs.handles.open("/x", os.O_RDONLY).handle
+    fs.rename("/x", HIDDEN)
+    second = fs.handles.open(HIDDEN, os.O_RDONLY).handle
+    fs.handles.release(first)
+    fs.unlink(HIDDEN)
+    stat = fs.stat_open(HIDDEN, second)
+    assert (stat.size_bytes, stat.links) == (len(BODY), 0)
+    assert read_handle(fs, second) == BODY
+
+
 def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
