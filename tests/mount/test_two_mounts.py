@@ -90,6 +90,16 @@ def test_a_file_made_elsewhere_is_found_though_it_was_missing_a_moment_ago(
         assert (there / name).read_text() == name
 
 
+def test_a_file_removed_elsewhere_while_it_is_read_is_estale(here: Path, there: Path) -> None:
+    (here / "file").write_bytes(bytes(8 * MiB))
+    with (there / "file").open("rb", buffering=0) as file:
+        os.pread(file.fileno(), 4096, 4 * MiB)
+        (here / "file").unlink()
+        assert os.fstat(file.fileno()).st_size == 8 * MiB
+        with refused(errno.ESTALE):
+            os.pread(file.fileno(), 4096, 6 * MiB)
+
+
 def test_a_file_removed_elsewhere_is_gone_at_the_next_open(here: Path, there: Path) -> None:
     (here / "file").write_bytes(b"content")
     assert (there / "file").read_bytes() == b"content"

@@ -475,6 +475,18 @@ def test_file_opened_while_its_hidden_name_goes_can_be_asked_for(fs: Filesystem)
     assert read_handle(fs, second) == BODY
 
 
+def test_open_file_that_another_client_removes_is_stale(
+    fs: Filesystem, mount: Mount, clock: ManualClock
+) -> None:
+    write(fs, "/x", BODY * 10_000)
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
+    mount().unlink("/x")
+    clock.advance(5)
+    assert fs.stat_open("/x", handle).size_bytes == len(BODY) * 10_000
+    with pytest.raises(Changed):
+        fs.handles.read_into(handle, 200_000, memoryview(bytearray(100)))
+
+
 def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
