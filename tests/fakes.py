@@ -446,10 +446,14 @@ class ManualTransfers(Transfers):
 
     def run_later(self, within_seconds: float = 60.0) -> None:
         """Run what was put off by at most so long."""
+        for task in self.take_due(within_seconds):
+            task()
+
+    def take_due(self, within_seconds: float = 60.0) -> list[Callable[[], None]]:
+        """Return what was put off by at most so long, for the test to run."""
         due = [task for seconds, task in self._later if seconds <= within_seconds]
         self._later = [(seconds, task) for seconds, task in self._later if seconds > within_seconds]
-        for task in due:
-            task()
+        return due
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,21 @@
 There are two kinds. A file that was open when its name was taken away: whether that was an unlink or
 the first half of a rename over it is not known at that moment, so its blob goes a moment later, or
 the rename replaces it. And, with write-back, a name that was removed: its blob goes in the background.
+
+libfuse makes both halves of a rename by one thread, one right after the other. But on a machine with
+more to do than processors that thread may not run for long, so the moment lasts while it seems to lack
+a processor or a lock, and is over when it comes to ask for the name.
 """
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from blobfs.errors import Changed, Failure, NotFound
 from blobfs.filesystem.volume import Volume
@@ -20,6 +27,10 @@ from blobfs.store import Condition
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.05  # libfuse's two calls of a rename follow each other in microseconds
+MOST_GRACES = 6  # for a thread that is busy with something else
+
+# A system call's number in /proc/PID/syscall.
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine, "")
 
 
 @dataclass(slots=True)
@@ -28,6 +39,7 @@ class _Deletion:
 
     etag: str
     is_certain: bool  # the name was removed; otherwise a rename may replace the blob
+    thread_id: int  # of who began it
     is_under_way: bool = False
 
 
@@ -49,22 +61,24 @@ class Deletions:
 
     def delete_behind(self, path: str, etag: str) -> None:
         """Have a blob deleted in the background. From now on its name is gone."""
-        self._add(path, _Deletion(etag, is_certain=True))
-        self._volume.transfers.behind(lambda: self._settle_unasked(path))
+        deletion = self._add(path, etag, is_certain=True)
+        self._volume.transfers.behind(lambda: self._settle_unasked(path, deletion))
 
     def delete_later(self, path: str, etag: str) -> None:
-        """Have a blob deleted soon, unless a rename takes it over."""
-        self._add(path, _Deletion(etag, is_certain=False))
-        self._volume.transfers.after(GRACE_SECONDS, lambda: self._settle_unasked(path))
+        """Have a blob deleted soon, unless a rename takes it over, which the calling thread may go on to."""
+        self._await(path, self._add(path, etag, is_certain=False), MOST_GRACES)
 
     def is_gone(self, path: str) -> bool:
         """Tell whether a name is gone though its blob is there.
 
-        Blocks until that is known, for the grace and a request at most.
+        Blocks until that is known, for the graces and a request at most.
         """
         if path not in self._due:
             return False
         with self._settled:
+            deletion = self._due.get(path)
+            if deletion is not None and deletion.thread_id == threading.get_native_id():
+                deletion.is_certain = True
             self._settled.wait_for(lambda: path not in self._due or self._due[path].is_certain)
             return path in self._due
 
@@ -126,11 +140,13 @@ class Deletions:
         """Do all that is still to be done in and below a path; return what failed."""
         return self._settle_all([path, *self._due_below(path)])
 
-    def _add(self, path: str, deletion: _Deletion) -> None:
+    def _add(self, path: str, etag: str, *, is_certain: bool) -> _Deletion:
+        deletion = _Deletion(etag, is_certain, threading.get_native_id())
         with self._settled:
             self._due[path] = deletion
             self._left[split_path(path)[0]] += 1
             self._failed.pop(path, None)
+        return deletion
 
     def _remove(self, path: str) -> None:
         del self._due[path]
@@ -180,9 +196,22 @@ class Deletions:
         outcomes = self._volume.transfers.for_each(self._failure_to_settle, due)
         return [failure for failure in outcomes if failure is not None]
 
-    def _settle_unasked(self, path: str) -> None:
-        with suppress(Failure):  # reported by then
-            self.settle(path)
+    def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
+        again = partial(self._settle_after_grace, path, deletion, graces - 1)
+        self._volume.transfers.after(GRACE_SECONDS, again)
+
+    def _settle_after_grace(self, path: str, deletion: _Deletion, graces: int) -> None:
+        is_awaited = self._due.get(path) is deletion and not deletion.is_certain
+        if graces and is_awaited and _may_be_held_up(deletion.thread_id):
+            self._await(path, deletion, graces)
+        else:
+            self._settle_unasked(path, deletion)
+
+    def _settle_unasked(self, path: str, deletion: _Deletion) -> None:
+        """Settle what the caller was told of; a later removal of the same name has its own time."""
+        if self._due.get(path) is deletion:
+            with suppress(Failure):  # reported by then
+                self.settle(path)
 
     def _failure_to_settle(self, path: str) -> Failure | None:
         try:
@@ -200,6 +229,15 @@ class Deletions:
                 self._failed[path] = failure
         elif not isinstance(failure, Changed):
             logger.error("%s was removed while open, but could not be deleted: %s", path, failure)
+
+
+def _may_be_held_up(thread_id: int) -> bool:
+    """Tell whether a thread of this process lacks a processor or a lock to go on with (proc(5): syscall)."""
+    try:
+        call = Path(f"/proc/self/task/{thread_id}/syscall").read_text().split()[0]
+    except OSError:  # it has ended, or this is not to be known here
+        return False
+    return call in ("running", _FUTEX)
 
 
 def _raise_first(failures: list[Failure]) -> None:

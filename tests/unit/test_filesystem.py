@@ -26,6 +26,7 @@ from blobfs.errors import (
     Unavailable,
 )
 from blobfs.filesystem.commits import WriteBack
+from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Caller
 from blobfs.spool.directory import Spool
@@ -487,6 +488,77 @@ def test_open_file_that_another_client_removes_is_stale(
         fs.handles.read_into(handle, 200_000, memoryview(bytearray(100)))
 
 
+def test_blob_stays_while_the_thread_that_hid_its_file_waits_for_a_lock(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    write(fs, "/x", b"old")
+    write(fs, "/new", b"new")
+    fs.handles.open("/x", os.O_RDONLY)
+    hidden, may_go_on = threading.Event(), threading.Lock()
+
+    def replace_slowly() -> None:
+        fs.rename("/x", HIDDEN)
+        hidden.set()
+        with may_go_on:
+            fs.rename("/new", "/x")
+
+    with ThreadPoolExecutor(1) as threads:
+        with may_go_on:
+            replaced = threads.submit(replace_slowly)
+            assert hidden.wait(10)
+            later(fs)
+            assert memory.bodies["x"] == b"old"
+        replaced.result()
+    later(fs)
+    assert memory.bodies == {"x": b"new"}
+
+
+def test_thread_that_asks_for_the_name_it_removed_is_told_at_once(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    write(fs, "/x", b"old")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    with pytest.raises(NotFound):
+        fs.stat("/x")
+    assert memory.bodies == {"x": b"old"}
+    later(fs)
+    assert memory.bodies == {}
+
+
+def test_blob_goes_though_its_thread_never_comes_to_rest(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"old")
+    fs.handles.open("/x", os.O_RDONLY)
+    hidden, may_end = threading.Event(), threading.Event()
+
+    def hide() -> None:
+        fs.rename("/x", HIDDEN)
+        hidden.set()
+        may_end.wait(10)
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(hide)
+        assert hidden.wait(10)
+        for _ in range(MOST_GRACES):
+            later(fs)
+        may_end.set()
+    assert memory.bodies == {}
+
+
+def test_time_of_an_earlier_removal_says_nothing_of_a_later_one(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"1")
+    write(fs, "/new", b"2")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    fs.rename("/new", "/x")
+    earlier = fs.volume.transfers.take_due()  # type: ignore[attr-defined]
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN[:-1] + "2")
+    for task in earlier:
+        task()
+    assert memory.bodies == {"x": b"2"}
+
+
 def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
@@ -526,7 +598,9 @@ def test_name_being_deleted_is_absent_to_whoever_looks_meanwhile(mount: Mount, m
 
     store.on_call = on_call
     handle = fs.handles.open("/x", os.O_RDONLY).handle
-    fs.rename("/x", HIDDEN)
+    unlinking = threading.Thread(target=fs.rename, args=("/x", HIDDEN))
+    unlinking.start()
+    unlinking.join()
     with ThreadPoolExecutor(1) as threads:
         gone = threads.submit(later, fs)
         assert deleting.wait(10)
