@@ -92,6 +92,7 @@ def _turn(
     place = Place(mountpoint, folder / "source", scratch)
     try:
         uploads = [place.source / name for name in workload.uploads]
+        service.keep_memory(workload.stored_bytes)
         with service.container(workload.recipes, uploads) as container:
             if isinstance(system, CopySystem):
                 _empty(scratch)

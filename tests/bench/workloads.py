@@ -111,6 +111,7 @@ def _sequential(scale: Scale) -> Iterator[Workload]:
         prepare=lambda source: _write_random(source / "large", size_bytes),
         transfer=Transfer("large", is_upload=True),
         ideal=Ideal(puts=_ranges("large", size_bytes), are_blocks=True, connections=CONNECTIONS),
+        stored_bytes=size_bytes,
         changes=True,
         suits_zeros=True,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from responder.account import Account
 from responder.faults import Rule, Rulebook
+from responder.memory import Pool
 from responder.messages import Reply, Request, whole
 from responder.recipes import Recipe, make_blobs
 from responder.refusals import Refusal
@@ -59,8 +60,9 @@ class _Values:
 class Commands:
     """Carries out what `control.Responder` sends."""
 
-    def __init__(self, account: Account, rulebook: Rulebook, counters: Counters) -> None:
+    def __init__(self, account: Account, pool: Pool, rulebook: Rulebook, counters: Counters) -> None:
         self._account = account
+        self._pool = pool
         self._rulebook = rulebook
         self._counters = counters
 
@@ -86,6 +88,9 @@ class Commands:
                 owner, _, container = request.name.partition("/")
                 make_blobs(self._account, owner, container, Recipe(**json.loads(body)))
                 return Reply(201)
+            case "PUT", "memory":
+                self._pool.keep(**json.loads(body))
+                return Reply(204)
         raise Refusal("NotImplemented")
 
 

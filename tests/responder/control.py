@@ -125,6 +125,10 @@ class Responder:
         """Make blobs without an upload, replacing those of the same names."""
         self._command("PUT", f"blobs/{self.account}/{container}", asdict(recipe))
 
+    def keep_memory(self, size_bytes: int, count: int) -> None:
+        """Have room at hand for so many bodies of a size: the first bodies would take longer than others."""
+        self._command("PUT", "memory", {"size_bytes": size_bytes, "count": count})
+
     def order(self, *rules: Rule) -> None:
         """Put these rules in force instead of all others, counting from zero."""
         self._command("PUT", "rules", [rule.to_json() for rule in rules])

@@ -17,7 +17,7 @@ PATTERN_BYTES = 64 * MiB
 CONTENTS = ("random", "zeros")
 
 _STEP_BYTES = 256 * KiB  # memory is reused by size, so there should be few sizes
-_SPARE_PER_SIZE = 64
+_SPARE_BYTES_PER_SIZE = 2048 * MiB
 
 
 class Span(Protocol):
@@ -35,19 +35,29 @@ class Pool:
 
     def __init__(self) -> None:
         # Appending and popping need no lock, which `Received.__del__` could not take.
-        self._spare: dict[int, deque[mmap.mmap]] = defaultdict(lambda: deque(maxlen=_SPARE_PER_SIZE))
+        self._spare: dict[int, deque[mmap.mmap]] = defaultdict(deque)
 
     def take(self, size_bytes: int) -> mmap.mmap:
         """Return memory of at least this size, with anything in it."""
-        rounded_bytes = -(-size_bytes // _STEP_BYTES) * _STEP_BYTES
+        rounded_bytes = _rounded(size_bytes)
         try:
             return self._spare[rounded_bytes].pop()
         except IndexError:
             return fresh_memory(rounded_bytes)
 
+    def keep(self, size_bytes: int, count: int) -> None:
+        """Have so many pieces of a size at hand that were used before."""
+        spare, zeros = self._spare[_rounded(size_bytes)], bytes(_rounded(size_bytes))
+        while len(spare) < count:
+            memory = fresh_memory(len(zeros))
+            memory.write(zeros)
+            spare.append(memory)
+
     def give_back(self, memory: mmap.mmap) -> None:
         """Let others have it."""
-        self._spare[len(memory)].append(memory)
+        spare = self._spare[len(memory)]
+        if len(spare) * len(memory) < _SPARE_BYTES_PER_SIZE:
+            spare.append(memory)
 
 
 class Received:
@@ -172,6 +182,10 @@ def fresh_memory(size_bytes: int) -> mmap.mmap:
     if size_bytes >= 2 * MiB and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
+
+
+def _rounded(size_bytes: int) -> int:
+    return -(-size_bytes // _STEP_BYTES) * _STEP_BYTES
 
 
 @cache

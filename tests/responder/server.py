@@ -49,7 +49,7 @@ class Service:
     def obey(self, request: Request, body: Part) -> Reply:
         """Return the reply to a command to the responder itself."""
         try:
-            commands = Commands(self.account, self.rulebook, self.counters)
+            commands = Commands(self.account, self.pool, self.rulebook, self.counters)
             return commands.obey(request, b"".join(body))
         except Refusal as refusal:
             return refusal_reply(refusal, request)

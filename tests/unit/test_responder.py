@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import resource
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ import pytest
 from certificates import make_certificate
 from responder.control import Responder
 from responder.faults import Fault, Rule
+from responder.memory import Pool
 from responder.recipes import Recipe
 from tokens import container_sas
 
@@ -375,6 +378,19 @@ def test_discarded_bodies_keep_their_sizes() -> None:
         assert client.commit("x", b"1", b"2").status == 201
         assert client.get("x") == bytes(2 * len(BODY))
         assert responder.counters.bytes_in >= 2 * len(BODY)
+
+
+def test_memory_that_is_kept_has_its_pages() -> None:
+    pool, body = Pool(), os.urandom(8 * MiB)
+    pool.keep(len(body), 3)
+
+    def faults_to_receive() -> int:
+        view = memoryview(pool.take(len(body)))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        view[:] = body
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert min(faults_to_receive() for _ in range(3)) == 0
 
 
 def test_checksums_are_believed_if_told_to() -> None:
