@@ -59,6 +59,7 @@ class Workload:
     wanted_bytes: int = 0  # what the reader asks for, where read amplification is a question
     transfer: Transfer | None = None
     ideal: Ideal | None = None
+    used_bytes: int = 0  # of memory, about, that a run needs here: it is at hand before
     stored_bytes: int = 0  # for which the service has memory at hand, in pieces as large as blocks are
     changes: bool = False  # the container; done only when the service has everything
     is_rehearsed: bool = False  # done once before, on an earlier mount, untimed

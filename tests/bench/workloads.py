@@ -61,7 +61,9 @@ SCALES = {
 
 def workloads(scale: Scale) -> list[Workload]:
     """Return all workloads in this size."""
-    return [*_sequential(scale), *_scattered(scale), *_copies(scale), *_names(scale)]
+    all_of_them = (*_sequential(scale), *_scattered(scale), *_copies(scale), *_names(scale))
+    # Pages of the kernel for all of a file, and as much again for a program's own buffers.
+    return [replace(workload, used_bytes=2 * scale.large_bytes) for workload in all_of_them]
 
 
 def _sequential(scale: Scale) -> Iterator[Workload]:
