@@ -168,7 +168,7 @@ def _run(blank: Measurement, service: Service, job: Callable[[], None], daemon: 
         seconds=outcome.seconds,
         client_cpu_seconds=outcome.cpu_seconds,
         daemon_cpu_seconds=_cpu_seconds(daemon) - before if daemon else 0.0,
-        peak_memory_bytes=_peak_bytes(daemon) if daemon else outcome.peak_memory_bytes,
+        peak_memory_bytes=peak_bytes(daemon) if daemon else outcome.peak_memory_bytes,
         requests=counted.requests if counted else {},
         received_bytes=counted.bytes_in if counted else 0,
         sent_bytes=counted.bytes_out if counted else 0,
@@ -235,7 +235,9 @@ def _share_stolen_since(before: Sequence[int]) -> float:
     return spent[-1] / sum(spent) if sum(spent) else 0.0
 
 
-def _peak_bytes(pid: int) -> int:
-    """Return the most memory that was resident since the peak was reset."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that was resident since the peak was reset. Raises Failed."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise Failed("the program that had it mounted ended meanwhile")

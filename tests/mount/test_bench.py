@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from bench.cells import Measurement
-from bench.runner import least_disturbed
+from bench.programs import Failed
+from bench.runner import least_disturbed, peak_bytes
 from mounts import PROJECT, run
 
 TINY = ("--scale", "tiny", "--model", "2ms", "--repeats", "1", "--no-plots")
@@ -55,6 +56,13 @@ def test_a_run_that_the_host_disturbed_is_done_again(shares: list[float], taken:
         return [Measurement("none", "work", "blobfs", 0, is_warm=False, stolen_share=next(turns))]
 
     assert [run.stolen_share for run in least_disturbed(turn)] == [taken]
+
+
+def test_a_program_that_ends_under_its_mount_is_a_failure_of_that_cell() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(Failed):
+            peak_bytes(ended.pid)
 
 
 def test_a_cell_that_there_is_not_is_refused_with_those_there_are() -> None:
