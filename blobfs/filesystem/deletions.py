@@ -79,6 +79,7 @@ class Deletions:
             deletion = self._due.get(path)
             if deletion is not None and deletion.thread_id == threading.get_native_id():
                 deletion.is_certain = True
+                self._settled.notify_all()
             self._settled.wait_for(lambda: path not in self._due or self._due[path].is_certain)
             return path in self._due
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
+from waiting import wait_until
 
 from blobfs.errors import (
     AlreadyExists,
@@ -123,6 +124,11 @@ def tree(fs: Filesystem, path: str = "/") -> list[str]:
         if stat_of.attributes.is_directory:
             found += tree(fs, child)
     return sorted(found)
+
+
+def is_blocked(thread_id: int) -> bool:
+    """Tell whether a thread of this process waits for something (proc(5): syscall)."""
+    return not Path(f"/proc/self/task/{thread_id}/syscall").read_text().startswith("running")
 
 
 def later(fs: Filesystem) -> None:
@@ -524,6 +530,28 @@ def test_thread_that_asks_for_the_name_it_removed_is_told_at_once(
     assert memory.bodies == {"x": b"old"}
     later(fs)
     assert memory.bodies == {}
+
+
+def test_who_waits_for_a_name_is_told_when_the_thread_that_removed_it_asks(fs: Filesystem) -> None:
+    write(fs, "/x", b"old")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    thread_ids: list[int] = []
+
+    def look() -> None:
+        thread_ids.append(threading.get_native_id())
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(look)
+        wait_until(lambda: bool(thread_ids) and is_blocked(thread_ids[0]))
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+        try:
+            other.result(10)
+        finally:
+            later(fs)
 
 
 def test_blob_goes_though_its_thread_never_comes_to_rest(fs: Filesystem, memory: MemoryStore) -> None:
