@@ -59,8 +59,8 @@ class Workload:
     wanted_bytes: int = 0  # what the reader asks for, where read amplification is a question
     transfer: Transfer | None = None
     ideal: Ideal | None = None
-    used_bytes: int = 0  # of memory, about, that a run needs here: it is at hand before
-    stored_bytes: int = 0  # for which the service has memory at hand, in pieces as large as blocks are
+    run_memory_bytes: int = 0  # touched before each run, so that it does not wait for the host
+    service_memory_bytes: int = 0  # the same for the service: what is stored
     changes: bool = False  # the container; done only when the service has everything
     is_rehearsed: bool = False  # done once before, on an earlier mount, untimed
     is_repeated: bool = False  # done again on the same mount: the warm row

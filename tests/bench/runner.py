@@ -95,12 +95,12 @@ def _turn(
     place = Place(mountpoint, folder / "source", scratch)
     try:
         uploads = [place.source / name for name in workload.uploads]
-        service.keep_memory(workload.stored_bytes)
+        service.keep_memory(workload.service_memory_bytes)
         with service.container(workload.recipes, uploads) as container:
             if isinstance(system, CopySystem):
                 _empty(scratch)
                 job = system.job(service, container, workload, place)
-                _have_memory(workload.used_bytes)
+                _have_memory(workload.run_memory_bytes)
                 yield _run(blank, service, job, None)
             else:
                 yield from _mounted_runs(blank, service, workload, system, container, place)
@@ -134,7 +134,7 @@ def _mounted_runs(
 
         for is_warm in (False, True)[: 1 + workload.is_repeated]:
             _empty(place.scratch)
-            _have_memory(workload.used_bytes)
+            _have_memory(workload.run_memory_bytes)
             yield _run(replace(blank, is_warm=is_warm), service, job, pid)
 
 

@@ -63,7 +63,7 @@ def workloads(scale: Scale) -> list[Workload]:
     """Return all workloads in this size."""
     all_of_them = (*_sequential(scale), *_scattered(scale), *_copies(scale), *_names(scale))
     # Pages of the kernel for all of a file, and as much again for a program's own buffers.
-    return [replace(workload, used_bytes=2 * scale.large_bytes) for workload in all_of_them]
+    return [replace(workload, run_memory_bytes=2 * scale.large_bytes) for workload in all_of_them]
 
 
 def _sequential(scale: Scale) -> Iterator[Workload]:
@@ -113,7 +113,7 @@ def _sequential(scale: Scale) -> Iterator[Workload]:
         prepare=lambda source: _write_random(source / "large", size_bytes),
         transfer=Transfer("large", is_upload=True),
         ideal=Ideal(puts=_ranges("large", size_bytes), are_blocks=True, connections=CONNECTIONS),
-        stored_bytes=size_bytes,
+        service_memory_bytes=size_bytes,
         changes=True,
         suits_zeros=True,
     )
