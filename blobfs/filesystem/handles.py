@@ -15,6 +15,7 @@ from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.volume import Answer, Caller, Stat, Volume
+from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
 
@@ -99,12 +100,9 @@ class Handles:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if writable:
             volume.check_writable(path)
-        try:
-            file = volume.local_file(path)
-        except NotFound as gone:
-            # Only hidden names raise this. After ESTALE the kernel looks up what has the name now.
-            raise Changed(f"{path}: removed while it was being opened") from gone
-        if file is not None:
+        if is_hidden_name(path):
+            opened = self._opened_here(volume.orphans.enter(path), flags)
+        elif (file := volume.local_file(path)) is not None:
             opened = self._opened_here(volume.files.enter(file), flags)
         else:
             opened = self._open_committed(path, flags)
@@ -208,6 +206,7 @@ class Handles:
         file = opened.file
         self._volume.note_commit(file)
         self._volume.files.leave(file)
+        self._volume.orphans.leave(file)
         if not file.handles and file.is_uncommitted:
             self._commits.release(file)
 

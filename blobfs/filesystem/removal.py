@@ -15,6 +15,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.volume import Volume
+from blobfs.format.names import is_hidden_name
 from blobfs.store import ALWAYS, BlobInfo
 
 
@@ -28,7 +29,7 @@ class Removal:
     def unlink(self, path: str) -> None:
         """Remove a file's name; handles that have it open keep it."""
         volume = self._volume
-        if volume.orphans.pop(path, None) is not None:
+        if is_hidden_name(path) and volume.orphans.remove(path):
             return
         volume.check_writable(path)
         self._deletions.settle(path)
@@ -97,7 +98,7 @@ class Removal:
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
         volume.lost.pop(path, None)
-        volume.orphans[hidden_path] = file
+        volume.orphans.add(hidden_path, file)
         volume.inodes.retire(name)
         volume.entry_changed(path)
         if etag:

@@ -16,6 +16,7 @@ from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState
+from blobfs.filesystem.orphans import Orphans
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
 from blobfs.format.names import is_hidden_name, split_path
@@ -83,7 +84,7 @@ class Volume:
         self.defaults = defaults
         self.read_only = read_only
         self.files = FileTable()
-        self.orphans: dict[str, File] = {}  # unlinked while open, by the hidden path libfuse gave
+        self.orphans = Orphans(self.files)
         self.lost: dict[str, str] = {}  # paths closed without a commit, and why
         self.inodes = InodeNumbers()
         self.directory_times = DirectoryTimes()
@@ -147,12 +148,12 @@ class Volume:
         return attributes._replace(mtime_ns=changed_ns, ctime_ns=changed_ns) if changed_ns else attributes
 
     def local_file(self, path: str) -> File | None:
-        """Return the file of a path if this mount knows more of it than the service does."""
+        """Return the file of a path if this mount knows more of it than the service does.
+
+        Raises Changed, NotFound for hidden names: see Orphans.
+        """
         if is_hidden_name(path):
-            file = self.orphans.get(path)
-            if file is None:
-                raise NotFound(f"{path}: no such file or directory")
-            return file
+            return self.orphans.get(path)
         file = self.files.get(self.names.blob_name(path))
         if file is None:
             return None

@@ -464,12 +464,12 @@ def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: Mem
     assert fs.stat(HIDDEN).links == 0
     close(fs, handle)
     fs.unlink(HIDDEN)
-    with pytest.raises(NotFound):
+    with pytest.raises(Changed):  # after which the kernel looks for what has the old name
         fs.stat(HIDDEN)
     assert (memory.bodies, list(fs.commits.uncommitted())) == ({}, [])
 
 
-def test_file_opened_while_its_hidden_name_goes_can_be_asked_for(fs: Filesystem) -> None:
+def test_file_opened_while_its_hidden_name_goes_is_known_by_it(fs: Filesystem) -> None:
     # libfuse unlinks the hidden name after a close, and another open(2) of the file may be under way.
     write(fs, "/x", BODY)
     first = fs.handles.open("/x", os.O_RDONLY).handle
@@ -477,9 +477,29 @@ def test_file_opened_while_its_hidden_name_goes_can_be_asked_for(fs: Filesystem)
     second = fs.handles.open(HIDDEN, os.O_RDONLY).handle
     fs.handles.release(first)
     fs.unlink(HIDDEN)
-    stat = fs.stat_open(HIDDEN, second)
-    assert (stat.size_bytes, stat.links) == (len(BODY), 0)
+    fs.chmod(HIDDEN, 0o600)
+    for told in (fs.stat_open(HIDDEN, second), fs.stat(HIDDEN)):
+        assert (told.size_bytes, told.links, told.attributes.mode) == (len(BODY), 0, 0o100600)
     assert read_handle(fs, second) == BODY
+    fs.handles.release(second)
+    for ask in (fs.stat, lambda path: fs.handles.open(path, os.O_RDONLY)):
+        with pytest.raises(Changed):
+            ask(HIDDEN)
+
+
+def test_hidden_name_of_a_closed_file_is_known_until_it_is_removed(fs: Filesystem) -> None:
+    # libfuse takes a file for open a little longer than it is.
+    write(fs, "/x", BODY)
+    fs.handles.release(fs.handles.open("/x", os.O_RDONLY).handle)
+    with pytest.raises(NotFound):
+        fs.stat(HIDDEN)  # libfuse asks before it gives a name
+    fs.rename("/x", HIDDEN)
+    handle = fs.handles.open(HIDDEN, os.O_RDONLY).handle
+    fs.handles.release(handle)
+    assert fs.stat(HIDDEN).size_bytes == len(BODY)
+    fs.unlink(HIDDEN)
+    with pytest.raises(Changed):
+        fs.stat(HIDDEN)
 
 
 def test_open_file_that_another_client_removes_is_stale(

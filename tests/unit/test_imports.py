@@ -44,6 +44,7 @@ LAYERS = """
     filesystem.doubt filesystem.own_writes
     filesystem.files
     filesystem.file_table
+    filesystem.orphans
     filesystem.volume
     filesystem.waiting kernel.told
     filesystem.commits filesystem.deletions
@@ -119,7 +120,7 @@ RESERVED = {
     "cachetools": {
         "content.checksums",
         *("filesystem.early_opens", "filesystem.file_table", "filesystem.next_files"),
-        *("filesystem.own_writes", "filesystem.volume"),
+        *("filesystem.orphans", "filesystem.own_writes", "filesystem.volume"),
         "kernel.told",
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
