@@ -67,14 +67,14 @@ class Filesystem:
         self._early_opens.forget()
         return self.volume.stat(path, thread, before_asking=self._early_opens.look_up)
 
-    def stat_open(self, path: str | None, handle: int) -> Stat:
-        """Return the attributes of an open file: what its name has now, if there still is one.
-
-        libfuse unlinks a hidden name after a close, although the file may just be opened by it again.
-        """
+    def stat_open(self, handle: int) -> Stat:
+        """Return the attributes of an open file: what its name has now, if it still has one."""
+        path = self.handles.path(handle)
         if path is not None:
             with suppress(NotFound):
-                return self.stat(path)
+                stat = self.stat(path)
+                if self.handles.path(handle) == path:  # else this may be of what took the name over
+                    return stat
         return self.handles.stat(handle)
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:

@@ -12,7 +12,7 @@ from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirecto
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.early_opens import EarlyOpens
-from blobfs.filesystem.files import File
+from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.volume import Answer, Caller, Stat, Volume
 from blobfs.format.names import is_hidden_name
@@ -66,6 +66,11 @@ class Handles:
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
         self.counts = Counters()  # read_bytes and written_bytes, by programs
+
+    def path(self, handle: int) -> str | None:
+        """Return the path of an open file, None if its name was taken away."""
+        file = self._handle(handle).file
+        return None if file.state is FileState.UNLINKED else self._volume.path_of(file.name)
 
     def stat(self, handle: int) -> Stat:
         """Return the attributes of an open file."""

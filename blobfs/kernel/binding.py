@@ -107,12 +107,18 @@ class _Libfuse3Calls(Calls):
 
     def _init(self, connection: Any, config: Any) -> None:
         config.contents.use_ino = 1
+        # What comes with a handle comes without a path, and waits for nobody who opens or renames that: an
+        # open may have to wait for the kernel's pages, and they for a read.
+        config.contents.nullpath_ok = 1
         # Pages are kept or dropped by ETag at open; set-id bits are the kernel's to clear.
         connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
         self.operations.init("/")
 
-    def readdir_fuse_3(self, path: bytes, buffer: Any, fill: Any, offset: int, info: Any, flags: int) -> int:
+    def readdir_fuse_3(
+        self, _path: bytes | None, buffer: Any, fill: Any, offset: int, info: Any, flags: int
+    ) -> int:
         """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
+        directory = self.operations.directory_path(info.contents.fh).encode(self.encoding, "surrogateescape")
         entries, c_stat = self._entries(offset, info), self.c_stat()
         told = {}
         for index in range(offset, len(entries)):
@@ -122,7 +128,7 @@ class _Libfuse3Calls(Calls):
             if fill(buffer, entry, c_stat, index + 1, FILL_DIR_PLUS):
                 break
             told[entry] = stat
-        self.told.note_listing(path, told if flags & READDIR_PLUS else {}, goes_on=offset > 0)
+        self.told.note_listing(directory, told if flags & READDIR_PLUS else {}, goes_on=offset > 0)
         return 0
 
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:

@@ -73,17 +73,18 @@ class Calls(ABC):
         stat = self.operations.getattr(None if path is None else self._text(path), handle)
         ctypes.memset(buffer, 0, ctypes.sizeof(buffer.contents))
         fill_stat(buffer.contents, stat)
-        if path is not None:
-            self.told.note(path, stat)
+        name = path if handle is None else self._name(handle)
+        if name is not None:
+            self.told.note(name, stat)
         return 0
 
-    def read(self, _path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+    def read(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Have the bytes copied straight into the kernel's buffer."""
         return self.operations.read_into(info.contents.fh, offset, _memory(buffer, size))
 
-    def write(self, path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+    def write(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Have the bytes copied straight out of the kernel's buffer, which then knows the size by itself."""
-        self.told.drop(path)
+        self._drop_told(info.contents.fh)
         return self.operations.write_from(info.contents.fh, offset, _memory(buffer, size))
 
     def open(self, path: bytes, info: Any) -> int:
@@ -91,6 +92,7 @@ class Calls(ABC):
         opened = self.operations.open(self._text(path), info.contents.flags)
         self._answer(info, opened)
         if opened.is_newer and not self._forget_attributes(path, opened.handle):
+            logger.info("%s: the kernel takes long to forget it; this open goes without its pages", path)
             info.contents.direct_io = True  # for which the kernel asks us how far the file goes
         return 0
 
@@ -106,14 +108,14 @@ class Calls(ABC):
         value = self.operations.getxattr(self._text(path), name.decode(self.encoding))
         return _give(value, buffer, size)
 
-    def ftruncate(self, _path: bytes, size_bytes: int, info: Any) -> int:
+    def ftruncate(self, _path: bytes | None, size_bytes: int, info: Any) -> int:
         """Truncate by handle."""
         self.operations.ftruncate(info.contents.fh, size_bytes)
         return 0
 
-    def fallocate(self, path: bytes, mode: int, offset: int, size_bytes: int, info: Any) -> int:
+    def fallocate(self, _path: bytes | None, mode: int, offset: int, size_bytes: int, info: Any) -> int:
         """Make room, which may move the end of the file."""
-        self.told.drop(path)
+        self._drop_told(info.contents.fh)
         self.operations.fallocate(None, mode, offset, size_bytes, info.contents.fh)
         return 0
 
@@ -138,6 +140,17 @@ class Calls(ABC):
     @abstractmethod
     def _forget_attributes(self, path: bytes, handle: int) -> bool:
         """Tell whether the kernel believes nothing older of a file than what a new handle has of it."""
+
+    def _drop_told(self, handle: int) -> None:
+        """Take note that the kernel does not believe what it was told of an open file."""
+        name = self._name(handle)
+        if name is not None:
+            self.told.drop(name)
+
+    def _name(self, handle: int) -> bytes | None:
+        """Return the path of an open file as C has it; None if the file has lost its name."""
+        path = self.operations.path(handle)
+        return None if path is None else path.encode(self.encoding, "surrogateescape")
 
     def _text(self, path: bytes) -> str:
         return path.decode(self.encoding, "surrogateescape")

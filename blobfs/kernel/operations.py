@@ -63,10 +63,18 @@ class Operations:
         """Nothing to do: what must be done is done before the mount's process ends."""
 
     def getattr(self, path: str | None, handle: int | None = None) -> Stat:
-        """stat(2), or fstat(2) of an open file."""
+        """stat(2), or the same of an open file, which needs no path."""
         if handle is None:
             return self._filesystem.stat(path or "/", self._caller().thread)
-        return self._filesystem.stat_open(path, handle)
+        return self._filesystem.stat_open(handle)
+
+    def path(self, handle: int) -> str | None:
+        """Return the path of an open file, None if it has lost its name."""
+        return self._filesystem.handles.path(handle)
+
+    def directory_path(self, handle: int) -> str:
+        """Return the path by which a directory was opened."""
+        return self._filesystem.directories.path(handle)
 
     def statfs(self, _path: str) -> dict[str, int]:
         """statvfs(3): a container has no size, so it is large and empty."""
