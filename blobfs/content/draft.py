@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
 from blobfs.content.extents import Extent, Extents
-from blobfs.content.memory import Buffer, BufferPool, disk_buffer
+from blobfs.content.memory import Buffer, BufferPool, copy_bytes, disk_buffer
 from blobfs.content.reader import BlobReader
 from blobfs.content.staging import Staging
 from blobfs.content.streams import Stream
@@ -245,7 +245,7 @@ class Draft:
         larger = self._take_if_free(wanted)
         if larger is None:
             return False
-        larger.view[: extent.length] = extent.buffer.view[: extent.length]
+        copy_bytes(larger.view, extent.buffer.view[: extent.length])
         extent.buffer = larger
         return True
 
@@ -266,7 +266,7 @@ class Draft:
     def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream | None = None) -> None:
         if extent.buffer is not None:
             inner = start - extent.start
-            target[:] = extent.buffer.view[inner : inner + len(target)]
+            copy_bytes(target, extent.buffer.view[inner : inner + len(target)])
         elif extent.is_committed:
             assert self.base is not None
             offset = extent.base_offset + start - extent.start
@@ -288,6 +288,6 @@ class Draft:
 def _fill(extent: Extent, start: int, data: memoryview) -> None:
     """Put bytes into the extent's buffer, which has room for them."""
     assert extent.buffer is not None
-    extent.buffer.view[start : start + len(data)] = data
+    copy_bytes(extent.buffer.view[start:], data)
     extent.length = max(extent.length, start + len(data))
     extent.block_id, extent.base_offset = "", -1

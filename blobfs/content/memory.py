@@ -5,6 +5,7 @@ they may be needed: a fresh page costs more than the network does. When the pool
 callers wait; the registered reclaimers are asked to let go of what can be had again.
 """
 
+import ctypes
 import gc
 import mmap
 import os
@@ -12,14 +13,35 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 from blobfs.blocks import KiB
 from blobfs.errors import NoSpace
 
 SMALLEST_BYTES = 64 * KiB
+UNLOCKED_BYTES = 64 * KiB  # so much is copied without the interpreter's lock: giving it up costs about a µs
 RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again, should nobody tell it to
 # Not shared, as is mmap's default: the first touch of a shared page takes half as long again.
 ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+def copy_bytes(target: memoryview, source: memoryview) -> None:
+    """Copy all of `source` to the front of `target`. Raises ValueError if it is longer.
+
+    An assignment would keep the interpreter's lock, for a tenth of a millisecond or more a MiB, in which
+    nobody receives.
+    """
+    if len(source) > len(target):
+        raise ValueError(f"{len(source)} bytes do not fit into {len(target)}")
+    if len(source) < UNLOCKED_BYTES or source.readonly:
+        target[: len(source)] = source
+    else:
+        ctypes.memmove(_start_of(target), _start_of(source), len(source))
+
+
+def _start_of(memory: memoryview) -> Any:
+    """Return a pointer that keeps the memory where it is as long as the pointer lives."""
+    return ctypes.byref(ctypes.c_char.from_buffer(memory))
 
 
 class Buffer:

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from blobfs.content.fetcher import Wanted
-from blobfs.content.memory import Buffer
+from blobfs.content.memory import Buffer, copy_bytes
 from blobfs.store import BlobVersion
 
 
@@ -35,7 +35,7 @@ class Run:
         """Copy bytes from `offset` on; return how many there were."""
         start = offset - self.span.start
         count = min(len(self.span) - start, len(target))
-        target[:count] = self.buffer.view[start : start + count]
+        copy_bytes(target, self.buffer.view[start : start + count])
         return count
 
 

@@ -133,7 +133,7 @@ RESERVED = {
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
     "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
-    "ctypes": {"kernel.binding", "kernel.calls", "kernel.threads", "kernel.versions"},
+    "ctypes": {"content.memory", "kernel.binding", "kernel.calls", "kernel.threads", "kernel.versions"},
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"cli.cp", "kernel.binding"},
     "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},

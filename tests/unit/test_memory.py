@@ -1,11 +1,13 @@
 import gc
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from blobfs.blocks import KiB
-from blobfs.content.memory import SMALLEST_BYTES, Buffer, BufferPool, disk_buffer
+from blobfs.content.memory import SMALLEST_BYTES, UNLOCKED_BYTES, Buffer, BufferPool, copy_bytes, disk_buffer
 from blobfs.errors import NoSpace
 
 
@@ -142,3 +144,49 @@ def test_waiting_caller_asks_again_as_soon_as_it_is_told_to(monkeypatch: pytest.
     pool.recheck()
     waiting.join(10)
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray])
+@pytest.mark.parametrize("size_bytes", [0, 1, UNLOCKED_BYTES - 1, UNLOCKED_BYTES, 1_000_001])
+def test_bytes_are_copied_to_the_front(make: type[bytes] | type[bytearray], size_bytes: int) -> None:
+    source = os.urandom(size_bytes)
+    target = bytearray(b"." * (size_bytes + 3))
+    copy_bytes(memoryview(target), memoryview(make(source)))
+    assert target == source + b"..."
+
+
+@pytest.mark.parametrize("size_bytes", [1, UNLOCKED_BYTES])
+def test_more_bytes_than_fit_are_not_copied(size_bytes: int) -> None:
+    target = bytearray(size_bytes - 1)
+    with pytest.raises(ValueError, match="do not fit"):
+        copy_bytes(memoryview(target), memoryview(bytearray(b"x" * size_bytes)))
+    assert target == bytes(size_bytes - 1)
+
+
+def test_others_run_while_much_is_copied() -> None:
+    rounds, is_over, source = [0], threading.Event(), memoryview(bytearray(16 << 20))
+    target = bytearray(16 << 20)
+
+    def count() -> None:
+        while not is_over.is_set():
+            rounds[0] += 1
+            os.sched_yield()
+
+    other = threading.Thread(target=count)
+    interval_seconds = sys.getswitchinterval()
+    other.start()
+    sys.setswitchinterval(600.0)  # nobody has to give up the lock: it is given up
+    try:
+        begun = rounds[0]
+        while rounds[0] < begun + 2:  # so that it waits by the new rule
+            os.sched_yield()
+        before = rounds[0]
+        for _ in range(500):  # the other may have to wait for a processor
+            copy_bytes(memoryview(target), source)
+            if rounds[0] > before:
+                break
+        assert rounds[0] > before
+    finally:
+        sys.setswitchinterval(interval_seconds)
+        is_over.set()
+        other.join()
