@@ -1,3 +1,4 @@
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -10,6 +11,12 @@ from responder.control import Responder
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option that has a table of results written rather than compared."""
     parser.addoption("--keep-matrix", action="store_true", help="Write docs/faults.md anew.")
+
+
+def pytest_configure() -> None:
+    """Have programs that tests interrupt end: in a shell's background they would ignore that, as it does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
