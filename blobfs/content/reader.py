@@ -61,7 +61,7 @@ class BlobReader:
         end = min(offset + len(target), blob.size_bytes)
         if offset >= end:
             return 0
-        stream.note(offset, end - offset, self._tolerance_bytes, self._most_tolerance_bytes)
+        stream = self._noted(blob, offset, end - offset, stream)
         target = target[: end - offset]
         threshold_bytes = self._sequential_bytes if stream.starts_at_zero else self._settled_bytes
         if stream.in_order_bytes >= threshold_bytes:
@@ -72,6 +72,19 @@ class BlobReader:
             self._hop_ahead(blob, layout, len(target), stream)
             self._copy(blob, layout, offset, target, whole=whole)
         return end - offset
+
+    def _noted(self, blob: BlobInfo, offset: int, length: int, stream: Stream) -> Stream:
+        """Record a read, and return the stream that it belongs to.
+
+        All who have a file open share the kernel's pages: one asks for what comes next where another has
+        stopped, and each by itself would seem to hop.
+        """
+        tolerances_bytes = self._tolerance_bytes, self._most_tolerance_bytes
+        stream = self._readers.at(blob.version, offset, length, *tolerances_bytes) or stream
+        in_order = stream.is_next(offset, length, *tolerances_bytes)
+        stream.version = blob.version
+        stream.note(offset, length, in_order=in_order)
+        return stream
 
     def read_exactly(self, blob: BlobInfo, offset: int, target: memoryview, block_id: str = "") -> None:
         """Fill `target` with bytes of the blob, taking no memory for it: past the cache, and nothing else.

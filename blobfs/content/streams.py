@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from blobfs.content.memory import power_of_two
 from blobfs.content.whole_check import WholeCheck
+from blobfs.store import BlobVersion
 
 AHEAD_FACTOR = 4  # so many times what a reader has read in order may be asked for ahead of it
 IDLE_SHARE = 4  # of the capacity: who has not read while the others read so much, is reading no more
@@ -45,6 +46,7 @@ class Hops:
 class Stream:
     """How one handle has been reading. Races on it cost at most a fetch too many."""
 
+    version: BlobVersion | None = None  # what is read
     next_offset: int = 0  # behind the furthest read of those in order
     in_order_bytes: int = 0
     starts_at_zero: bool = True  # what was read in order began with the first byte
@@ -53,14 +55,18 @@ class Stream:
     whole_check: WholeCheck | None = None
     hops: Hops = field(default_factory=Hops)
 
-    def note(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> None:
-        """Record one read. It is in order if it is near the furthest one before it.
+    def is_next(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> bool:
+        """Tell whether a read is in order: near the furthest one before it.
 
         The kernel's read-ahead arrives out of order, so who has read much is given more room.
         """
         tolerance_bytes = min(max(least_bytes, self.in_order_bytes), most_bytes)
+        return offset - tolerance_bytes <= self.next_offset <= offset + length + tolerance_bytes
+
+    def note(self, offset: int, length: int, *, in_order: bool) -> None:
+        """Record one read."""
         end = offset + length
-        if offset - tolerance_bytes <= self.next_offset <= end + tolerance_bytes:
+        if in_order:
             self.in_order_bytes += length
             self.next_offset = max(end, self.next_offset)
             return
@@ -100,6 +106,16 @@ class Readers:
             self._last_read[stream] = self._read_bytes
             self._forget_idle()
             return self._capacity_bytes // len(self._last_read)
+
+    def at(self, version: BlobVersion, offset: int, length: int, *tolerances_bytes: int) -> Stream | None:
+        """Return the longest stream of a version that is read in order and for which this read is next."""
+        with self._lock:
+            streams = [
+                stream
+                for stream in self._last_read
+                if stream.version == version and stream.is_next(offset, length, *tolerances_bytes)
+            ]
+        return max(streams, key=lambda stream: stream.in_order_bytes, default=None)
 
     def leave(self, stream: Stream) -> None:
         """Note that a stream has come to the end of its file. Those of closed files leave by themselves."""

@@ -144,6 +144,33 @@ def test_reader_that_never_waits_has_one_block_fetched_ahead(memory: MemoryStore
         assert held_blocks(parts, info) == list(range(11))
 
 
+def test_two_that_read_where_the_other_has_stopped_have_the_next_block_fetched_ahead(
+    memory: MemoryStore,
+) -> None:
+    # As the kernel asks for what two programs read of one file: only for pages that neither has had.
+    info = memory.put("long", bytes(16 * 40))
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 4, "ahead_blocks": 8}
+    with machine(memory, inline=True, **options) as parts:
+        streams = [Stream(), Stream()]
+        for start in range(0, 16 * 40, 80):
+            assert start == 0 or parts.cache.holds(info.version, start)
+            for offset in range(start, start + 80, 4):
+                read(parts, info, offset, 4, streams[start // 80 % 2])
+    assert memory.requests["GET blob"] <= 40 + 3
+
+
+def test_reader_elsewhere_in_a_file_does_not_disturb_one_in_order(memory: MemoryStore) -> None:
+    info = memory.put("long", bytes(16 * 40))
+    options = {"block_bytes": 16, "fragment_bytes": 4, "sequential_bytes": 4, "ahead_blocks": 8}
+    with machine(memory, inline=True, **options) as parts:
+        streams = [Stream(), Stream()]
+        for offset in range(0, 160, 4):
+            read(parts, info, offset, 4, streams[0])
+            read(parts, info, 632 - offset, 4, streams[1])
+        assert streams[0].in_order_bytes == 160
+        assert held_blocks(parts, info)[:11] == list(range(11))
+
+
 def test_reader_that_waits_all_the_same_has_many_blocks_fetched_ahead(
     memory: MemoryStore, store: FailingStore
 ) -> None:
@@ -252,11 +279,11 @@ def test_reader_is_given_whole_blocks_again_once_the_others_have_long_been_idle(
 def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_begins() -> None:
     stream = Stream()
     for offset in [*range(0, 100, 10), 140, 100, 110, 130, 120, 150]:
-        stream.note(offset, 10, least_bytes=10, most_bytes=40)
+        stream.note(offset, 10, in_order=stream.is_next(offset, 10, least_bytes=10, most_bytes=40))
     assert stream.in_order_bytes == 160
-    stream.note(250, 10, least_bytes=10, most_bytes=40)
-    stream.note(280, 10, least_bytes=10, most_bytes=40)
-    assert stream.in_order_bytes == 10
+    assert not stream.is_next(250, 10, least_bytes=10, most_bytes=40)
+    stream.note(250, 10, in_order=False)
+    assert not stream.is_next(280, 10, least_bytes=10, most_bytes=40)
 
 
 def test_stretches_at_equal_distances_are_fetched_ahead_as_often_as_that_came_true(
