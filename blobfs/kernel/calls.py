@@ -89,10 +89,11 @@ class Calls(ABC):
 
     def open(self, path: bytes, info: Any) -> int:
         """Open a file and say what may happen to the kernel's pages of it."""
-        opened = self.operations.open(self._text(path), info.contents.flags)
+        name = self._text(path)
+        opened = self.operations.open(name, info.contents.flags)
         self._answer(info, opened)
         if opened.is_newer and not self._forget_attributes(path, opened.handle):
-            logger.info("%s: the kernel takes long to forget it; this open goes without its pages", path)
+            logger.info("%s: the kernel takes long to forget it; this open goes without its pages", name)
             info.contents.direct_io = True  # for which the kernel asks us how far the file goes
         return 0
 
