@@ -107,13 +107,15 @@ class Readers:
             self._forget_idle()
             return self._capacity_bytes // len(self._last_read)
 
-    def at(self, version: BlobVersion, offset: int, length: int, *tolerances_bytes: int) -> Stream | None:
+    def at(
+        self, version: BlobVersion, offset: int, length: int, least_bytes: int, most_bytes: int
+    ) -> Stream | None:
         """Return the longest stream of a version that is read in order and for which this read is next."""
         with self._lock:
             streams = [
                 stream
                 for stream in self._last_read
-                if stream.version == version and stream.is_next(offset, length, *tolerances_bytes)
+                if stream.version == version and stream.is_next(offset, length, least_bytes, most_bytes)
             ]
         return max(streams, key=lambda stream: stream.in_order_bytes, default=None)
 

@@ -15,7 +15,6 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.volume import Volume
-from blobfs.format.names import is_hidden_name
 from blobfs.store import ALWAYS, BlobInfo
 
 
@@ -29,7 +28,7 @@ class Removal:
     def unlink(self, path: str) -> None:
         """Remove a file's name; handles that have it open keep it."""
         volume = self._volume
-        if is_hidden_name(path) and volume.orphans.remove(path):
+        if volume.orphans.remove(path):
             return
         volume.check_writable(path)
         self._deletions.settle(path)

@@ -283,6 +283,7 @@ def test_reader_under_way_is_allowed_to_be_further_out_of_order_than_one_that_be
     assert stream.in_order_bytes == 160
     assert not stream.is_next(250, 10, least_bytes=10, most_bytes=40)
     stream.note(250, 10, in_order=False)
+    assert stream.in_order_bytes == 10
     assert not stream.is_next(280, 10, least_bytes=10, most_bytes=40)
 
 
