@@ -9,7 +9,9 @@ From the top down:
     outage       a service that answers nobody: one attempt at a time finds out
     throttle     how many requests are in flight, fewer when the service is busy
     transport    one request, one attempt, over kept connections
+    exchange     a request out, a reply in, by RFC 9112
     pace         replies that are too slow end
+    tls          all records that have arrived, with one call
     failures     what a refusal by the service means
     listing      a page of a listing, from XML
     messages     requests, replies, headers and block lists as values

@@ -7,18 +7,16 @@ bring a least number of bytes in every window of time.
 import io
 import select
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from blobfs.blocks import KiB, MiB
+from blobfs.azure.tls import Records
+from blobfs.blocks import KiB
 from blobfs.callers import GLANCE_SECONDS
 
 LEAST_BYTES = 64 * KiB  # in each window; 6.5 KB/s with one of 10 seconds
-TURN_BYTES = MiB  # 64 records of TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +25,18 @@ class Pace:
 
     window_seconds: float
     check_wanted: Callable[[], None]
-    tls_turn: threading.Lock = field(default_factory=threading.Lock)  # see `_PacedTlsReader`
 
 
-def paced_file(sock: socket.socket, pace: Pace, begin_seconds: float) -> io.BufferedReader:
+def paced_file(
+    sock: socket.socket, records: Records | None, pace: Pace, begin_seconds: float
+) -> io.BufferedReader:
     """Return the receiving side of a socket, for one reply, which may take so long to begin.
 
     Reading raises TimeoutError when nothing or too little comes. Closing it leaves the socket open.
     """
-    kind = _PacedTlsReader if isinstance(sock, ssl.SSLSocket) else _PacedReader
-    return io.BufferedReader(kind(sock, pace, begin_seconds))
+    if records is None:
+        return io.BufferedReader(_PacedReader(sock, pace, begin_seconds))
+    return io.BufferedReader(_PacedTlsReader(sock, records, pace, begin_seconds))
 
 
 class _PacedReader(io.RawIOBase):
@@ -83,36 +83,19 @@ class _PacedReader(io.RawIOBase):
 
 
 class _PacedTlsReader(_PacedReader):
-    """Receives all records that are there, and takes turns with the other connections at that.
+    """Receives all records that are there."""
 
-    A record has 16 KiB (RFC 8446, section 5.1), and for each the interpreter's lock is let go of. Many
-    threads that do that at once would mostly wait for that lock.
-    """
-
-    def __init__(self, sock: socket.socket, pace: Pace, begin_seconds: float) -> None:
+    def __init__(self, sock: socket.socket, records: Records, pace: Pace, begin_seconds: float) -> None:
         super().__init__(sock, pace, begin_seconds)
         sock.settimeout(0)
+        self._records = records
         self._arrivals = select.poll()
         self._arrivals.register(sock, select.POLLIN)
 
     def _glance(self, into: Any) -> int | None:
         ends_at = time.monotonic() + self._glance_seconds
-        while (count := self._records(into)) is None:
+        while (count := self._records.receive(into)) is None:
             seconds = ends_at - time.monotonic()
             if seconds <= 0 or not self._arrivals.poll(seconds * 1000):
                 return None
-        return count
-
-    def _records(self, into: Any) -> int | None:
-        """Return how much was there; None for nothing, or less than a record, and 0 at the end."""
-        count, most_bytes = 0, min(TURN_BYTES, len(into))
-        with self._pace.tls_turn:
-            try:
-                while count < most_bytes and (more := self._socket.recv_into(into[count:])):
-                    count += more
-            except ssl.SSLWantReadError:
-                return count or None
-            except OSError:
-                if not count:  # otherwise the next call meets it again
-                    raise
         return count

@@ -32,6 +32,7 @@ from blobfs.azure.exchange import (
 )
 from blobfs.azure.messages import Reply, Request
 from blobfs.azure.pace import Pace, paced_file
+from blobfs.azure.tls import TlsConnection
 from blobfs.callers import Callers
 from blobfs.errors import InvalidArgument, InvalidName, Unavailable
 
@@ -122,7 +123,8 @@ class Transport:
             progress.sent = True
             send_request(sock, head, request.body)
             begin_seconds = min(self._read_seconds, within_seconds)
-            with paced_file(sock, self._pace, begin_seconds) as file:
+            records = connection.records if isinstance(connection, TlsConnection) else None
+            with paced_file(sock, records, self._pace, begin_seconds) as file:
                 reply, is_reusable = _received(file, request, request_id, progress)
             if not is_reusable:
                 connection.close()
@@ -192,8 +194,10 @@ def _connection_pool(
         adapter.cert_verify(pool, endpoint, settings["verify"], None)
     except OSError as error:
         raise InvalidArgument(f"there is no file of certificates {settings['verify']}") from error
-    if endpoint.startswith("https:") and isinstance(settings["verify"], str):
-        _require_certificates(Path(settings["verify"]))
+    if endpoint.startswith("https:"):
+        pool.ConnectionCls = TlsConnection
+        if isinstance(settings["verify"], str):
+            _require_certificates(Path(settings["verify"]))
     return pool
 
 

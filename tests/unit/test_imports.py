@@ -18,8 +18,8 @@ LAYERS = """
     tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
-    azure azure.addresses azure.messages azure.credentials azure.outage azure.pace azure.retry azure.throttle
-    azure.exchange azure.listing azure.sources azure.failures
+    azure azure.addresses azure.messages azure.credentials azure.outage azure.retry azure.throttle azure.tls
+    azure.exchange azure.listing azure.pace azure.sources azure.failures
     azure.replies azure.transport
     azure.client
     azure.inspection
@@ -115,7 +115,7 @@ RESERVED = {
     "blobfs.mount": {"cli.mount"},
     "azure": {"azure.credentials"},
     "requests": {"azure.transport"},
-    "urllib3": {"azure.transport"},
+    "urllib3": {"azure.tls", "azure.transport"},
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
@@ -133,11 +133,18 @@ RESERVED = {
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
     "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
-    "ctypes": {"content.memory", "kernel.binding", "kernel.calls", "kernel.threads", "kernel.versions"},
+    "ctypes": {
+        "azure.tls",
+        "content.memory",
+        "kernel.binding",
+        "kernel.calls",
+        "kernel.threads",
+        "kernel.versions",
+    },
     "http": {"azure.exchange", "azure.transport", "metrics"},
     "importlib": {"cli.cp", "kernel.binding"},
     "socket": {"azure.exchange", "azure.pace", "azure.transport", "doctor.network", "metrics"},
-    "ssl": {"azure.pace", "azure.transport", "cli.values"},
+    "ssl": {"azure.tls", "azure.transport", "cli.values"},
     "subprocess": {"cli.umount"},
 }
 

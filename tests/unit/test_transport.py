@@ -21,6 +21,7 @@ from blobfs.azure.assembly import open_store
 from blobfs.azure.messages import Request, rest_of
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
+from blobfs.azure.tls import OpenSslRecords, TlsConnection
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
@@ -656,6 +657,19 @@ def test_authority_is_trusted_from_each_place_that_may_name_it(
     buffer = bytearray(len(body))
     assert store.read_range("x", 0, memoryview(buffer))[0] == len(body)
     assert bytes(buffer) == body
+
+
+def test_a_connection_over_tls_receives_by_openssl_until_it_is_closed(
+    tls_server: ScriptedServer, certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.create_default_context(cafile=certificate[0])
+    connection = TlsConnection("127.0.0.1", tls_server.server_port, ssl_context=context)
+    assert connection.records is None
+    for _ in range(2):
+        connection.connect()
+        assert isinstance(connection.records, OpenSslRecords)
+        connection.close()
+        assert connection.records is None
 
 
 def test_missing_file_of_certificates_is_named(open_at: Callable[..., AzureStore], tmp_path: Path) -> None:
