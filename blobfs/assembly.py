@@ -11,7 +11,7 @@ from blobfs.content.checksums import Checksums
 from blobfs.content.disk_cache import DiskCache
 from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
-from blobfs.content.memory import BufferPool, power_of_two
+from blobfs.content.memory import SMALLEST_BYTES, BufferPool, power_of_two
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
 from blobfs.content.writer import BlobWriter
@@ -109,6 +109,7 @@ def content_of(
         pool,
         fragment_bytes=settings.reads.fragment_bytes,
         capacity_bytes=pool.budget_bytes // 2,
+        smallest_bytes=SMALLEST_BYTES,
         callers=callers,
     )
     checksums = Checksums(

@@ -526,7 +526,9 @@ def machine(
     pool = BufferPool(budget_bytes)
     fetcher = Fetcher(store, None, range_md5=verify == "all", attempts=3)
     capacity_bytes = budget_bytes // 2 if capacity_bytes is None else capacity_bytes
-    cache = RangeCache(fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=capacity_bytes)
+    cache = RangeCache(
+        fetcher, pool, fragment_bytes=fragment_bytes, capacity_bytes=capacity_bytes, smallest_bytes=1
+    )
     unit_bytes = max(block_bytes, fragment_bytes)
     checksums = Checksums(store, enabled=verify != "off", unit_bytes=unit_bytes, largest_bytes=1 << 20)
     reader = BlobReader(

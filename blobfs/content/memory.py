@@ -18,7 +18,7 @@ from typing import Any
 from blobfs.blocks import KiB
 from blobfs.errors import NoSpace
 
-SMALLEST_BYTES = 64 * KiB
+SMALLEST_BYTES = 16 * KiB  # most small files are smaller than what a hop fetches
 UNLOCKED_BYTES = 64 * KiB  # so much is copied without the interpreter's lock: giving it up costs about a µs
 RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again, should nobody tell it to
 # Not shared, as is mmap's default: the first touch of a shared page takes half as long again.

@@ -27,9 +27,11 @@ class RangeCache:
         *,
         fragment_bytes: int,
         capacity_bytes: int,
+        smallest_bytes: int,
         callers: Callers = NOBODY,
     ) -> None:
         self.fragment_bytes = fragment_bytes
+        self._smallest_bytes = smallest_bytes  # the memory of a run is never less
         self._fetcher = fetcher
         self._pool = pool
         self._callers = callers
@@ -224,13 +226,16 @@ class RangeCache:
             if earlier is not None and earlier.span.start in run.span and earlier.span.stop <= run.span.stop:
                 self._drop(earlier)
         self._runs[run] = None
-        self._held_bytes += len(run.span)
+        self._held_bytes += self._weight_bytes(run)
         while self._held_bytes > self.capacity_bytes:
             self._drop(next(iter(self._runs)))
 
+    def _weight_bytes(self, run: Run) -> int:
+        return max(self._smallest_bytes, len(run.span))
+
     def _drop(self, run: Run) -> None:
         del self._runs[run]
-        self._held_bytes -= len(run.span)
+        self._held_bytes -= self._weight_bytes(run)
         for key in self._keys(run.span):
             if run.shelf.runs.get(key) is run:
                 del run.shelf.runs[key]

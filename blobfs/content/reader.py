@@ -10,7 +10,7 @@ round no further, are fetched in portions.
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Cut, Layout
-from blobfs.content.memory import Buffer
+from blobfs.content.memory import Buffer, copy_bytes
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.streams import CERTAIN_HOPS, Readers, Stream
 from blobfs.content.whole_check import WholeCheck
@@ -129,6 +129,16 @@ class BlobReader:
             count += length
             position = position + length if length else layout.unit(position).stop
         return count
+
+    def keep(self, blob: BlobInfo, content: memoryview) -> None:
+        """Keep what a blob was just made of, if that is small and there is memory to spare.
+
+        Programs often read what they have just written: git its objects, a compiler its own output.
+        """
+        buffer = self._cache.spare_buffer(len(content)) if 0 < len(content) <= self._whole_bytes else None
+        if buffer is not None:
+            copy_bytes(buffer.view, content)
+            self._cache.add(blob.version, buffer, len(content), is_verified=True)
 
     def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
         """Return what the service says of the blob now; its first bytes come along unless they are here.

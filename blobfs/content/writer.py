@@ -40,6 +40,7 @@ class BlobWriter:
         read_spooled: ReadSpooled = nothing_spooled,
     ) -> None:
         self._store = store
+        self._reader = reader
         self._block_bytes = block_bytes
         self._largest_block_bytes = largest_block_bytes
         self._whole_md5 = WholeMd5(transfers, is_wanted=file_md5)
@@ -201,6 +202,7 @@ class BlobWriter:
         self._staging.forget()
         properties = replace(properties, content_md5=self._whole_md5.restart(body))
         info = self._store.put_blob(self.name, body, properties, condition)
+        self._reader.keep(info, body)
         self._draft.extents = Extents([Extent(0, size_bytes, buffer, base_offset=0)] if size_bytes else [])
         self._staging.id_bytes = ID_BYTES
         return info

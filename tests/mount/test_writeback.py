@@ -336,7 +336,7 @@ def test_when_too_much_waits_close_sends_itself(
     accepted = 0
     with refused(errno.EACCES):
         for number in range(1000):
-            (mount.path / str(number)).write_bytes(LARGE[:1000])
+            (mount.path / str(number)).write_bytes(LARGE[:60_000])
             accepted = number + 1
     assert 10 < accepted < 200
     service.order()

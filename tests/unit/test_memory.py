@@ -11,12 +11,13 @@ from blobfs.content.memory import SMALLEST_BYTES, UNLOCKED_BYTES, Buffer, Buffer
 from blobfs.errors import NoSpace
 
 
-def test_sizes_are_powers_of_two_from_64_kib() -> None:
+def test_sizes_are_powers_of_two_from_16_kib() -> None:
     pool = BufferPool(1024 * KiB)
-    assert [pool.take(size).size_bytes for size in (0, 1, 64 * KiB, 64 * KiB + 1)] == [
-        64 * KiB,
-        64 * KiB,
-        64 * KiB,
+    assert [pool.take(size).size_bytes for size in (0, 1, 16 * KiB, 16 * KiB + 1, 64 * KiB + 1)] == [
+        16 * KiB,
+        16 * KiB,
+        16 * KiB,
+        32 * KiB,
         128 * KiB,
     ]
 

@@ -66,7 +66,7 @@ def cache_of(
     store: BlobStore, pool: BufferPool, step: int = STEP, capacity_bytes: int = 100 * STEP
 ) -> RangeCache:
     fetcher = Fetcher(store, None, range_md5=False, attempts=3)
-    return RangeCache(fetcher, pool, fragment_bytes=step, capacity_bytes=capacity_bytes)
+    return RangeCache(fetcher, pool, fragment_bytes=step, capacity_bytes=capacity_bytes, smallest_bytes=1)
 
 
 def unchecked(info: BlobInfo) -> Layout:

@@ -248,6 +248,19 @@ def test_small_file_is_one_request(parts: Machine, memory: MemoryStore) -> None:
     assert (info.metadata, info.headers) == (PROPERTIES.metadata, PROPERTIES.headers)
 
 
+def test_small_file_that_was_just_written_is_read_without_a_request(
+    parts: Machine, memory: MemoryStore
+) -> None:
+    writer = parts.writer("x")
+    writer.write(0, memoryview(text(BLOCK)))
+    info = writer.commit(PROPERTIES, IF_ABSENT)
+    writer.write(0, memoryview(b"edit"))
+    into = memoryview(bytearray(BLOCK))
+    assert parts.reader.read_into(info, 0, into, Stream()) == BLOCK
+    assert bytes(into) == text(BLOCK)
+    assert memory.requests == {"PUT blob": 1}
+
+
 def test_empty_file_is_one_request(parts: Machine, memory: MemoryStore) -> None:
     parts.writer("x").commit(PROPERTIES, IF_ABSENT)
     assert memory.bodies == {"x": b""}
