@@ -147,11 +147,12 @@ def _filesystem(
         ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes(settings.memory_bytes)
     )
     limit = None if _is_emulator(settings) else MAX_BLOB_NAME_CHARACTERS
+    names = NameMap(normalized_prefix(settings.prefix), limit)
     uid = os.getuid() if settings.uid is None else settings.uid
     gid = os.getgid() if settings.gid is None else settings.gid
     volume = Volume(
         store=store,
-        namespace=Namespace(store, cache, NameMap(normalized_prefix(settings.prefix), limit)),
+        namespace=Namespace(store, cache, names, close_to_open=settings.close_to_open),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
         reader=content.reader,
         transfers=content.transfers,

@@ -78,6 +78,7 @@ class MountSettings:
     block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
     file_md5: bool = True  # costs as much processor time again as the checksums of the blocks
     attr_timeout_seconds: float = 1.0
+    close_to_open: bool = True  # NFS has the name, and the option: nfs(5), nocto
     verify: str = "blocks"  # off, blocks or all: which of the bytes read are compared with checksums
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None

@@ -561,13 +561,16 @@ def filesystem_of(
     read_only: bool = False,
     callers: Callers = NOBODY,
     write_back: WriteBack | None = None,
+    ttl_seconds: float = 1.0,
+    close_to_open: bool = True,
 ) -> Filesystem:
-    """Return a filesystem on the parts of one mount; names are believed for one second of `clock`."""
-    cache = TreeCache(ttl_seconds=1.0, capacity_bytes=1 << 20, now=clock)
+    """Return a filesystem on the parts of one mount; names are believed for a second or so of `clock`."""
+    cache = TreeCache(ttl_seconds=ttl_seconds, capacity_bytes=1 << 20, now=clock)
+    names = NameMap(prefix, 1024)
     volume = Volume(
         store=parts.store,
-        namespace=Namespace(parts.store, cache, NameMap(prefix, 1024)),
-        creators=Creators(within_seconds=1.0, now=clock),
+        namespace=Namespace(parts.store, cache, names, close_to_open=close_to_open),
+        creators=Creators(within_seconds=ttl_seconds, now=clock),
         reader=parts.reader,
         transfers=parts.transfers,
         defaults=DEFAULTS,
@@ -577,7 +580,13 @@ def filesystem_of(
     parts.pool.add_reclaimer(volume.files.release_memory)
     asked = AskedAhead(volume, callers)
     next_files = NextFiles(
-        volume, callers, asked, open_bytes=64 * KiB, whole_bytes=256 * KiB, ahead_files=4, within_seconds=1.0
+        volume,
+        callers,
+        asked,
+        open_bytes=64 * KiB,
+        whole_bytes=256 * KiB,
+        ahead_files=4,
+        within_seconds=ttl_seconds,
     )
     early_opens = EarlyOpens(volume, callers, asked, open_bytes=64 * KiB)
     return Filesystem(volume, next_files, early_opens, open_bytes=64 * KiB, write_back=write_back)

@@ -85,6 +85,7 @@ def settings_of(ctx: click.Context) -> MountSettings:
         memory_bytes=values["memory"],
         block_size_bytes=values["block_size"],
         attr_timeout_seconds=values["attr_timeout"],
+        close_to_open=values["close_to_open"],
         retry=RetrySettings(total_seconds=values["timeout"]),
         verify=values["verify"],
         uid=values["uid"],

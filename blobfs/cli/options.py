@@ -247,6 +247,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Seconds for which attributes may be remembered.",
     ),
     click.Option(
+        ["--close-to-open/--no-close-to-open"],
+        default=_DEFAULTS.close_to_open,
+        help="Ask at each open() what the file is now; without it, believe for --attr-timeout what is known."
+        "  [default: close-to-open]",
+    ),
+    click.Option(
         ["--timeout"],
         type=seconds_between(0.1, MAX_SECONDS),
         default=_DEFAULTS.retry.total_seconds,
@@ -354,6 +360,8 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
         raise click.UsageError("--read-only and --create-container contradict each other.")
     if values["writeback"] and values["spool_dir"] is None:
         raise click.UsageError("--writeback keeps in a spool what is to be sent: name one with --spool-dir.")
+    if values["exclusive_create"] and not values["close_to_open"]:
+        raise click.UsageError("--exclusive-create is for other nodes, --no-close-to-open for none.")
     refuse_large_blocks(values["block_size"], values["memory"])
 
 

@@ -1,6 +1,7 @@
 """Open files: handles to read and write by, and the commits they cause."""
 
 import itertools
+import math
 import os
 import stat
 import threading
@@ -18,6 +19,8 @@ from blobfs.filesystem.volume import Answer, Caller, Stat, Volume
 from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
+
+LONG_AGO = -math.inf  # when something was asked that is believed, and does not become newer by that
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,9 @@ class Handles:
         except Damaged:
             self._volume.distrust_pages(opened.file.name)
             raise
+        except Changed:
+            self._volume.namespace.forget(self._volume.path_of(opened.file.name))
+            raise
         if count < len(target) and self._volume.size_told(opened.file) > opened.file.size_bytes:
             raise Changed(
                 f"{opened.file.name}: another client has written more, which is not of this version"
@@ -221,8 +227,9 @@ class Handles:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        asked_ahead = self._asked_ahead(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
-        file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), asked_ahead)
+        at_hand = self._asked_ahead(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
+        at_hand = at_hand or self._believed(path)
+        file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), at_hand)
         if answer is None:
             # The open that has the kernel drop older pages may not have reached it yet: so does this one.
             return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages, is_newer=True)
@@ -240,6 +247,27 @@ class Handles:
         """Return what was asked for this open before it came to us."""
         from_walk = self._next_files.come_to(path)
         return self._early_opens.come_to(path) or from_walk
+
+    def _believed(self, path: str) -> Answer | None:
+        """Return what opens may believe of a file without asking, if that is allowed."""
+        volume = self._volume
+        if volume.namespace.close_to_open:
+            return None
+        name = volume.names.blob_name(path)
+        last_write = volume.store.last_write(
+            name
+        )  # before looking: what is written from here on is met later
+        blob = self._committed_here(name) or volume.namespace.believed(path)
+        return Answer(blob, last_write, LONG_AGO) if blob is not None else None
+
+    def _committed_here(self, name: str) -> BlobInfo | None:
+        """Return the newest version of a file that is open here, None if none is. Waits for its commit."""
+        file = self._volume.files.get(name)
+        if file is None:
+            return None
+        with file.lock:
+            self._volume.note_commit(file)
+            return file.base if file.state is FileState.NAMED and file.failure is None else None
 
     def _opened_here(self, file: File, flags: int) -> Opened:
         """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""

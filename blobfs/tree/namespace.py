@@ -29,9 +29,13 @@ DIRECTORY = Node(None, is_directory=True)
 class Namespace:
     """Names of one container, below one prefix. Methods that miss the cache block for a request or two."""
 
-    def __init__(self, store: BlobStore, cache: TreeCache, names: NameMap) -> None:
+    def __init__(
+        self, store: BlobStore, cache: TreeCache, names: NameMap, *, close_to_open: bool = True
+    ) -> None:
+        """Without `close_to_open`, whatever the cache still knows is believed, absent names included."""
         self.names = names
         self.cache = cache
+        self.close_to_open = close_to_open
         self._store = store
         self._walks = Walks(store, cache, self._offer)
         self._lock = threading.Lock()  # guards the two maps below
@@ -63,13 +67,15 @@ class Namespace:
         """Like `node`, but None where there is nothing.
 
         A name is said to be absent only if the service says so now, or, to those who
-        `believe_absence`, if it was absent when its directory was last asked for.
+        `believe_absence`, if it was absent when its directory was last asked for. So it is for
+        everybody without close-to-open.
         `before_asking` is called with the path if nothing is known of it.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
         prefix = self.names.directory_prefix(parent)
         answer = self.cache.lookup(prefix, entry)
+        believe_absence = believe_absence or not self.close_to_open
         if answer.node is not None or (answer.is_known and believe_absence):
             return answer.node
         if before_asking is not None and not answer.is_known:
@@ -89,6 +95,14 @@ class Namespace:
         """Return what a path was when it was last asked for, however long ago; None if nothing is known."""
         parent, entry = split_path(path)
         return self.cache.last_known(self.names.directory_prefix(parent), entry)
+
+    def believed(self, path: str) -> BlobInfo | None:
+        """Return the blob that a path is known to be, for who opens it; None if he should ask."""
+        if self.close_to_open:
+            return None
+        parent, entry = split_path(path)
+        node = self.cache.lookup(self.names.directory_prefix(parent), entry).node
+        return node.blob if node is not None else None
 
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""

@@ -32,6 +32,7 @@ EXAMPLES = int(os.environ.get("BLOBFS_MODEL_EXAMPLES", "0"))
 
 BLOCK = 8
 SLOTS = 4
+LONG_SECONDS = 1e6  # longer than any test takes, by its own clock
 GRACE_SECONDS = 1.0  # longer than a removed open file's blob stays, shorter than a temporary name
 SECOND_NS = 10**9
 
@@ -181,9 +182,10 @@ class OpenFile:
 class Mounted:
     """The same operations on a filesystem of blobs, with the kernel's and libfuse's part in them."""
 
-    def __init__(self, store: MemoryStore, write_back: WriteBack | None) -> None:
+    def __init__(self, store: MemoryStore, write_back: WriteBack | None, *, is_alone: bool) -> None:
         self.store = store
         self._write_back = write_back
+        self._is_alone = is_alone
         self.clock = ManualClock()
         self.slots: dict[int, tuple[OpenFile, int]] = {}
         self._files: dict[str, OpenFile] = {}  # open files by their path
@@ -193,7 +195,13 @@ class Mounted:
 
     def mount(self) -> None:
         self._parts = self._stack.enter_context(machine(self.store, block_bytes=BLOCK, inline=True))
-        self.fs: Filesystem = filesystem_of(self._parts, self.clock, write_back=self._write_back)
+        self.fs: Filesystem = filesystem_of(
+            self._parts,
+            self.clock,
+            write_back=self._write_back,
+            ttl_seconds=LONG_SECONDS if self._is_alone else 1.0,
+            close_to_open=not self._is_alone,
+        )
 
     def unmount(self) -> None:
         self.fs.handles.sync("/")
@@ -408,6 +416,7 @@ class MountAndDirectory(RuleBasedStateMachine):
     """Both sides, and what happens to them."""
 
     write_back: WriteBack | None = None
+    is_alone = False  # without other clients, and close-to-open
 
     def __init__(self) -> None:
         super().__init__()
@@ -415,7 +424,7 @@ class MountAndDirectory(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.local = Local(Path(self.folder.name))
         self.store = MemoryStore()
-        self.mounted = Mounted(self.store, self.write_back)
+        self.mounted = Mounted(self.store, self.write_back, is_alone=self.is_alone)
         self.opened_for: dict[int, int] = {}  # the access mode by slot
         self.differs = False  # while an operation is compared, and after one that failed
 
@@ -570,6 +579,7 @@ class MountAndDirectory(RuleBasedStateMachine):
         self.mounted.mount()
         self.compare_trees()
 
+    @precondition(lambda self: not self.is_alone)
     @rule(path=paths, body=bodies)
     def another_client_puts(self, path: str, body: bytes) -> None:
         """A blob, with what virtual directories it needs; names are looked up anew after that."""
@@ -589,6 +599,7 @@ class MountAndDirectory(RuleBasedStateMachine):
             self.read(0, 0, 50)
             self.close(0)
 
+    @precondition(lambda self: not self.is_alone)
     @rule(path=paths)
     def another_client_deletes(self, path: str) -> None:
         """A file of a directory that stays without it."""
@@ -635,6 +646,18 @@ class MountThatDeletesBehind(MountAndDirectory):
     write_back = WriteBack(files=3, buffered_bytes=0)
 
 
+class MountThatIsAlone(MountAndDirectory):
+    """The same, believing what it knows for as long as it is mounted."""
+
+    is_alone = True
+
+
+class MountThatIsAloneAndDeletesBehind(MountThatDeletesBehind):
+    """Both."""
+
+    is_alone = True
+
+
 def thoroughly(examples: int) -> settings:
     return settings(
         max_examples=EXAMPLES or examples,
@@ -650,3 +673,7 @@ TestMountAndDirectory = MountAndDirectory.TestCase
 TestMountAndDirectory.settings = thoroughly(500)
 TestMountThatDeletesBehind = MountThatDeletesBehind.TestCase
 TestMountThatDeletesBehind.settings = thoroughly(100)
+TestMountThatIsAlone = MountThatIsAlone.TestCase
+TestMountThatIsAlone.settings = thoroughly(200)
+TestMountThatIsAloneAndDeletesBehind = MountThatIsAloneAndDeletesBehind.TestCase
+TestMountThatIsAloneAndDeletesBehind.settings = thoroughly(200)

@@ -329,6 +329,7 @@ def test_mount8_may_ask_for_everything_but_the_mount(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--read-only", "--create-container"], "contradict"),
+        (["--exclusive-create", "--no-close-to-open"], "--exclusive-create is for other nodes"),
         (["--writeback"], "--writeback keeps in a spool what is to be sent: name one with --spool-dir"),
         (
             ["--memory=16MiB", "--block-size=5M"],
