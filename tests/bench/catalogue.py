@@ -7,6 +7,8 @@ from bench.mounting import Blobfs, BlobfsWriteBack, Blobfuse2, MountSystem, Rclo
 
 System = MountSystem | CopySystem
 
+# As rclone and blobfuse2 do always: what is known of names and files is believed for minutes.
+_ALONE = ("--no-close-to-open", "--attr-timeout", "300")
 _RCLONE_UPLOADS = ("--azureblob-chunk-size", "8M", "--azureblob-upload-concurrency", "16")
 _RCLONE_READS = ("--vfs-read-chunk-streams", "8", "--vfs-read-chunk-size", "8M")
 
@@ -40,4 +42,5 @@ def _blobfs() -> list[System]:
         Blobfs("blobfs-libfuse2", ("--binding", "libfuse2")),
         Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--verify", "off")),
         BlobfsWriteBack("blobfs-writeback", ("--binding", "libfuse3")),
+        BlobfsWriteBack("blobfs-alone", ("--binding", "libfuse3", *_ALONE)),
     ]
