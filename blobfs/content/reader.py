@@ -161,14 +161,13 @@ class BlobReader:
 
     def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
         count = min(blob.size_bytes, first_bytes)
-        return (
-            self._first_bytes(blob.name, buffer, count, blob.etag if self._begins_here(blob) else "") or blob
-        )
+        known_etag = blob.etag if self.has_first_bytes(blob) else ""
+        return self._first_bytes(blob.name, buffer, count, known_etag) or blob
 
     def _first_bytes(self, name: str, buffer: Buffer, count: int, known_etag: str = "") -> BlobInfo | None:
         """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known."""
         received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag)
-        if info is None or self._begins_here(info):  # a larger piece may be
+        if info is None or self.has_first_bytes(info):  # a larger piece may be
             return info
         if received < info.size_bytes:
             received -= received % self._cache.fragment_bytes
@@ -179,7 +178,7 @@ class BlobReader:
             self._cache.add(info.version, buffer, received, is_verified=bool(checks))
         return info
 
-    def _begins_here(self, blob: BlobInfo) -> bool:
+    def has_first_bytes(self, blob: BlobInfo) -> bool:
         """Tell whether the first bytes of a version need not be fetched."""
         return self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
 

@@ -132,9 +132,16 @@ class NextFiles:
             walk.asked = {entry: walk.asked[entry] for entry in entries if entry in walk.asked}
             for entry in entries:
                 node = cache.last_known(prefix, entry)
-                if entry not in walk.asked and node is not None and node.blob is not None:
-                    first_bytes = self._first_bytes(node.blob, walk)
-                    walk.asked[entry] = ask(node.blob.name, node.blob, first_bytes)
+                blob = node.blob if node is not None else None
+                if blob is not None and entry not in walk.asked and not self._is_at_hand(blob):
+                    walk.asked[entry] = ask(blob.name, blob, self._first_bytes(blob, walk))
+
+    def _is_at_hand(self, blob: BlobInfo) -> bool:
+        """Tell whether a file can be opened and read without the service, if opens need not ask it."""
+        volume = self._volume
+        if volume.namespace.close_to_open:
+            return False
+        return not blob.size_bytes or volume.may_have_pages(blob) or volume.reader.has_first_bytes(blob)
 
     def _first_bytes(self, blob: BlobInfo, walk: _Walk) -> int:
         is_whole = blob.size_bytes <= self._whole_bytes and not walk.passes_over

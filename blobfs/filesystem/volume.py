@@ -375,6 +375,11 @@ class Volume:
             self._kernel_etags[name] = etag
             return valid
 
+    def may_have_pages(self, blob: BlobInfo) -> bool:
+        """Tell whether the kernel may hold pages of this version."""
+        with self._lock:
+            return self._kernel_etags.get(blob.name) == blob.etag
+
     def distrust_pages(self, name: str) -> None:
         """Have the next `open` drop the kernel's pages of a name: some of them may be damaged."""
         with self._lock:
