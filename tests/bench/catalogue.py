@@ -41,6 +41,6 @@ def _blobfs() -> list[System]:
         Blobfs("blobfs", ("--binding", "libfuse3")),
         Blobfs("blobfs-libfuse2", ("--binding", "libfuse2")),
         Blobfs("blobfs-unverified", ("--binding", "libfuse3", "--verify", "off")),
-        BlobfsWriteBack("blobfs-writeback", ("--binding", "libfuse3")),
-        BlobfsWriteBack("blobfs-alone", ("--binding", "libfuse3", *_ALONE)),
+        BlobfsWriteBack("blobfs-writeback", ("--binding", "libfuse3", "--writeback")),
+        BlobfsWriteBack("blobfs-alone", ("--binding", "libfuse3", "--writeback", *_ALONE)),
     ]

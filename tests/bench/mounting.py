@@ -85,7 +85,7 @@ class BlobfsWriteBack(Blobfs):
     """This project, with uploads behind close()."""
 
     def command(self, service: Service, container: str, mountpoint: Path, state: Path) -> list[str]:
-        own = ["--writeback", "--spool-dir", str(state / "spool")]
+        own = ["--spool-dir", str(state / "spool")]
         return [*Blobfs.command(self, service, container, mountpoint, state), *own]
 
     def settle(self, mountpoint: Path, state: Path) -> None:
