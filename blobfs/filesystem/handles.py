@@ -254,9 +254,7 @@ class Handles:
         if volume.namespace.close_to_open:
             return None
         name = volume.names.blob_name(path)
-        last_write = volume.store.last_write(
-            name
-        )  # before looking: what is written from here on is met later
+        last_write = volume.store.last_write(name)  # first: what is written after it will be met
         blob = self._committed_here(name) or volume.namespace.believed(path)
         return Answer(blob, last_write, LONG_AGO) if blob is not None else None
 

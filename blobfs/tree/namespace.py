@@ -97,9 +97,7 @@ class Namespace:
         return self.cache.last_known(self.names.directory_prefix(parent), entry)
 
     def believed(self, path: str) -> BlobInfo | None:
-        """Return the blob that a path is known to be, for who opens it; None if he should ask."""
-        if self.close_to_open:
-            return None
+        """Return the blob that a path is known to be, None if it is none or nothing is known now."""
         parent, entry = split_path(path)
         node = self.cache.lookup(self.names.directory_prefix(parent), entry).node
         return node.blob if node is not None else None

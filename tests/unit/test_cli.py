@@ -275,6 +275,11 @@ def test_a_mount_list_stands_for_long_options() -> None:
     )
 
 
+def test_a_mount_list_turns_off_what_is_on() -> None:
+    assert settings().close_to_open
+    assert not settings("-o", "no_close_to_open,attr_timeout=300").close_to_open
+
+
 def test_long_options_win_over_a_mount_list() -> None:
     assert settings("--uid=7", "-o", "uid=5").uid == 7
 
