@@ -195,5 +195,5 @@ class _Library:
 def _library() -> _Library | None:
     try:
         return _Library()
-    except (AttributeError, OSError):
+    except (AttributeError, OSError):  # no file, or none that shows these functions: PythonRecords then
         return None

@@ -93,6 +93,21 @@ def test_copy_has_all_of_the_next_files_fetched_ahead(
     assert LARGER_FILES * LARGER_BYTES <= moved_bytes < (LARGER_FILES + 1) * LARGER_BYTES
 
 
+@pytest.mark.parametrize(("size_bytes", "come_whole"), [(3 << 20, True), (5 << 20, False)])
+def test_files_up_to_3_mib_come_whole_ahead_of_a_copy(
+    responder: Responder, tmp_path: Path, size_bytes: int, come_whole: bool
+) -> None:
+    container = uuid.uuid4().hex
+    responder.create_container(container)
+    responder.make_blobs(container, Recipe("d/f{index:02}", LARGER_FILES, size_bytes=size_bytes))
+    with Mounts(responder, container, "libfuse3") as mounts:
+        path = mounts("--memory", "512MiB").path / "d"
+        before = fetched(responder)
+        subprocess.run(["cp", "-r", path, tmp_path], check=True)
+        requests = fetched(responder) - before
+    assert (requests < 2 * LARGER_FILES) == come_whole
+
+
 def test_file_of_one_block_takes_two_requests_and_moves_once(larger: Path, responder: Responder) -> None:
     sizes = {path: path.stat().st_size for path in larger.iterdir()}
     before = responder.counters

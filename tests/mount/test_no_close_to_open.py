@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerClient
-from mounts import Mount, Mounts, on_both_bindings
+from mounts import Mount, Mounts, blobfs, on_both_bindings
 from responder.control import Responder
 from trees import make_tree, shell, snapshot
 from unix import refused
+from waiting import wait_until
 
 ALONE = ["--no-close-to-open", "--attr-timeout", "600"]
 SMALL = b"small" * 1000
@@ -33,6 +34,10 @@ def mount(mounts: Mounts) -> Mount:
 def path(mounts: Mounts, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     behind = ["--writeback", "--spool-dir", tmp_path / "spool"] if request.param == "sent behind" else []
     return mounts(*ALONE, *behind).path
+
+
+def is_quiet(path: Path) -> bool:
+    return os.getxattr(path, "user.blobfs.status.requests_in_flight") == b"0"
 
 
 @on_both_bindings
@@ -69,8 +74,9 @@ def test_copies_in_and_out_are_the_same_and_the_second_comes_from_memory(
 ) -> None:
     make_tree(tmp_path / "tree")
     subprocess.run(["cp", "-a", tmp_path / "tree", path], check=True)
-    subprocess.run(["blobfs", "sync", path], check=True)
+    assert blobfs("sync", path).returncode == 0
     for name in ("first", "second"):
+        wait_until(lambda: is_quiet(path))  # what was fetched ahead of a copy may come after it
         service.reset_counters()
         subprocess.run(["cp", "-a", path / "tree", tmp_path / name], check=True)
         assert snapshot(tmp_path / name) == snapshot(tmp_path / "tree")
@@ -82,7 +88,7 @@ def test_copies_in_and_out_are_the_same_and_the_second_comes_from_memory(
 
 
 @on_both_bindings
-def test_git_finds_its_objects(path: Path) -> None:
+def test_git_finds_its_objects_and_asks_for_nothing_twice(path: Path, service: Responder) -> None:
     script = """
         export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
         export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example
@@ -99,6 +105,11 @@ def test_git_finds_its_objects(path: Path) -> None:
         git -C ../two log --format=%s
     """
     assert shell(path, script).split() == ["2", "1"]
+    look = "export GIT_CONFIG_GLOBAL=/dev/null; cd one; git log -p --all; git fsck; ls -lR .; cat numbers"
+    seen = shell(path, look)
+    service.reset_counters()
+    assert shell(path, look) == seen
+    assert service.counters.requests.keys().isdisjoint({"LIST", "GET blob", "HEAD blob"})
 
 
 @on_both_bindings

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from certificates import make_certificate
 
+from blobfs.azure import tls
 from blobfs.azure.pace import Pace, paced_file
 from blobfs.azure.tls import (
     TURN_BYTES,
@@ -124,13 +125,13 @@ def test_nothing_is_lost_or_mixed_up_whatever_is_asked_for(
     assert into == body
 
 
+@pytest.mark.parametrize("ends", [PythonRecords], indirect=True)
 def test_no_turn_is_without_end(ends: tuple[Server, Client], pace: Pace) -> None:
     server, client = ends
     sending = threading.Thread(target=server.send, args=(BODY,))
     sending.start()
-    records = PythonRecords(client.sock)
     into, received = memoryview(bytearray(len(BODY))), 0
-    with paced_file(client.sock, records, pace, 10.0) as file:
+    with paced_file(client.sock, client.records, pace, 10.0) as file:
         while received < len(BODY):
             count = file.raw.readinto(into[received:])
             assert 0 < count < TURN_BYTES + RECORD_BYTES
@@ -223,6 +224,7 @@ def test_an_error_that_somebody_left_behind_is_not_taken_for_ones_own(
         assert file.raw.readinto(into) == 100
 
 
+@pytest.mark.parametrize("ends", [OpenSslRecords], indirect=True)
 def test_a_closed_connection_writes_nothing_more_by_its_socket_s_number(
     ends: tuple[Server, Client], tmp_path: Path
 ) -> None:
@@ -236,3 +238,17 @@ def test_a_closed_connection_writes_nothing_more_by_its_socket_s_number(
         assert os.fstat(another).st_size == 0
     finally:
         os.close(another)
+
+
+def test_without_openssl_s_functions_python_receives(
+    ends: tuple[Server, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _server, client = ends
+    tls._library.cache_clear()
+    monkeypatch.delattr(_ssl, "__file__")  # so it is where OpenSSL is linked into the interpreter
+    try:
+        with tls.new_ssl_object() as made:
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+        assert isinstance(tls.records_of(client.sock, made), PythonRecords)
+    finally:
+        tls._library.cache_clear()
