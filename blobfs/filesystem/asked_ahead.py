@@ -20,22 +20,33 @@ class AskedAhead:
         """Ask for a blob, `known` to have been so or not, and its first bytes."""
         return self._volume.transfers.submit_read(self._ask, name, known, first_bytes)
 
+    def list(self, prefix: str) -> Transfer:
+        """List a directory again; the result tells whether one request was enough for that."""
+        return self._volume.transfers.submit_read(self._volume.namespace.list_again, prefix)
+
     def answer(self, asked: Transfer, *, within_seconds: float) -> Answer | None:
         """Return the answer, None if there is none or it was asked for longer ago.
 
         Waits for a request that is under way; one that was not begun is given up: the caller asks
         sooner than it. Raises Abandoned.
         """
-        if asked.cancel():
-            return None
-        done = threading.Event()
-        asked.add_done_callback(lambda _asked: done.set())
-        self._callers.wait(done.wait)
-        if asked.exception() is not None:  # the caller asks again, and is told
+        if not self.has_come(asked):
             return None
         answer: Answer | None = asked.result()
         in_time = answer is not None and self._now() - answer.asked_at < within_seconds
         return answer if in_time else None
+
+    def has_come(self, asked: Transfer) -> bool:
+        """Wait for a request that is under way; False if it was not begun, which gives it up, or has failed.
+
+        Raises Abandoned.
+        """
+        if asked.cancel():
+            return False
+        done = threading.Event()
+        asked.add_done_callback(lambda _asked: done.set())
+        self._callers.wait(done.wait)
+        return asked.exception() is None  # otherwise the caller asks again, and is told
 
     def _ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Answer | None:
         asked_at, last_write = self._now(), self._volume.store.last_write(name)

@@ -1,16 +1,29 @@
 """Which names this mount itself has just written: the store, with a memory of its own writes."""
 
 import itertools
+import math
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import cachetools
 
 from blobfs.store import BlobInfo, BlobStore, BlobVersion, Condition, Properties
 
 REMEMBERED_NAMES = 10_000  # far more than can be written while one reply is on its way
+
+
+class _Write(NamedTuple):
+    """The last write of ours to a name."""
+
+    number: int
+    ended_at: float
+
+
+NEVER = _Write(0, -math.inf)
 
 
 class OwnWrites:
@@ -20,12 +33,13 @@ class OwnWrites:
     of our own writes fell in between if `is_overtaken` denies it for the `last_write` from before.
     """
 
-    def __init__(self, store: BlobStore) -> None:
+    def __init__(self, store: BlobStore, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._now = now
         self._lock = threading.Lock()  # guards the three fields below
         self._under_way: Counter[str] = Counter()
         self._numbers = itertools.count(1)
-        self._last: cachetools.LRUCache[str, int] = cachetools.LRUCache(REMEMBERED_NAMES)
+        self._last: cachetools.LRUCache[str, _Write] = cachetools.LRUCache(REMEMBERED_NAMES)
         self.list_page = store.list_page
         self.head = store.head
         self.read_range = store.read_range
@@ -37,12 +51,17 @@ class OwnWrites:
     def last_write(self, name: str) -> int:
         """Return a number that is another one after each write of ours to a name, from before it returns."""
         with self._lock:
-            return self._last.get(name, 0)
+            return self._last.get(name, NEVER).number
 
     def is_overtaken(self, name: str, last_write: int) -> bool:
         """Tell whether a write of ours to a name is under way, or has ended since."""
         with self._lock:
-            return name in self._under_way or self._last.get(name, 0) != last_write
+            return name in self._under_way or self._last.get(name, NEVER).number != last_write
+
+    def is_overtaken_since(self, name: str, asked_at: float) -> bool:
+        """Tell the same by the clock: for what was asked of many names at once."""
+        with self._lock:
+            return name in self._under_way or self._last.get(name, NEVER).ended_at >= asked_at
 
     def put_blob(
         self, name: str, body: memoryview | bytes, properties: Properties, condition: Condition
@@ -88,7 +107,7 @@ class OwnWrites:
             yield
         finally:
             with self._lock:
-                self._last[name] = next(self._numbers)
+                self._last[name] = _Write(next(self._numbers), self._now())
                 self._under_way[name] -= 1
                 if not self._under_way[name]:
                     del self._under_way[name]

@@ -57,6 +57,7 @@ class Directory:
     offered_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
+    asked_at: float = float("-inf")  # when its listing was asked for
     missed_at: float = float("-inf")  # when a name was last missed
     _subdirectories: int | None = None  # counted when that is asked for
 
@@ -140,6 +141,20 @@ class TreeCache:
         with self._lock:
             directory = self._directories.get(prefix)
             return directory.nodes.get(entry) if directory is not None else None
+
+    def listed_at(self, prefix: str) -> float:
+        """Return when the last listing of a directory was asked for, by this cache's clock."""
+        with self._lock:
+            directory = self._directories.get(prefix)
+            return directory.asked_at if directory is not None else float("-inf")
+
+    def last_listed(self, prefix: str, entry: str) -> Node | None:
+        """Return what the last listing of a directory told of a name; None if it was told of since."""
+        with self._lock:
+            directory = self._directories.get(prefix)
+            if directory is None or entry in directory.own_until:
+                return None
+            return directory.nodes.get(entry)
 
     def last_known_files(self, prefix: str, most: int) -> list[str]:
         """Return the files that a directory had when it was last asked for; none if they are more."""
@@ -276,7 +291,7 @@ class TreeCache:
 
     def _record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> Directory:
         expires_at = self._now() + self._ttl_seconds
-        directory = Directory({**nodes}, expires_at, expires_at, was_listed=True)
+        directory = Directory({**nodes}, expires_at, expires_at, was_listed=True, asked_at=asked_at)
         old = self._directories.pop(prefix, None)
         if old is not None:
             for entry, node in old.newer(asked_at + self._ttl_seconds).items():

@@ -111,6 +111,10 @@ class Namespace:
                 known = self.cache.listing(prefix)
             return known if known is not None else self._list(path, prefix)
 
+    def list_again(self, prefix: str) -> bool:
+        """List a directory, whatever the cache says; False if that takes more than one request."""
+        return self._list_small(prefix) is not None
+
     def has_entries(self, path: str) -> bool:
         """Ask the service whether anything is below a directory, whatever the cache says."""
         prefix = self.names.directory_prefix(path)

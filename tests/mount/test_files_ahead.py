@@ -62,6 +62,26 @@ def test_copy_fetches_each_file_once(
     assert copied == originals(responder, box)
 
 
+@pytest.mark.parametrize(
+    "command", ["cp -r {} copy", "rsync -a {}/ copy", "mkdir copy; tar -C {} -c . | tar -xC copy"]
+)
+def test_copy_of_what_is_at_hand_lists_and_fetches_nothing(
+    tree: Path, responder: Responder, box: str, tmp_path: Path, command: str
+) -> None:
+    for path in sorted(tree.iterdir()):
+        path.read_bytes()
+    with responder.client() as client, client.get_container_client(box) as container:
+        container.upload_blob("d/f30", b"new", overwrite=True)
+    responder.reset_counters()
+    subprocess.run(command.format(tree), shell=True, check=True, cwd=tmp_path)
+    requests = responder.counters.requests
+    assert requests["LIST"] <= 5
+    assert requests["GET blob"] <= 4
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()}
+    assert copied == originals(responder, box)
+    assert copied["f30"] == b"new"
+
+
 def test_copy_that_pauses_has_some_files_fetched_ahead_and_not_all(tree: Path, responder: Responder) -> None:
     before = fetched(responder)
     with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as archive:

@@ -180,3 +180,106 @@ def test_file_that_is_gone_is_reported(fs: Filesystem, memory: MemoryStore) -> N
     read(fs, NAMES[1])
     with pytest.raises(NotFound):
         read(fs, NAMES[2])
+
+
+@pytest.fixture
+def copied(fs: Filesystem, store: FailingStore, clock: ManualClock, caller: Caller) -> Filesystem:
+    """A filesystem of which another thread has read all files some time ago, and listed them a moment ago."""
+    for name in NAMES:
+        read(fs, name)
+    caller.thread += 1
+    clock.advance(10.0)
+    fs.volume.namespace.entries("/d")
+    clock.advance(0.125)
+    store.heal()
+    return fs
+
+
+def test_copy_of_what_is_at_hand_is_told_by_one_listing(copied: Filesystem, store: FailingStore) -> None:
+    assert [read(copied, name) for name in NAMES] == [b"old"] * COUNT
+    assert store.calls == ["read_range", "list_page"]
+
+
+def test_listing_is_asked_for_again_before_it_is_too_old(
+    copied: Filesystem, store: FailingStore, clock: ManualClock
+) -> None:
+    for name in NAMES[:20]:
+        read(copied, name)
+        clock.advance(0.125)
+    # Half of a second each, from the second file on.
+    assert store.calls == ["read_range", *["list_page"] * 5]
+
+
+def test_listing_from_before_a_copy_began_is_not_believed(copied: Filesystem, memory: MemoryStore) -> None:
+    for name in NAMES:
+        put(memory, name, b"new")
+    assert [read(copied, name) for name in NAMES] == [b"new"] * COUNT
+
+
+def test_listing_from_before_a_pause_is_not_believed(
+    copied: Filesystem, memory: MemoryStore, clock: ManualClock
+) -> None:
+    for name in NAMES[:20]:
+        read(copied, name)
+    for name in NAMES:
+        put(memory, name, b"new")
+    clock.advance(1.0)  # the number of the thread may be another one's by now
+    assert [read(copied, name) for name in NAMES[20:]] == [b"new"] * 10
+
+
+def test_listing_that_the_copy_itself_has_asked_for_is_believed(
+    copied: Filesystem, store: FailingStore, clock: ManualClock
+) -> None:
+    for name in NAMES[:2]:
+        read(copied, name)
+    clock.advance(0.75)
+    copied.volume.namespace.list_again("d/")
+    store.heal()
+    for name in NAMES[2:]:
+        read(copied, name)
+    assert store.calls == []
+
+
+@pytest.mark.parametrize("program", ["python3", "mv", ""])
+def test_others_are_not_told_by_listings(
+    copied: Filesystem, store: FailingStore, caller: Caller, program: str
+) -> None:
+    caller.name = program
+    for name in NAMES:
+        read(copied, name)
+    assert store.calls == ["read_range"] * COUNT
+
+
+def test_what_this_mount_writes_is_not_told_by_an_older_listing(copied: Filesystem) -> None:
+    for name in NAMES[:4]:
+        read(copied, name)
+    for name in NAMES[4:]:
+        handle = copied.handles.open(f"/d/{name}", os.O_WRONLY | os.O_TRUNC).handle
+        copied.handles.write(handle, 0, memoryview(b"new"))
+        copied.handles.flush(handle)
+        copied.handles.release(handle)
+        assert read(copied, name) == b"new"
+
+
+def test_file_that_another_client_has_removed_is_gone(copied: Filesystem, memory: MemoryStore) -> None:
+    memory.delete(f"d/{NAMES[5]}", ALWAYS)
+    for name in NAMES[:5]:
+        read(copied, name)
+    with pytest.raises(NotFound):
+        read(copied, NAMES[5])
+
+
+def test_listing_that_fails_is_not_asked_for_again(copied: Filesystem, store: FailingStore) -> None:
+    store.fail_method("list_page", Unavailable("away"))
+    assert [read(copied, name) for name in NAMES] == [b"old"] * COUNT
+    assert store.calls.count("list_page") == 1
+    assert store.calls.count("read_range") == COUNT
+
+
+def test_directory_that_takes_several_listings_is_not_listed(
+    copied: Filesystem, store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobfs.tree.namespace.SMALL_DIRECTORY", COUNT - 1)
+    assert [read(copied, name) for name in NAMES] == [b"old"] * COUNT
+    assert store.calls.count("list_page") == 1
+    assert store.calls.count("read_range") == COUNT
