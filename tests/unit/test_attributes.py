@@ -2,7 +2,7 @@ import re
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobfs.blocks import MAX_METADATA_BYTES
@@ -165,6 +165,25 @@ def test_any_metadata_gives_attributes_that_posix_could_hold(metadata, size_byte
     assert 0 <= found.rdev < 2**32
     for time_ns in (found.mtime_ns, found.ctime_ns, found.atime_ns):
         assert -(2**63) <= time_ns // 10**9 < 2**63
+
+
+@st.composite
+def nearly_plain_metadata(draw):
+    """Just what is written for a file or directory, which is read a short way; or all of it but one value."""
+    mode = draw(st.sampled_from([stat.S_IFREG, stat.S_IFDIR])) | draw(st.integers(0, 0o7777))
+    metadata = metadata_of(draw(attributes())._replace(mode=mode, xattrs={}, rdev=0), {})
+    changed = draw(st.sampled_from(["", "hdi_isfolder", *metadata]))
+    return (
+        {**metadata, changed: draw(st.sampled_from(["true", "16877", *HOSTILE_VALUES]))}
+        if changed
+        else metadata
+    )
+
+
+@settings(max_examples=500)
+@given(nearly_plain_metadata() | hostile_metadata, st.sampled_from([0, 1]), st.sampled_from(["a", "a/"]))
+def test_a_key_that_means_nothing_changes_nothing(metadata, size_bytes, name):
+    assert read({**metadata, "means": "nothing"}, size_bytes, name) == read(metadata, size_bytes, name)
 
 
 @given(hostile_metadata, st.sampled_from([0, 1]), st.sampled_from(["a", "a/"]))
