@@ -17,7 +17,7 @@ class WholeMd5:
     def __init__(self, transfers: Transfers, *, is_wanted: bool) -> None:
         self._transfers = transfers
         self._is_wanted = is_wanted
-        self._chain = _Chain(transfers)
+        self._chain: _Chain | None = None  # made when it is needed: small files are hashed at once
         self._seen_bytes = 0
         self._is_broken = False
 
@@ -28,15 +28,17 @@ class WholeMd5:
         """
         seen, end = self._seen_bytes, start + length
         if self._is_wanted and not self._is_broken and start <= seen < end:
-            self._chain.add(buffer, seen - start, length)
+            self._needed_chain().add(buffer, seen - start, length)
             self._seen_bytes = end
 
     def forget_from(self, offset: int) -> None:
         """Take note that bytes from `offset` on change or go."""
-        if offset == 0:
-            self.restart(b"")
-        elif offset < self._seen_bytes:
+        if offset >= self._seen_bytes:
+            return
+        if offset:
             self._is_broken = True
+        else:
+            self._chain, self._seen_bytes, self._is_broken = None, 0, False
 
     def restart(self, content: memoryview | bytes) -> bytes:
         """Take note that this is the whole file now, and return its MD5."""
@@ -48,7 +50,12 @@ class WholeMd5:
         """Return the MD5 of the whole file, None if not all its bytes were seen. Waits for the hashing."""
         if self._is_broken or self._seen_bytes != size_bytes:
             return None
-        return self._chain.digest()
+        return self._needed_chain().digest()
+
+    def _needed_chain(self) -> "_Chain":
+        if self._chain is None:
+            self._chain = _Chain(self._transfers)
+        return self._chain
 
 
 class _Chain:
