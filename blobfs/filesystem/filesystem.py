@@ -19,7 +19,7 @@ from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.renames import Renames
-from blobfs.filesystem.volume import Caller, Stat, Volume
+from blobfs.filesystem.volume import Caller, Stat, Volume, nobody
 from blobfs.format.attributes import Attributes
 from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
@@ -59,10 +59,10 @@ class Filesystem:
 
     # Names…
 
-    def stat(self, path: str, thread: int = 0) -> Stat:
-        """Return the attributes of a path, to a thread of some program."""
+    def stat(self, path: str, thread: Callable[[], int] = nobody) -> Stat:
+        """Return the attributes of a path, to a thread of some program, which is asked for if it matters."""
         if self._deletions.is_gone(path):
-            self.volume.creators.missed(thread, path)
+            self.volume.creators.missed(thread(), path)
             raise NotFound(f"{path}: no such file or directory")
         self._early_opens.forget()
         return self.volume.stat(path, thread, before_asking=self._early_opens.look_up)

@@ -86,7 +86,7 @@ class Renames:
 
     def _find(self, path: str) -> Node | None:
         # The kernel has looked the name up for this very call.
-        return self._volume.namespace.find(path, believe_absence=True)
+        return self._volume.namespace.find(path, believe_absence=lambda: True)
 
     # Files…
 

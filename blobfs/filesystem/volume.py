@@ -33,13 +33,17 @@ DIRECTORY_BYTES = 4096  # what directories show as their size, as on most Linux 
 KNOWN_PAGES = 100_000  # files whose pages the kernel may still hold
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """On whose behalf an operation runs: ids for what it creates. The kernel has checked permissions."""
 
     uid: int
     gid: int
     thread: int = 0  # the kernel's number of it; 0 if it is not known
+
+
+def nobody() -> int:
+    """Return the number that stands for a thread that is not known."""
+    return 0
 
 
 class Stat(NamedTuple):
@@ -102,17 +106,24 @@ class Volume:
         for path in [path for path in list(self.lost) if f"{path}/".startswith(f"{old_path}/")]:
             self.lost[new_path + path[len(old_path) :]] = self.lost.pop(path)
 
-    def stat(self, path: str, thread: int = 0, before_asking: Callable[[str], None] | None = None) -> Stat:
+    def stat(
+        self,
+        path: str,
+        thread: Callable[[], int] = nobody,
+        before_asking: Callable[[str], None] | None = None,
+    ) -> Stat:
         """Return what stands under a path, to a thread of some program. Raises NotFound."""
         file = self.local_file(path)
         if file is not None:
             return self.stat_of_file(file)
         try:
             node = self.namespace.node(
-                path, believe_absence=self.creators.is_filling(thread), before_asking=before_asking
+                path,
+                believe_absence=lambda: self.creators.is_filling(thread()),
+                before_asking=before_asking,
             )
         except NotFound:
-            self.creators.missed(thread, path)
+            self.creators.missed(thread(), path)
             raise
         return self.stat_of_node(self.names.blob_name(path), node)
 

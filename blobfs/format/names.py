@@ -14,6 +14,7 @@ from blobfs.errors import InvalidName, NameTooLong
 MAX_ENTRY_BYTES = 255  # NAME_MAX
 
 # The names libfuse gives to files that are deleted while open. They live in memory only.
+_HIDDEN = ".fuse_hidden"
 HIDDEN_NAME = re.compile(r"^\.fuse_hidden[0-9a-f]{16}\Z")
 
 _TEMPORARY_NAME = re.compile(r"\..+\.[A-Za-z0-9]{6}")
@@ -50,7 +51,8 @@ def refusal(entry: str) -> str:
 
 def is_hidden_name(path_or_entry: str) -> bool:
     """Tell whether the last component is one that libfuse made for a file deleted while open."""
-    return HIDDEN_NAME.match(path_or_entry.rpartition("/")[2]) is not None
+    # Nearly no path has the word in it, which is found out much sooner than all of this.
+    return _HIDDEN in path_or_entry and HIDDEN_NAME.match(path_or_entry.rpartition("/")[2]) is not None
 
 
 def is_temporary_name(path_or_entry: str) -> bool:

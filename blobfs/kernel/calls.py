@@ -28,6 +28,7 @@ PYBUF_WRITE = 0x200  # <pybuffer.h>
 BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
 # They change nothing.
 MAY_BE_ABANDONED = frozenset(("getattr", "getxattr", "open", "opendir", "read", "readdir", "readlink"))
+MAY_BE_ABANDONED |= {f"{name}_fuse_3" for name in MAY_BE_ABANDONED}
 # Answers that programs ask for in passing; they say nothing of trouble.
 EVERYDAY = (Abandoned, NotFound, NoAttribute, UnsupportedAttribute)
 
@@ -52,7 +53,7 @@ class Calls(ABC):
         if self.keeps_threads:
             keep_thread()
         try:
-            if function.__name__.removesuffix("_fuse_3") not in MAY_BE_ABANDONED:
+            if function.__name__ not in MAY_BE_ABANDONED:
                 return function(*arguments) or 0
             with self.callers.may_leave:
                 return function(*arguments) or 0

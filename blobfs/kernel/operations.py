@@ -65,7 +65,7 @@ class Operations:
     def getattr(self, path: str | None, handle: int | None = None) -> Stat:
         """stat(2), or the same of an open file, which needs no path."""
         if handle is None:
-            return self._filesystem.stat(path or "/", self._caller().thread)
+            return self._filesystem.stat(path or "/", self._thread)
         return self._filesystem.stat_open(handle)
 
     def path(self, handle: int) -> str | None:
@@ -289,6 +289,9 @@ class Operations:
 
     def _caller(self) -> Caller:
         return Caller(*self._caller_ids())
+
+    def _thread(self) -> int:
+        return self._caller_ids()[2]
 
 
 def _user_name(name: str) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cachetools
 
@@ -18,8 +19,7 @@ TOLD_PATHS = 10_000  # more than are asked for in that time
 LONG_AGO = -math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """What was told last of a path."""
 
     stat: Stat | None  # None: something that is not known here

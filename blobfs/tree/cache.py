@@ -26,8 +26,7 @@ class Node(NamedTuple):
     is_directory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the cache says of a name. Without a node the name was absent a moment ago, if that is known."""
 
     node: Node | None

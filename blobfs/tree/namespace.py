@@ -26,6 +26,11 @@ NEIGHBOURS = 16  # names asked for to see whether one name is a blob, a prefix, 
 DIRECTORY = Node(None, is_directory=True)
 
 
+def never() -> bool:
+    """Say no."""
+    return False
+
+
 class Namespace:
     """Names of one container, below one prefix. Methods that miss the cache block for a request or two."""
 
@@ -46,7 +51,7 @@ class Namespace:
         self,
         path: str,
         *,
-        believe_absence: bool = False,
+        believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
     ) -> Node:
         """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
@@ -61,7 +66,7 @@ class Namespace:
         self,
         path: str,
         *,
-        believe_absence: bool = False,
+        believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
     ) -> Node | None:
         """Like `node`, but None where there is nothing.
@@ -75,8 +80,7 @@ class Namespace:
         parent, entry = split_path(path)
         prefix = self.names.directory_prefix(parent)
         answer = self.cache.lookup(prefix, entry)
-        believe_absence = believe_absence or not self.close_to_open
-        if answer.node is not None or (answer.is_known and believe_absence):
+        if answer.node is not None or (answer.is_known and (not self.close_to_open or believe_absence())):
             return answer.node
         if before_asking is not None and not answer.is_known:
             before_asking(path)

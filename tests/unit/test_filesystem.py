@@ -35,7 +35,7 @@ from blobfs.store import ALWAYS, BlobStore
 from blobfs.tree.creators import STREAK
 
 BLOCK = 8
-COPY = replace(CALLER, thread=77)
+COPY = CALLER._replace(thread=77)
 BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 HIDDEN = "/.fuse_hidden0000000100000001"
 MARKER = {"hdi_isfolder": "true"}
@@ -162,7 +162,7 @@ def test_copy_of_many_files_costs_one_request_each_beyond_the_first_few(
     memory.requests.clear()
     for number in range(100):
         with pytest.raises(NotFound):
-            fs.stat(f"/d/{number}", COPY.thread)
+            fs.stat(f"/d/{number}", lambda: COPY.thread)
         write_new(fs, f"/d/{number}", b"1", COPY)
     assert memory.requests == {"PUT blob": 100, "LIST": STREAK}
 
