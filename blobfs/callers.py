@@ -90,6 +90,15 @@ class Callers:
                 return False
         return True
 
+    def wait_to_hear(self, tell: Callable[[Callable[[object], None]], object]) -> None:
+        """Wait until what is given to ``tell`` is called, as a future's ``add_done_callback`` has it.
+
+        Raises Abandoned.
+        """
+        is_told = threading.Event()
+        tell(lambda _what: is_told.set())
+        self.wait(is_told.wait)
+
     def sleep(self, seconds: float) -> None:
         """Sleep. Raises Abandoned."""
         self.wait(_nap, seconds)

@@ -152,7 +152,9 @@ def _filesystem(
     gid = os.getgid() if settings.gid is None else settings.gid
     volume = Volume(
         store=store,
-        namespace=Namespace(store, cache, names, close_to_open=settings.close_to_open),
+        namespace=Namespace(
+            store, cache, names, content.transfers, callers, close_to_open=settings.close_to_open
+        ),
         creators=Creators(within_seconds=settings.attr_timeout_seconds),
         reader=content.reader,
         transfers=content.transfers,

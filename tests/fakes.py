@@ -456,6 +456,14 @@ class ManualTransfers(Transfers):
         return due
 
 
+class InlineTransfers(Transfers):
+    """Does all work at once, without threads, and need not be started or closed."""
+
+    def __init__(self) -> None:
+        super().__init__(reads=1, writes=1)
+        self._pools = {name: InlineExecutor(1) for name in self._sizes}
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The parts that one mount's reading and writing is made of."""
@@ -569,7 +577,7 @@ def filesystem_of(
     names = NameMap(prefix, 1024)
     volume = Volume(
         store=parts.store,
-        namespace=Namespace(parts.store, cache, names, close_to_open=close_to_open),
+        namespace=Namespace(parts.store, cache, names, parts.transfers, callers, close_to_open=close_to_open),
         creators=Creators(within_seconds=ttl_seconds, now=clock),
         reader=parts.reader,
         transfers=parts.transfers,

@@ -1,7 +1,5 @@
 """What the service says of a blob, asked before anybody needs it and kept for who does."""
 
-import threading
-
 from blobfs.callers import Callers
 from blobfs.filesystem.volume import Answer, Volume
 from blobfs.store import BlobInfo
@@ -43,9 +41,7 @@ class AskedAhead:
         """
         if asked.cancel():
             return False
-        done = threading.Event()
-        asked.add_done_callback(lambda _asked: done.set())
-        self._callers.wait(done.wait)
+        self._callers.wait_to_hear(asked.add_done_callback)
         return asked.exception() is None  # otherwise the caller asks again, and is told
 
     def _ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Answer | None:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 import cachetools
 
 from blobfs.blocks import MAX_LIST_RESULTS
+from blobfs.callers import Callers
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.format.attributes import is_directory_marker
 from blobfs.format.names import NameMap, refusal, split_path
 from blobfs.store import BlobInfo, BlobStore, ListPage
+from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node, TreeCache, Walk
 from blobfs.tree.walks import Gathered, Walks
 
@@ -35,14 +37,21 @@ class Namespace:
     """Names of one container, below one prefix. Methods that miss the cache block for a request or two."""
 
     def __init__(
-        self, store: BlobStore, cache: TreeCache, names: NameMap, *, close_to_open: bool = True
+        self,
+        store: BlobStore,
+        cache: TreeCache,
+        names: NameMap,
+        transfers: Transfers,
+        callers: Callers,
+        *,
+        close_to_open: bool = True,
     ) -> None:
         """Without `close_to_open`, whatever the cache still knows is believed, absent names included."""
         self.names = names
         self.cache = cache
         self.close_to_open = close_to_open
         self._store = store
-        self._walks = Walks(store, cache, self._offer)
+        self._walks = Walks(store, cache, self._offer, transfers, callers)
         self._lock = threading.Lock()  # guards the two maps below
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)

@@ -2,23 +2,28 @@
 
 Who lists a directory and then, without a pause, two directories in it, is on the way through a tree.
 Instead of one request a directory, all names below the first one are then read in their order, up to
-5,000 a request, and every directory whose names have all gone by is offered to the walk.
+5,000 a request, and every directory whose names have all gone by is offered to the walk. While it goes
+through the directories of one page, the next page is asked for.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cachetools
 
 from blobfs.blocks import MAX_LIST_RESULTS
+from blobfs.callers import Callers
 from blobfs.format.attributes import is_directory_marker
-from blobfs.store import BlobInfo, BlobStore
+from blobfs.store import BlobInfo, BlobStore, ListPage
+from blobfs.transfers import Transfer, Transfers
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, TreeCache, Walk
 
 PAGES_AHEAD = 4  # read in vain for one directory; then the walk goes another way than the listing
 REMEMBERED_TREES = 1000  # directories of which it is known what was listed in them
+PAGE_SECONDS = WALK_SECONDS / 2  # so long a page is kept for a walk, which has as long again to go through it
 
 
 @dataclass(slots=True)
@@ -41,14 +46,16 @@ class FlatListing:
     def __init__(self, prefix: str, store: BlobStore, *, began_at: float, page_names: int) -> None:
         self.began_at = began_at  # by the cache's clock
         self.pages = 0
+        self.is_at_end = False
+        self.needed_at = began_at  # when a walk came to the end of what was taken
+        self.is_slow = False  # that took the walk long
+        self.page_names = page_names
         self._prefix = prefix
         self._store = store
-        self._page_names = page_names
         self._path = [Gathered(prefix, 0.0)]  # the directories of the last name, outermost first
         self._empty: dict[str, Gathered] = {}  # those of which only the marker was seen
         self._marker = ""
         self._last_name = prefix
-        self._is_at_end = False
 
     @property
     def held_names(self) -> int:
@@ -61,11 +68,14 @@ class FlatListing:
 
     def may_bring(self, prefix: str) -> bool:
         """Tell whether a directory is likely to be still to come. The order is only a guess at that."""
-        return not self._is_at_end and (prefix > self._last_name or self.is_within(prefix))
+        return not self.is_at_end and (prefix > self._last_name or self.is_within(prefix))
 
-    def read_page(self, asked_at: float) -> list[Gathered]:
-        """Return the directories that one more page makes complete. One request."""
-        page = self._store.list_page(self._prefix, marker=self._marker, max_results=self._page_names)
+    def ask(self) -> ListPage:
+        """Return the page that follows on those taken. One request."""
+        return self._store.list_page(self._prefix, marker=self._marker, max_results=self.page_names)
+
+    def take(self, page: ListPage, asked_at: float) -> list[Gathered]:
+        """Return the directories that the next page makes complete."""
         self.pages += 1
         complete: list[Gathered] = []
         for blob in page.blobs:
@@ -80,7 +90,7 @@ class FlatListing:
             self._last_name = blob.name
         self._marker = page.next_marker
         if not self._marker:
-            self._is_at_end = True
+            self.is_at_end = True
             complete += [*self._path[1:], *self._empty.values()]
             del self._path[1:]
             self._empty.clear()
@@ -110,16 +120,35 @@ class _Tree:
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the one who reads on
 
 
+class _Ahead(NamedTuple):
+    """A page that nobody needs yet."""
+
+    asked: Transfer
+    asked_at: float
+
+
 class Walks:
     """The walks under way. Its methods may be called from many threads."""
 
-    def __init__(self, store: BlobStore, cache: TreeCache, offer: Callable[[Gathered, Walk], None]) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        cache: TreeCache,
+        offer: Callable[[Gathered, Walk], None],
+        transfers: Transfers,
+        callers: Callers,
+    ) -> None:
         self._store = store
         self._cache = cache
         self._offer = offer
+        self._transfers = transfers
+        self._callers = callers
         self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
-        self._lock = threading.Lock()  # guards the trees
+        self._lock = threading.Lock()  # guards the trees, and the pages
         self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
+        self._pages: cachetools.TTLCache[FlatListing, _Ahead] = cachetools.TTLCache(
+            max(1, self._most_names // MAX_LIST_RESULTS), PAGE_SECONDS, timer=cache.now
+        )
 
     @contextmanager
     def visit(self, prefix: str) -> Iterator[None]:
@@ -160,18 +189,40 @@ class Walks:
     def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing) -> bool:
         in_vain, oldest = 0, self._cache.now() - WALK_SECONDS
         while flat.may_bring(prefix):
-            asked_at = self._cache.now()
-            complete = flat.read_page(asked_at)
+            page, asked_at = self._next_page(flat)
+            complete = flat.take(page, asked_at)
             for directory in complete:
                 if directory.asked_at > oldest:
                     self._offer(directory, tree.walk)
             if any(directory.prefix == prefix for directory in complete):
+                self._ask_ahead(flat)
                 return True
             in_vain += not flat.is_within(prefix)
             if in_vain == PAGES_AHEAD or (in_vain and flat.held_names > self._most_names):
                 tree.flat, tree.is_given_up = None, True
                 return False
         return False
+
+    def _next_page(self, flat: FlatListing) -> tuple[ListPage, float]:
+        """Return the page that follows on those taken, and when it was asked for."""
+        now = self._cache.now()
+        flat.is_slow, flat.needed_at = now - flat.needed_at > PAGE_SECONDS, now
+        with self._lock:
+            ahead = self._pages.pop(flat, None)
+        # One that was not begun, the caller asks for sooner.
+        if ahead is not None and not ahead.asked.cancel():
+            self._callers.wait_to_hear(ahead.asked.add_done_callback)
+            if ahead.asked.exception() is None:  # otherwise the caller asks again, and is told
+                return ahead.asked.result(), ahead.asked_at
+        return flat.ask(), now
+
+    def _ask_ahead(self, flat: FlatListing) -> None:
+        """Ask for the page that the walk will come to, unless it would be too old by then."""
+        if not (flat.is_at_end or flat.is_slow):
+            asked_at = self._cache.now()
+            asked = self._transfers.submit_read(flat.ask)
+            with self._lock:
+                self._pages[flat] = _Ahead(asked, asked_at)
 
     def _walk_to(self, prefix: str) -> _Tree | None:
         """Return the tree whose flat listing may bring a directory."""

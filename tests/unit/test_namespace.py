@@ -2,8 +2,9 @@ import logging
 from collections.abc import Mapping
 
 import pytest
-from fakes import ManualClock, MemoryStore
+from fakes import InlineTransfers, ManualClock, MemoryStore
 
+from blobfs.callers import NOBODY
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
 from blobfs.store import ALWAYS, ListPage
@@ -25,7 +26,7 @@ def clock() -> ManualClock:
 
 def namespace(store: MemoryStore, clock: ManualClock, prefix: str = "") -> Namespace:
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 << 20, now=clock)
-    return Namespace(store, cache, NameMap(prefix, 1024))
+    return Namespace(store, cache, NameMap(prefix, 1024), InlineTransfers(), NOBODY)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ class Measured(MemoryStore):
 def test_directory_for_which_memory_has_no_room_is_not_listed_for_each_name(clock: ManualClock) -> None:
     store = Measured()
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 * ENTRY_BYTES, now=clock)
-    names = Namespace(store, cache, NameMap("", 1024))
+    names = Namespace(store, cache, NameMap("", 1024), InlineTransfers(), NOBODY)
     for number in range(100):
         store.put(f"d/{number:03}", b"")
     for number in range(100):

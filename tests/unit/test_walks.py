@@ -1,17 +1,20 @@
 """Recursive walks: what they ask of the service, and how old what they see may be."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from fakes import CALLER, ManualClock, MemoryStore, filesystem_of, machine
+from fakes import CALLER, FailingStore, InlineTransfers, ManualClock, MemoryStore, filesystem_of, machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs.errors import NotFound
+from blobfs.callers import NOBODY
+from blobfs.errors import NotFound, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.format.names import NameMap
-from blobfs.store import ALWAYS, ListPage
+from blobfs.store import ALWAYS, BlobStore, ListPage
+from blobfs.transfers import Transfers
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, Node, TreeCache
 from blobfs.tree.namespace import Namespace
 
@@ -42,11 +45,23 @@ def filesystem(store: MemoryStore, clock: ManualClock) -> Iterator[Filesystem]:
         yield filesystem_of(parts, clock)
 
 
+class BusyTransfers(InlineTransfers):
+    """Does not get to any work."""
+
+    def submit_read(self, *_task: object, **_options: object) -> "Future[Any]":
+        return Future()
+
+
 def namespace(
-    store: MemoryStore, clock: ManualClock, *, entries: int = 100_000, prefix: str = ""
+    store: BlobStore,
+    clock: ManualClock,
+    *,
+    entries: int = 100_000,
+    prefix: str = "",
+    transfers: Transfers | None = None,
 ) -> Namespace:
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=entries * ENTRY_BYTES, now=clock)
-    return Namespace(store, cache, NameMap(prefix, 1024))
+    return Namespace(store, cache, NameMap(prefix, 1024), transfers or InlineTransfers(), NOBODY)
 
 
 def walk(names: Namespace, path: str = "/") -> Iterator[tuple[str, dict[str, Node]]]:
@@ -175,9 +190,56 @@ def test_slow_answer_of_the_service_is_no_pause(store: MemoryStore, clock: Manua
             clock.advance(1.5)
             return store.list_page(prefix, **options)
 
-    found = dict(walk(namespace(SlowStore(), clock)))
+    found = dict(walk(namespace(SlowStore(), clock, transfers=BusyTransfers())))
     assert len(found) == 201
     assert store.requests == {"LIST": 4}
+
+
+def test_next_page_is_asked_for_while_the_walk_goes_through_one(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    names = namespace(store, clock)
+    begin_walk(names)
+    assert store.requests == {"LIST": 3 + 1}
+    store.put("d150/new", b"")
+    clock.advance(0.5)
+    assert len(names.entries("/d150")) == 50
+    assert store.requests == {"LIST": 4}
+
+
+def test_page_that_was_asked_for_too_early_is_asked_for_again(store: MemoryStore, clock: ManualClock) -> None:
+    names = namespace(store, clock)
+    begin_walk(names)
+    store.put("d150/new", b"")
+    for directory in DIRECTORIES[2:8]:
+        names.entries(directory)
+        clock.advance(0.5)
+    assert "new" in names.entries("/d150")
+    assert store.requests == {"LIST": 5}
+
+
+def test_walk_that_goes_slowly_has_no_page_asked_for_ahead(store: MemoryStore, clock: ManualClock) -> None:
+    counts = []
+    for transfers in (BusyTransfers(), InlineTransfers()):
+        names = namespace(store, clock, entries=2000, transfers=transfers)  # pages of 20 directories
+        for directory in ("/", *DIRECTORIES):
+            names.entries(directory)
+            clock.advance(0.25)
+        counts.append(store.requests.pop("LIST"))
+    assert counts[1] == counts[0] + 1
+
+
+def test_page_that_could_not_be_asked_for_ahead_is_asked_for_again(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    failing = FailingStore(store)
+    names = namespace(failing, clock)
+    for path in ("/", DIRECTORIES[0]):
+        names.entries(path)
+    failing.fail_call(1, Unavailable("away"))
+    names.entries(DIRECTORIES[1])
+    assert failing.calls == ["list_page"] * 2
+    assert len(names.entries("/d150")) == 50
 
 
 def test_slow_walk_lists_a_small_tree_again(store: MemoryStore, clock: ManualClock) -> None:
