@@ -4,11 +4,13 @@
 service has answered, retries what can be retried, and raises only `blobfs.errors.Failure`.
 Names are blob names without a leading ``/``; ETags are kept without their quotes, because
 the service quotes them in headers and not in listings.
+
+What each request makes is a tuple: a frozen dataclass takes twice as long to make, and more to be a key.
 """
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -35,8 +37,7 @@ class ContentHeaders:
     cache_control: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobVersion:
+class BlobVersion(NamedTuple):
     """One content and one metadata of one name: what a reader is pinned to."""
 
     name: str
@@ -44,10 +45,7 @@ class BlobVersion:
 
 
 class BlobInfo(NamedTuple):
-    """Everything the service tells about a blob without giving its bytes.
-
-    A tuple, because a listing makes one for every name and a frozen dataclass takes twice as long.
-    """
+    """Everything the service tells about a blob without giving its bytes."""
 
     name: str
     etag: str
@@ -65,8 +63,7 @@ class BlobInfo(NamedTuple):
         return BlobVersion(self.name, self.etag)
 
 
-@dataclass(frozen=True, slots=True)
-class ListPage:
+class ListPage(NamedTuple):
     """One page of a listing: blobs, then virtual directories as prefixes that end in ``/``."""
 
     blobs: Sequence[BlobInfo]
@@ -74,16 +71,14 @@ class ListPage:
     next_marker: str  # empty on the last page; a page before it may be empty
 
 
-@dataclass(frozen=True, slots=True)
-class CommittedBlock:
+class CommittedBlock(NamedTuple):
     """One entry of a blob's committed block list, in order."""
 
     block_id: str  # as the service gave it: base64, whoever made it
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """When a write may happen. At most one field is set; neither means unconditionally."""
 
     if_match: str = ""  # an ETag
@@ -94,11 +89,10 @@ ALWAYS = Condition()
 IF_ABSENT = Condition(if_absent=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(NamedTuple):
     """What a commit stores beside the bytes. It replaces all that was there."""
 
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NO_METADATA
     headers: ContentHeaders = ContentHeaders()
     content_md5: bytes | None = None
     tier: str = ""  # Hot, Cool, Cold or Archive; empty: the account's default

@@ -175,7 +175,7 @@ class MemoryStore:
                 raise Damaged(f"{name}: the bytes did not match their checksum, twice")
             _check(name, properties.metadata)
             self._check_condition(name, condition)
-            return self._keep(name, bytes(body), replace(properties, content_md5=_md5(body)))
+            return self._keep(name, bytes(body), properties._replace(content_md5=_md5(body)))
 
     def stage_block(self, name: str, block_id: str, body: memoryview | bytes, md5: bytes) -> None:
         """See `BlobStore.stage_block`."""

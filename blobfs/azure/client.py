@@ -1,7 +1,6 @@
 """A request until it has an answer: with a credential, retried, and counted."""
 
 import time
-from dataclasses import replace
 
 from blobfs.azure.credentials import Authorization, Credential
 from blobfs.azure.failures import failure_of, is_damage
@@ -171,7 +170,7 @@ class _Call:
                 raise self._transient(reason, gives, wait_seconds=reply.retry_after_seconds(time.time()))
             self._client.outage.note_answer()
         if self._doubtful or self._skipped_bytes:
-            return replace(reply, doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
+            return reply._replace(doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
         return reply
 
     def _sent(self) -> Reply:

@@ -7,9 +7,9 @@ e-mail. What is received here is bounded, and refused unless it is exactly what 
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http.client import HTTPException, RemoteDisconnected
 from io import BufferedReader
+from typing import NamedTuple
 
 from blobfs.azure.messages import METADATA_PREFIX
 from blobfs.blocks import KiB, MiB
@@ -32,8 +32,7 @@ _EMPTY_LINE = b"\r\n\r\n"  # with the end of the line in front of it
 _LINE_BYTES = 4 * KiB  # in front of a chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What comes in front of a reply's body."""
 
     status: int

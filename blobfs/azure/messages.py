@@ -7,10 +7,11 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from blobfs.blocks import MAX_METADATA_BYTES
@@ -26,15 +27,17 @@ _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METADATA_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")  # what a header can carry: printable latin-1
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+NOTHING: Mapping[str, str] = {}
+
+
+class Request(NamedTuple):
     """One operation on a blob or, without a name, on its container."""
 
     kind: str  # what counters and messages call it
     method: str
     name: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = NOTHING
+    headers: Mapping[str, str] = NOTHING
     body: memoryview | bytes = b""
     into: memoryview | None = None  # where the body of a success goes
 
@@ -44,8 +47,7 @@ class Request:
         return self.headers.get("If-None-Match") == "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the service answered."""
 
     status: int
@@ -93,7 +95,7 @@ def rest_of(request: Request, reply_headers: Mapping[str, str], received_bytes: 
     if request.into is None or "If-Match" not in request.headers or not (received_bytes and begins_there):
         return request
     span = {"x-ms-range": f"bytes={int(first) + received_bytes}-{last}"}
-    return replace(request, headers={**request.headers, **span}, into=request.into[received_bytes:])
+    return request._replace(headers={**request.headers, **span}, into=request.into[received_bytes:])
 
 
 def quoted(etag: str) -> str:

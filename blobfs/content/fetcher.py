@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
 from blobfs.content.disk_cache import DiskCache
@@ -15,8 +15,7 @@ from blobfs.store import BlobInfo, BlobStore, BlobVersion
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A run of bytes of one version, what is known of them, and where they go."""
 
     version: BlobVersion

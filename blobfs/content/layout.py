@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
+from typing import NamedTuple
 
 from blobfs.blocks import md5_digest, xxh3_digest, xxh3_hash, xxh3_in_id
 from blobfs.errors import Damaged
@@ -17,8 +18,7 @@ from blobfs.store import CommittedBlock
 MD5_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """The checksum of a stretch of a blob: MD5 if it has 16 bytes, XXH3-64 if it has 8."""
 
     start: int

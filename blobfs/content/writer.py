@@ -5,7 +5,6 @@ wrote them, are committed again by their ids. Not thread-safe: the file that own
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, id_length
 from blobfs.content.draft import Draft, OnlyStaged, ReadSpooled, nothing_spooled
@@ -200,7 +199,7 @@ class BlobWriter:
         size_bytes = self.size_bytes
         body = buffer.view[:size_bytes]
         self._staging.forget()
-        properties = replace(properties, content_md5=self._whole_md5.restart(body))
+        properties = properties._replace(content_md5=self._whole_md5.restart(body))
         info = self._store.put_blob(self.name, body, properties, condition)
         self._reader.keep(info, body)
         self._draft.extents = Extents([Extent(0, size_bytes, buffer, base_offset=0)] if size_bytes else [])
@@ -222,7 +221,7 @@ class BlobWriter:
     def _commit_list(self, properties: Properties, condition: Condition) -> BlobInfo:
         self._make_blocks()
         ids = [extent.block_id for extent in self._draft.extents]
-        properties = replace(properties, content_md5=self._whole_md5.digest(self.size_bytes))
+        properties = properties._replace(content_md5=self._whole_md5.digest(self.size_bytes))
         info = self._store.commit_blocks(self.name, ids, properties, condition, self.size_bytes)
         self._staging.know(ids)
         return info

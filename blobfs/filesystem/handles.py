@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blobfs.content.streams import Stream
 from blobfs.counters import Counters
@@ -23,8 +24,7 @@ from blobfs.tree.cache import Node
 LONG_AGO = -math.inf  # when something was asked that is believed, and does not become newer by that
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A new handle, and what the kernel may do with the pages it holds of the file."""
 
     handle: int

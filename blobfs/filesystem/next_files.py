@@ -175,7 +175,7 @@ class NextFiles:
             if is_old and is_many and walk.may_list and not walk.is_being_listed:
                 walk.listing = self._asked_ahead.list(walk.prefix)
         elif is_many or not walk.by_listing:
-            are_here = is_many and all(self._is_here(walk, entry) for entry in entries)
+            are_here = is_many and all(self._is_here(walk, entry) for entry in reversed(entries))
             walk.by_listing = walk.may_list and are_here
 
     def _will_be_told(self, walk: _Walk, entry: str) -> bool:
