@@ -82,6 +82,22 @@ def test_copy_of_what_is_at_hand_lists_and_fetches_nothing(
     assert copied["f30"] == b"new"
 
 
+@pytest.mark.parametrize("command", ["cp -r {} copy", "rsync -a {}/ copy"])
+def test_copy_sees_what_another_node_closed_before_it_began(
+    responder: Responder, box: str, tmp_path: Path, command: str
+) -> None:
+    with Mounts(responder, box, "libfuse3") as mounts:
+        here, there = mounts().path / "d", mounts().path / "d"
+        for number in range(2 * FILES):
+            changed = f"f{number * 7 % FILES:02}"
+            (there / changed).write_text(f"{number}")
+            subprocess.run(f"rm -rf copy; {command.format(here)}", shell=True, check=True, cwd=tmp_path)
+            assert (tmp_path / "copy" / changed).read_text() == f"{number}"
+        assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == originals(
+            responder, box
+        )
+
+
 def test_copy_that_pauses_has_some_files_fetched_ahead_and_not_all(tree: Path, responder: Responder) -> None:
     before = fetched(responder)
     with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as archive:
