@@ -146,8 +146,10 @@ class Walks:
         self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
         self._lock = threading.Lock()  # guards the trees, and the pages
         self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
+        # Half as many names again, in pages that nobody needs yet.
+        most_pages = max(1, self._most_names // 2 // MAX_LIST_RESULTS)
         self._pages: cachetools.TTLCache[FlatListing, _Ahead] = cachetools.TTLCache(
-            max(1, self._most_names // MAX_LIST_RESULTS), PAGE_SECONDS, timer=cache.now
+            most_pages, PAGE_SECONDS, timer=cache.now
         )
 
     @contextmanager
@@ -217,12 +219,13 @@ class Walks:
         return flat.ask(), now
 
     def _ask_ahead(self, flat: FlatListing) -> None:
-        """Ask for the page that the walk will come to, unless it would be too old by then."""
-        if not (flat.is_at_end or flat.is_slow):
-            asked_at = self._cache.now()
-            asked = self._transfers.submit_read(flat.ask)
-            with self._lock:
-                self._pages[flat] = _Ahead(asked, asked_at)
+        """Ask for the page that the walk will come to, unless it is too slow or memory has no room for it."""
+        if flat.is_at_end or flat.is_slow:
+            return
+        with self._lock:
+            if len(self._pages) < self._pages.maxsize:
+                asked_at = self._cache.now()
+                self._pages[flat] = _Ahead(self._transfers.submit_read(flat.ask), asked_at)
 
     def _walk_to(self, prefix: str) -> _Tree | None:
         """Return the tree whose flat listing may bring a directory."""

@@ -229,6 +229,21 @@ def test_walk_that_goes_slowly_has_no_page_asked_for_ahead(store: MemoryStore, c
     assert counts[1] == counts[0] + 1
 
 
+def test_pages_are_asked_for_ahead_of_as_many_walks_as_memory_has_room_for(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    for top in "abcd":
+        for number in range(6000):
+            store.put(f"{top}/{number // 50:03}/{number}", b"")
+    names = namespace(
+        store, clock, entries=40_000
+    )  # of which half may be listed ahead, and half of that wait
+    for top in "abcd":
+        for path in (f"/{top}", f"/{top}/000", f"/{top}/001"):
+            names.entries(path)
+    assert store.requests == {"LIST": 4 * 3 + 2}
+
+
 def test_page_that_could_not_be_asked_for_ahead_is_asked_for_again(
     store: MemoryStore, clock: ManualClock
 ) -> None:
