@@ -105,10 +105,16 @@ def _commit(settings: MountSettings, leftovers: Iterable[Leftover], *, by_name: 
     # Only now: it brings the client of the service, and the list needs none.
     from blobfs.recover import recovery_on_command
 
-    asked = [leftover for leftover in leftovers if by_name or leftover.state is State.TO_COMMIT]
+    asked: list[Leftover] = []
+    others: list[Leftover] = []
+    for leftover in leftovers:
+        (asked if by_name or leftover.state is State.TO_COMMIT else others).append(leftover)
     with recovery_on_command(settings) as recovery:
         commit = recovery.commit_named if by_name else recovery.commit
         failures = [failure for leftover in asked if (failure := _failure_to_commit(commit, leftover))]
+    for leftover in others:
+        cure = "; name it to commit it" if leftover.state is State.NEVER_CLOSED else ""
+        click.echo(f"{leftover.name or leftover.path}: {leftover.state.value}, and still in the spool{cure}.")
     if failures:
         raise Unavailable("not committed, and kept:\n" + "\n".join(failures))
 

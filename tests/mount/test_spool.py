@@ -110,6 +110,7 @@ def test_a_file_that_was_being_written_is_offered_after_a_crash(
     assert f"x: never closed, {SIZE_BYTES} bytes, a new file" in spool.recover()
     assert "saved" in spool.recover("x", "--save-to", tmp_path / "saved")
     assert (tmp_path / "saved" / "x").read_bytes() == BODY
+    assert spool.recover("--commit") == "x: never closed, and still in the spool; name it to commit it.\n"
     spool.recover("x", "--commit")
     assert (mount.path / "x").read_bytes() == BODY
     assert spool.recover() == "Nothing is left.\n"
