@@ -3,6 +3,7 @@
 import base64
 import string
 from datetime import datetime, timezone
+from random import Random
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -90,6 +91,20 @@ def page_with_name(name_element: str) -> bytes:
 @given(pages)
 def test_page_comes_back_as_the_service_wrote_it(page: ListPage) -> None:
     assert parse_page(listing_of(page)) == page
+
+
+@given(pages, st.sampled_from(["usual", "turned", "any"]), st.randoms(use_true_random=False))
+def test_order_of_properties_says_nothing(page: ListPage, order: str, random: Random) -> None:
+    root = ElementTree.fromstring(listing_of(page))
+    for properties in root.iter("Properties"):
+        created = ElementTree.Element("Creation-Time")
+        created.text = http_date(0)
+        properties.insert(0, created)
+        if order == "turned":
+            properties[:] = [*properties[4:], *properties[:4]]
+        elif order == "any":
+            properties[:] = random.sample(list(properties), len(properties))
+    assert parse_page(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) == page
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
