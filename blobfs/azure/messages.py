@@ -23,7 +23,6 @@ NANOSECONDS = 1_000_000_000
 
 _CONTENT_HEADERS = {attribute.name: attribute.name.replace("_", "-") for attribute in fields(ContentHeaders)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_BASE64_OF_16_BYTES = re.compile(r"[A-Za-z0-9+/]{22}==")
 _METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METADATA_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")  # what a header can carry: printable latin-1
 
@@ -206,7 +205,14 @@ def _metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
 
 def md5_of(text: str | None) -> bytes | None:
     """Return the checksum that a header or a listing carries; None if there is no sound one."""
-    return binascii.a2b_base64(text) if text and _BASE64_OF_16_BYTES.fullmatch(text) else None
+    # Of 24 characters only 22 of the alphabet and two for the missing byte, in their places, make 16 bytes.
+    if text is None or len(text) != 24:
+        return None
+    try:
+        digest = binascii.a2b_base64(text)
+    except ValueError:
+        return None
+    return digest if len(digest) == 16 else None
 
 
 @lru_cache(maxsize=1024)
