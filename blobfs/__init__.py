@@ -17,7 +17,7 @@ The house, from the street down; imports only ever point downwards:
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``calls``: from C and back; ``operations``, what they
                      call, decide nothing; ``told``: what the kernel believes for a moment; ``notifier``: has
-                     it forget; ``threads``: libfuse's, and Python
+                     it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
                      ``removal``; ``orphans``: open, without a name; ``commits`` and ``deletions``: now or

@@ -15,9 +15,10 @@ from typing import Any
 
 from blobfs.callers import Callers
 from blobfs.errors import Unavailable
-from blobfs.kernel.calls import Calls, fill_stat
+from blobfs.kernel.calls import Calls
 from blobfs.kernel.notifier import Notifier
 from blobfs.kernel.operations import Operations
+from blobfs.kernel.stats import stat_filler
 from blobfs.kernel.told import Told
 from blobfs.kernel.versions import libfuse3_version
 
@@ -119,7 +120,7 @@ class _Libfuse3Calls(Calls):
     ) -> int:
         """Give every entry with its whole stat and a running offset: else the kernel asks for each."""
         directory = self.operations.directory_path(info.contents.fh).encode(self.encoding, "surrogateescape")
-        entries, c_stat = self._entries(offset, info), self.c_stat()
+        entries, c_stat, fill_stat = self._entries(offset, info), self.c_stat(), self.fill_stat
         told = {}
         for index in range(offset, len(entries)):
             name, stat = entries[index]
@@ -171,6 +172,7 @@ def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
 
     Libfuse3.callers = callers
     Libfuse3.c_stat = module.c_stat
+    Libfuse3.fill_stat = staticmethod(stat_filler(module.c_stat))
     Libfuse3.library = module._libfuse
     return Libfuse3
 
@@ -191,7 +193,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
 
         def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
             """Give every entry with its type, number and a running offset."""
-            entries, c_stat = self._entries(offset, info), module.c_stat()
+            entries, c_stat, fill_stat = self._entries(offset, info), self.c_stat(), self.fill_stat
             for index in range(offset, len(entries)):
                 name, stat = entries[index]
                 fill_stat(c_stat, stat)
@@ -221,6 +223,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
 
     Libfuse2.callers = callers
     Libfuse2.c_stat = module.c_stat
+    Libfuse2.fill_stat = staticmethod(stat_filler(module.c_stat))
     return Libfuse2
 
 

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 UTIME_NOW = (1 << 30) - 1  # <sys/stat.h>
 UTIME_OMIT = (1 << 30) - 2
 PYBUF_WRITE = 0x200  # <pybuffer.h>
-BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
 # They change nothing.
 MAY_BE_ABANDONED = frozenset(("getattr", "getxattr", "open", "opendir", "read", "readdir", "readlink"))
 MAY_BE_ABANDONED |= {f"{name}_fuse_3" for name in MAY_BE_ABANDONED}
@@ -47,6 +46,7 @@ class Calls(ABC):
     keeps_threads: bool
     told: Told
     c_stat: Any
+    fill_stat: Callable[[Any, Stat], None]  # writes over all of a c_stat
 
     def _wrapper(self, function: Callable[..., int | None], *arguments: Any) -> int:
         """Run one callback. An exception that got past here would become garbage in the application."""
@@ -72,8 +72,7 @@ class Calls(ABC):
         """Fill in what stat(2) or fstat(2) asks for."""
         handle = info.contents.fh if info else None
         stat = self.operations.getattr(None if path is None else self._text(path), handle)
-        ctypes.memset(buffer, 0, ctypes.sizeof(buffer.contents))
-        fill_stat(buffer.contents, stat)
+        self.fill_stat(buffer.contents, stat)
         name = path if handle is None else self._name(handle)
         if name is not None:
             self.told.note(name, stat)
@@ -156,26 +155,6 @@ class Calls(ABC):
 
     def _text(self, path: bytes) -> str:
         return path.decode(self.encoding, "surrogateescape")
-
-
-def fill_stat(target: Any, stat: Stat) -> None:
-    """Write a Stat into a struct stat of zeros, or of another file."""
-    attributes = stat.attributes
-    target.st_mode = attributes.mode
-    target.st_ino = stat.inode
-    target.st_nlink = stat.links
-    target.st_uid = attributes.uid
-    target.st_gid = attributes.gid
-    target.st_rdev = attributes.rdev
-    target.st_size = stat.size_bytes
-    target.st_blksize = BLOCK_BYTES
-    target.st_blocks = -(-stat.size_bytes // 512)
-    for timespec, time_ns in (
-        (target.st_atimespec, attributes.atime_ns),
-        (target.st_mtimespec, attributes.mtime_ns),
-        (target.st_ctimespec, attributes.ctime_ns),
-    ):
-        timespec.tv_sec, timespec.tv_nsec = divmod(time_ns, 10**9)
 
 
 def _memory(buffer: Any, size: int) -> memoryview:

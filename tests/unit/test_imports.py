@@ -46,7 +46,7 @@ LAYERS = """
     filesystem.file_table
     filesystem.orphans
     filesystem.volume
-    filesystem.waiting kernel.told
+    filesystem.waiting kernel.stats kernel.told
     filesystem.commits filesystem.deletions
     filesystem.removal
     filesystem.renames
@@ -138,6 +138,7 @@ RESERVED = {
         "content.memory",
         "kernel.binding",
         "kernel.calls",
+        "kernel.stats",
         "kernel.threads",
         "kernel.versions",
     },
