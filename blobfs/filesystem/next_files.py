@@ -171,8 +171,9 @@ class NextFiles:
         is_many = len(entries) == self._ahead_files
         if self._is_recent(walk):
             walk.by_listing = True
-            is_old = not self._is_recent(walk, self._within_seconds / 2)
-            if is_old and is_many and walk.may_list and not walk.is_being_listed:
+            is_used = is_many and None in walk.asked.values()
+            is_old = is_used and not self._is_recent(walk, self._within_seconds / 2)
+            if is_old and walk.may_list and not walk.is_being_listed:
                 walk.listing = self._asked_ahead.list(walk.prefix)
         elif is_many or not walk.by_listing:
             are_here = is_many and all(self._is_here(walk, entry) for entry in reversed(entries))

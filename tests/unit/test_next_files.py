@@ -210,6 +210,15 @@ def test_listing_is_asked_for_again_before_it_is_too_old(
     assert store.calls == ["read_range", *["list_page"] * 5]
 
 
+def test_listing_that_tells_of_nothing_at_hand_is_not_asked_for_again(
+    fs: Filesystem, store: FailingStore, clock: ManualClock
+) -> None:
+    for name in NAMES[:8]:
+        read(fs, name)
+        clock.advance(0.125)
+    assert "list_page" not in store.calls
+
+
 def test_listing_from_before_a_copy_began_is_not_believed(copied: Filesystem, memory: MemoryStore) -> None:
     for name in NAMES:
         put(memory, name, b"new")
