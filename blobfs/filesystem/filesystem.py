@@ -19,10 +19,11 @@ from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.renames import Renames
-from blobfs.filesystem.volume import Caller, Stat, Volume, nobody
+from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.format.attributes import Attributes
 from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
+from blobfs.tree.creators import nobody
 
 MAX_SYMLINK_BYTES = 4096  # PATH_MAX
 

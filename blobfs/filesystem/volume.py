@@ -22,7 +22,7 @@ from blobfs.format.names import is_hidden_name, split_path
 from blobfs.store import IF_ABSENT, BlobInfo, ContentHeaders, Properties
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node
-from blobfs.tree.creators import Creators
+from blobfs.tree.creators import Creators, nobody
 from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
 from blobfs.tree.namespace import DIRECTORY, Namespace
 
@@ -38,11 +38,6 @@ class Caller(NamedTuple):
     uid: int
     gid: int
     thread: int = 0  # the kernel's number of it; 0 if it is not known
-
-
-def nobody() -> int:
-    """Return the number that stands for a thread that is not known."""
-    return 0
 
 
 class Stat(NamedTuple):
@@ -116,9 +111,7 @@ class Volume:
             return self.stat_of_file(file)
         try:
             node = self.namespace.node(
-                path,
-                believe_absence=lambda: self.creators.is_filling(thread()),
-                before_asking=before_asking,
+                path, believe_absence=lambda: self.creators.is_filling(thread()), before_asking=before_asking
             )
         except NotFound:
             self.creators.missed(thread(), path)

@@ -23,6 +23,11 @@ SHORTEST_PAUSE_SECONDS = 0.05  # shorter than this a pause is never
 SMOOTHING = 0.25  # the share of the newest interval in the usual one
 
 
+def nobody() -> int:
+    """Return the number of a thread that is not known."""
+    return 0
+
+
 class _Thread:
     """One thread's record."""
 

@@ -49,9 +49,9 @@ class FlatListing:
         self.is_at_end = False
         self.needed_at = began_at  # when a walk came to the end of what was taken
         self.is_slow = False  # that took the walk long
-        self.page_names = page_names
         self._prefix = prefix
         self._store = store
+        self._page_names = page_names
         self._path = [Gathered(prefix, 0.0)]  # the directories of the last name, outermost first
         self._empty: dict[str, Gathered] = {}  # those of which only the marker was seen
         self._marker = ""
@@ -72,7 +72,7 @@ class FlatListing:
 
     def ask(self) -> ListPage:
         """Return the page that follows on those taken. One request."""
-        return self._store.list_page(self._prefix, marker=self._marker, max_results=self.page_names)
+        return self._store.list_page(self._prefix, marker=self._marker, max_results=self._page_names)
 
     def take(self, page: ListPage, asked_at: float) -> list[Gathered]:
         """Return the directories that the next page makes complete."""
