@@ -20,9 +20,9 @@ The house, from the street down; imports only ever point downwards:
                      it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
-                     ``removal``; ``orphans``: open, without a name; ``commits`` and ``deletions``: now or
-                     behind; ``waiting``: closed files that have time; ``files``: one object for all handles
-                     of a name; ``doubt``: was a write done; ``volume``: the state they share
+                     ``removal``; ``orphans``: open, without a name; ``commits``, ``directory_commits`` and
+                     ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
+                     object for all handles of a name; ``doubt``: was a write done; ``volume``: shared state
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from
@@ -31,7 +31,8 @@ The house, from the street down; imports only ever point downwards:
 ``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
                      after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
-                     ``inodes``: numbers and times
+                     ``walks``: listed ahead; ``creators``: who makes names one after the other; ``inodes``:
+                     numbers and times; ``directory_changes``: attributes that are not sent yet
 ``transfers``        the only threads
 ``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory
 ``azure``            the only package that knows HTTP and the Blob service

@@ -14,6 +14,7 @@ from blobfs.errors import NoAttribute, NotFound
 from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
+from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
@@ -44,14 +45,17 @@ class Filesystem:
         self.volume = volume
         self._early_opens = early_opens
         self.commits = Commits(volume, write_back)
-        self._deletions = Deletions(volume, most_behind=write_back.files if write_back is not None else 0)
-        self._removal = Removal(volume, self._deletions)
-        self._renames = Renames(volume, self._removal, self._deletions, self.commits)
+        most_behind = write_back.files if write_back is not None else 0
+        self._deletions = Deletions(volume, most_behind=most_behind)
+        self._directory_commits = DirectoryCommits(volume, most_behind=most_behind)
+        self._removal = Removal(volume, self._deletions, self._directory_commits)
+        self._renames = Renames(volume, self._removal, self._deletions, self.commits, self._directory_commits)
         self.directories = Directories(volume, self._deletions)
         self.handles = Handles(
             volume,
             self._deletions,
             self.commits,
+            self._directory_commits,
             next_files,
             early_opens,
             open_bytes=open_bytes,
@@ -84,6 +88,7 @@ class Filesystem:
         volume.check_writable(path)
         self._deletions.settle(path)
         volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
+        volume.directory_changes.forget(volume.names.blob_name(path))  # of another one, removed elsewhere
         volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
 
     def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:
@@ -121,12 +126,18 @@ class Filesystem:
         self._removal.rmdir(path)
 
     def sync_directory(self, handle: int) -> None:
-        """Have the service hold the names in an open directory, and no others. Raises the first failure."""
+        """Have the service hold the names in an open directory, and no others, and its own attributes.
+
+        Everything is tried. Raises a failure.
+        """
         path = self.directories.path(handle)
         try:
             self.commits.commit_closed(self.volume.names.directory_prefix(path))
         finally:
-            self._deletions.settle_entries(path)
+            try:
+                self._deletions.settle_entries(path)
+            finally:
+                self._directory_commits.settle(path)
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name; libfuse's hidden names mean that an open file loses its own."""
@@ -138,8 +149,9 @@ class Filesystem:
             self.volume.appeared(new_path)
 
     def uncommitted(self) -> Iterator[Uncommitted]:
-        """Name the files whose bytes the service does not have, or whose blobs it is still to delete."""
+        """Name what the service does not have: bytes, removals, and attributes of directories."""
         yield from self.commits.uncommitted()
+        yield from self._directory_commits.uncommitted()
         for path in self._deletions.certain():
             yield Uncommitted(path, "removed, to be deleted")
 
@@ -219,4 +231,5 @@ class Filesystem:
         return self.volume.namespace.hidden(path)
 
     def _change(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
-        self.volume.change_attributes(path, lambda old: change(old)._replace(ctime_ns=time.time_ns()))
+        now_ns = time.time_ns()
+        self._directory_commits.change(path, lambda old: change(old)._replace(ctime_ns=now_ns))

@@ -13,6 +13,7 @@ from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
+from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.next_files import NextFiles
@@ -52,6 +53,7 @@ class Handles:
         volume: Volume,
         deletions: Deletions,
         commits: Commits,
+        directory_commits: DirectoryCommits,
         next_files: NextFiles,
         early_opens: EarlyOpens,
         *,
@@ -61,6 +63,7 @@ class Handles:
         self._volume = volume
         self._deletions = deletions
         self._commits = commits
+        self._directory_commits = directory_commits
         self._next_files = next_files
         self._early_opens = early_opens
         self._open_bytes = open_bytes
@@ -191,7 +194,7 @@ class Handles:
         self._commits.commit(self._handle(handle).file)
 
     def sync(self, path: str) -> None:
-        """Commit a file, or all files below a directory, and finish the deletions there.
+        """Commit a file, or a directory and all below it, and finish the deletions there.
 
         Everything is tried. Then the first failure is raised, of now or of a file that was lost.
         """
@@ -200,6 +203,7 @@ class Handles:
         prefix = volume.names.directory_prefix(path)
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
         failures += self._commits.commit_all(files)
+        failures += self._directory_commits.sync(path)
         failures += [Unavailable(f"{lost}: {why}") for lost, why in self._lost_below(path)]
         if failures:
             raise failures[0]

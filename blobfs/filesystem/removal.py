@@ -14,6 +14,7 @@ from blobfs.errors import (
     NotADirectory,
 )
 from blobfs.filesystem.deletions import Deletions
+from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, BlobInfo
 
@@ -21,9 +22,10 @@ from blobfs.store import ALWAYS, BlobInfo
 class Removal:
     """Removes names from a volume."""
 
-    def __init__(self, volume: Volume, deletions: Deletions) -> None:
+    def __init__(self, volume: Volume, deletions: Deletions, directory_commits: DirectoryCommits) -> None:
         self._volume = volume
         self._deletions = deletions
+        self._directory_commits = directory_commits
 
     def unlink(self, path: str) -> None:
         """Remove a file's name; handles that have it open keep it."""
@@ -52,6 +54,7 @@ class Removal:
         volume = self._volume
         volume.check_writable(path)
         self._deletions.settle_below(path)
+        self._directory_commits.settle(path)
         node = volume.namespace.node(path)
         if not node.is_directory:
             raise NotADirectory(f"{path}: not a directory")

@@ -20,6 +20,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
+from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.files import File
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
@@ -42,11 +43,19 @@ class Move:
 class Renames:
     """Renames files and directories of a volume."""
 
-    def __init__(self, volume: Volume, removal: Removal, deletions: Deletions, commits: Commits) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        removal: Removal,
+        deletions: Deletions,
+        commits: Commits,
+        directory_commits: DirectoryCommits,
+    ) -> None:
         self._volume = volume
         self._removal = removal
         self._deletions = deletions
         self._commits = commits
+        self._directory_commits = directory_commits
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name, by POSIX's rules for what it may replace. Blocks for the copies.
@@ -211,8 +220,10 @@ class Renames:
             if not target.is_directory:
                 raise NotADirectory(f"{new_path}: not a directory")
             self._deletions.settle_below(new_path)
+            self._directory_commits.settle(new_path)
             self._removal.check_empty(new_path)
         self._deletions.settle_below(old_path)
+        self._directory_commits.settle_below(old_path)
         self._commit_below(old_path)
         if node.blob is None and target is not None and target.blob is not None:
             # Its marker, left alone, would give the renamed directory its attributes.

@@ -23,6 +23,7 @@ from blobfs.store import IF_ABSENT, BlobInfo, ContentHeaders, Properties
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node
 from blobfs.tree.creators import Creators, nobody
+from blobfs.tree.directory_changes import DirectoryChanges
 from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
 from blobfs.tree.namespace import DIRECTORY, Namespace
 
@@ -85,6 +86,7 @@ class Volume:
         self.lost: dict[str, str] = {}  # paths closed without a commit, and why
         self.inodes = InodeNumbers()
         self.directory_times = DirectoryTimes()
+        self.directory_changes = DirectoryChanges()
         self._make_file = make_file
         self._mounted_ns = time.time_ns()
         self._root = self._virtual_directory()
@@ -146,6 +148,7 @@ class Volume:
             attributes = attributes_of(node.blob, self.defaults)
         else:
             attributes = self._virtual_directory()
+        attributes = self.directory_changes.made_on(name, attributes)
         changed_ns = self.directory_times.get(name)
         return attributes._replace(mtime_ns=changed_ns, ctime_ns=changed_ns) if changed_ns else attributes
 
@@ -293,7 +296,7 @@ class Volume:
             # Through the file, so that whoever opens and commits it meanwhile takes his turn.
             with self.held(path, node) as file:
                 self._change_file(file, change)
-        except Changed:
+        except (Changed, NotFound):  # without its marker, a directory may still have something in it
             self.namespace.forget(path)
             self._change_newest(path, change)
 
@@ -311,6 +314,7 @@ class Volume:
 
     def _change_directory(self, path: str, node: Node, change: Callable[[Attributes], Attributes]) -> None:
         name = self.names.blob_name(path)
+        changed_ns = self.directory_times.get(name)
         attributes = change(self.attributes_of_node(name, node))
         old = node.blob
         metadata = metadata_of(attributes, old.metadata if old is not None else {})
@@ -319,8 +323,8 @@ class Volume:
             info = self.store.put_blob(name, b"", Properties(metadata), IF_ABSENT)
         else:
             info = old._replace(etag=self.store.set_metadata(old.version, metadata), metadata=metadata)
-        self.directory_times.forget(name)
         self.namespace.record(path, Node(info, is_directory=True))
+        self.directory_times.forget(name, changed_ns)
 
     @contextmanager
     def held(self, path: str, node: Node) -> Iterator[File]:

@@ -68,10 +68,11 @@ class DirectoryTimes:
             for name in [name for name in self._changed_ns if name == old or name.startswith(f"{old}/")]:
                 self._changed_ns[new + name[len(old) :]] = self._changed_ns.pop(name)
 
-    def forget(self, name: str) -> None:
-        """The directory's times are what its marker says again."""
+    def forget(self, name: str, time_ns: int | None = None) -> None:
+        """The directory's times are what its marker says again, unless they changed after `time_ns`."""
         with self._lock:
-            self._changed_ns.pop(name, None)
+            if time_ns is None or self._changed_ns.get(name) == time_ns:
+                self._changed_ns.pop(name, None)
 
 
 def _hashed(text: str) -> int:

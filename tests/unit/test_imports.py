@@ -18,6 +18,7 @@ LAYERS = """
     tree.inodes tree.creators
     content.layout content.memory content.piece_file
     format.attributes
+    tree.directory_changes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.retry azure.throttle azure.tls
     azure.exchange azure.listing azure.pace azure.sources azure.failures
     azure.replies azure.transport
@@ -48,6 +49,7 @@ LAYERS = """
     filesystem.volume
     filesystem.waiting kernel.stats kernel.told
     filesystem.commits filesystem.deletions
+    filesystem.directory_commits
     filesystem.removal
     filesystem.renames
     filesystem.asked_ahead

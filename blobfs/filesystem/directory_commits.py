@@ -1,0 +1,152 @@
+"""When changes of directories' attributes are sent: at once, or, with write-back, together a while later.
+
+A copy sets a directory's mode, owner and times one after the other, and again when all is in it.
+"""
+
+import logging
+import threading
+from functools import partial
+
+from blobfs.errors import Failure, NotFound
+from blobfs.filesystem.commits import RECOMMIT_SECONDS, Uncommitted
+from blobfs.filesystem.volume import Volume
+from blobfs.filesystem.waiting import DELAY_SECONDS
+from blobfs.format.attributes import Attributes, check_size, metadata_of
+from blobfs.tree.cache import Node
+from blobfs.tree.directory_changes import Change
+
+logger = logging.getLogger(__name__)
+
+MOST_CHANGES = 16  # of one directory that wait: each is made again whenever its attributes are asked for
+ON_THEIR_WAY = "its mode, owner or times, on their way"
+
+
+class DirectoryCommits:
+    """Sends what is changed of a volume's directories; `most_behind` of them may wait for that."""
+
+    def __init__(self, volume: Volume, *, most_behind: int) -> None:
+        self._volume = volume
+        self._most_behind = most_behind
+        self._settled = threading.Condition()  # guards the two fields below; never held across a request
+        self._under_way: set[str] = set()
+        self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time, by name
+
+    def change(self, path: str, change: Change) -> None:
+        """Change what stat(2) or getxattr(2) tell of a path. Raises NotFound, NoSpace, ReadOnly."""
+        self._volume.check_writable(path)
+        directory = self._directory(path) if self._most_behind else None
+        if directory is not None:
+            if self._keep(path, directory, change):
+                return
+            self.settle(path)
+        self._volume.change_attributes(path, change)
+
+    def settle(self, path: str) -> None:
+        """Send what is still to be sent of a directory, if it is there. Blocks. Raises Failure."""
+        changes, name = self._volume.directory_changes, self._volume.names.blob_name(path)
+        if not changes.of(name):
+            return
+        with self._settled:
+            self._settled.wait_for(lambda: name not in self._under_way)
+            due = changes.of(name)
+            if not due:
+                return
+            self._under_way.add(name)
+        try:
+            self._send(path)
+        except NotFound:
+            logger.info("%s was removed before its mode, owner or times were stored", path)
+            changes.forget(name)
+            self._troubles.pop(name, None)
+        except Failure as failure:
+            if name not in self._troubles:
+                logger.error("the mode, owner or times of %s are not stored yet, but kept: %s", path, failure)
+            self._troubles[name] = failure
+            raise
+        else:
+            changes.remove(name, due)
+            if self._troubles.pop(name, None):
+                logger.warning("the mode, owner and times of %s are stored after all", path)
+        finally:
+            with self._settled:
+                self._under_way.discard(name)
+                self._settled.notify_all()
+
+    def settle_below(self, path: str) -> None:
+        """Send what is still to be sent of a directory and all below it. Raises the first failure."""
+        if failures := self.sync(path):
+            raise failures[0]
+
+    def sync(self, path: str) -> list[Failure]:
+        """Send what is still to be sent of a directory and all below it; return what failed."""
+        volume = self._volume
+        due = volume.directory_changes.below(volume.names.directory_prefix(path))
+        outcomes = volume.transfers.for_each(self._failure_to_settle, map(volume.path_of, due))
+        return [failure for failure in outcomes if failure is not None]
+
+    def uncommitted(self) -> list[Uncommitted]:
+        """Name the directories whose attributes the service does not have."""
+        found = []
+        for name in self._volume.directory_changes.below(self._volume.names.prefix):
+            failure = self._troubles.get(name)
+            reason = str(failure) if failure else ON_THEIR_WAY
+            found.append(Uncommitted(self._volume.path_of(name), reason, has_failed=failure is not None))
+        return found
+
+    def _directory(self, path: str) -> Node | None:
+        if path == "/" or self._volume.local_file(path) is not None:
+            return None
+        node = self._volume.namespace.node(path)
+        return node if node.is_directory else None
+
+    def _keep(self, path: str, directory: Node, change: Change) -> bool:
+        """Have a change sent later; False if too much waits already, or there is no marker to change.
+
+        Raises NoSpace.
+        """
+        volume, name = self._volume, self._volume.names.blob_name(path)
+        changes = volume.directory_changes
+        kept = len(changes.of(name))
+        has_room = kept < MOST_CHANGES if kept else len(changes) < self._most_behind
+        if directory.blob is None or not has_room:
+            return False
+        attributes = change(volume.attributes_of_node(name, directory))
+        check_size(metadata_of(attributes, directory.blob.metadata))
+        # What its entries have changed is older than this change.
+        entries_ns = volume.directory_times.get(name)
+        earlier = [partial(_changed_at, entries_ns)] if entries_ns else []
+        is_first = changes.add(name, *earlier, change)
+        volume.directory_times.forget(name, entries_ns)
+        if is_first:
+            self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])
+        return True
+
+    def _send(self, path: str) -> None:
+        if not self._volume.namespace.node(path).is_directory:
+            raise NotFound(f"{path}: no directory any more")
+        self._volume.change_attributes(path, _as_shown)
+
+    def _send_after(self, seconds: float, path: str, wait_seconds: float) -> None:
+        self._volume.transfers.after(seconds, partial(self._send_due, path, wait_seconds))
+
+    def _send_due(self, path: str, wait_seconds: float) -> None:
+        """Send what is due; what fails, again after so many seconds, and then after twice as many."""
+        if self._failure_to_settle(path) is not None:
+            self._send_after(wait_seconds, path, min(2 * wait_seconds, RECOMMIT_SECONDS[1]))
+        elif self._volume.directory_changes.of(self._volume.names.blob_name(path)):
+            self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])  # changed meanwhile
+
+    def _failure_to_settle(self, path: str) -> Failure | None:
+        try:
+            self.settle(path)
+        except Failure as failure:
+            return failure
+        return None
+
+
+def _changed_at(time_ns: int, attributes: Attributes) -> Attributes:
+    return attributes._replace(mtime_ns=time_ns, ctime_ns=time_ns)
+
+
+def _as_shown(attributes: Attributes) -> Attributes:
+    return attributes

@@ -1,0 +1,61 @@
+"""Changes of directories' attributes that the service does not have yet.
+
+Each says what is to be, whatever was before: it may be made again on what somebody else has stored meanwhile.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from blobfs.format.attributes import Attributes
+
+Change: TypeAlias = Callable[[Attributes], Attributes]
+
+
+class DirectoryChanges:
+    """Changes by the name of the directory's blob, in the order in which they were made. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the map
+        self._changes: dict[str, tuple[Change, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def of(self, name: str) -> Sequence[Change]:
+        """Return the changes of one directory."""
+        return self._changes.get(name, ())
+
+    def made_on(self, name: str, stored: Attributes) -> Attributes:
+        """Return what a directory's attributes are, of which this is stored."""
+        for change in self._changes.get(name, ()):
+            stored = change(stored)
+        return stored
+
+    def add(self, name: str, *changes: Change) -> bool:
+        """Take note of changes; tell whether they are the first of this directory."""
+        with self._lock:
+            known = self._changes.get(name, ())
+            self._changes[name] = (*known, *changes)
+            return not known
+
+    def remove(self, name: str, stored: Sequence[Change]) -> None:
+        """Forget the changes that are stored now, which were the oldest."""
+        with self._lock:
+            known = self._changes.get(name, ())
+            if known[: len(stored)] != stored:
+                return
+            if left := known[len(stored) :]:
+                self._changes[name] = left
+            else:
+                del self._changes[name]
+
+    def forget(self, name: str) -> None:
+        """Forget the changes of a directory that is gone."""
+        with self._lock:
+            self._changes.pop(name, None)
+
+    def below(self, prefix: str) -> list[str]:
+        """Return the names of changed directories: of that with this prefix and those below it."""
+        with self._lock:
+            return [name for name in self._changes if f"{name}/".startswith(prefix)]
