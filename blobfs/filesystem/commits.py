@@ -43,7 +43,7 @@ class WriteBack:
 
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
-    """A file whose bytes are not on the service, and why."""
+    """What the service does not have yet of a file or directory, and why."""
 
     path: str
     reason: str

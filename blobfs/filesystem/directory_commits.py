@@ -27,9 +27,9 @@ class DirectoryCommits:
     def __init__(self, volume: Volume, *, most_behind: int) -> None:
         self._volume = volume
         self._most_behind = most_behind
-        self._settled = threading.Condition()  # guards the two fields below; never held across a request
-        self._under_way: set[str] = set()
-        self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time, by name
+        self._settled = threading.Condition()  # guards the field below; never held across a request
+        self._under_way: set[str] = set()  # names; whoever puts one there has the same of the field below
+        self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time
 
     def change(self, path: str, change: Change) -> None:
         """Change what stat(2) or getxattr(2) tell of a path. Raises NotFound, NoSpace, ReadOnly."""
@@ -56,7 +56,7 @@ class DirectoryCommits:
             self._send(path)
         except NotFound:
             logger.info("%s was removed before its mode, owner or times were stored", path)
-            changes.forget(name)
+            changes.remove(name, due)
             self._troubles.pop(name, None)
         except Failure as failure:
             if name not in self._troubles:
