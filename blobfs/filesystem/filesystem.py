@@ -181,9 +181,14 @@ class Filesystem:
         """Return the attributes of a path, extended ones included."""
         return self.stat(path).attributes
 
-    def set_xattrs(self, path: str, xattrs: dict[str, bytes]) -> None:
-        """Replace all ``user.*`` attributes. Raises NoSpace beyond the service's 8 KiB."""
-        self._change(path, lambda old: old._replace(xattrs=xattrs))
+    def set_xattr(self, path: str, name: str, value: bytes | None) -> None:
+        """Set the attribute ``user.NAME``, or remove it. Raises NoSpace beyond 8 KiB for all of a path."""
+
+        def change(old: Attributes) -> Attributes:
+            others = {other: old.xattrs[other] for other in old.xattrs if other != name}
+            return old._replace(xattrs=others if value is None else {**others, name: value})
+
+        self._change(path, change)
 
     def blob(self, path: str) -> BlobInfo | None:
         """Ask for the committed blob of a path; None for a directory without one or a file without."""

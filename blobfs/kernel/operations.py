@@ -229,21 +229,21 @@ class Operations:
         """setxattr(2)."""
         if name.startswith(OWN):
             raise NotPermitted(f"{path}: {name} is read-only")
-        key, xattrs = _user_name(name), dict(self._filesystem.attributes(path).xattrs)
+        key, xattrs = _user_name(name), self._filesystem.attributes(path).xattrs
         if flags & XATTR_CREATE and key in xattrs:
             raise AlreadyExists(f"{path}: attribute {name} exists")
         if flags & XATTR_REPLACE and key not in xattrs:
             raise NoAttribute(f"{path}: no attribute {name}")
-        self._filesystem.set_xattrs(path, {**xattrs, key: value})
+        self._filesystem.set_xattr(path, key, value)
 
     def removexattr(self, path: str, name: str) -> None:
         """removexattr(2)."""
         if name.startswith(OWN):
             raise NotPermitted(f"{path}: {name} is read-only")
-        xattrs = dict(self._filesystem.attributes(path).xattrs)
-        if xattrs.pop(_user_name(name), None) is None:
+        key = _user_name(name)
+        if key not in self._filesystem.attributes(path).xattrs:
             raise NoAttribute(f"{path}: no attribute {name}")
-        self._filesystem.set_xattrs(path, xattrs)
+        self._filesystem.set_xattr(path, key, None)
 
     def _own_xattr(self, path: str, name: str) -> bytes:
         if name == "status" and path == "/":

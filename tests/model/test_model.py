@@ -324,8 +324,8 @@ class Mounted:
         self.fs.set_times(path, mtime_ns, mtime_ns)
 
     def set_xattr(self, path: str, name: str, value: bytes) -> None:
-        old = self._followed(path).attributes.xattrs
-        self.fs.set_xattrs(path, {**old, name: value})
+        self._followed(path)
+        self.fs.set_xattr(path, name, value)
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         return dict(self._followed(path).attributes.xattrs)

@@ -86,7 +86,7 @@ def test_changes_are_shown_at_once_and_sent_together_a_while_later(
     fs.chmod("/d", 0o1700)
     fs.chown("/d", 7, 8)
     fs.set_times("/d", 1, 2)
-    fs.set_xattrs("/d", {"colour": b"red"})
+    fs.set_xattr("/d", "colour", b"red")
     shown = fs.stat("/d").attributes
     assert (stat.S_IMODE(shown.mode), shown.uid, shown.gid) == (0o1700, 7, 8)
     assert (shown.atime_ns, shown.mtime_ns, shown.xattrs) == (1, 2, {"colour": b"red"})
@@ -295,7 +295,7 @@ def test_a_directory_without_a_marker_gets_it_at_once(
 
 def test_bad_changes_are_refused_at_once(fs: Filesystem, mount: Mount, store: FailingStore) -> None:
     with pytest.raises(NoSpace):
-        fs.set_xattrs("/d", {"large": bytes(9000)})
+        fs.set_xattr("/d", "large", bytes(9000))
     with pytest.raises(NotFound):
         fs.chmod("/none", 0o700)
     with pytest.raises(ReadOnly):

@@ -1013,7 +1013,7 @@ def test_virtual_directory_keeps_its_attributes_over_an_empty_one(
 ) -> None:
     memory.put("virtual/x", b"theirs")
     fs.mkdir("/e", 0o700, CALLER)
-    fs.set_xattrs("/e", {"of": b"the replaced one"})
+    fs.set_xattr("/e", "of", b"the replaced one")
     mode = fs.stat("/virtual").attributes.mode
     fs.rename("/virtual", "/e")
     for seen in (fs, mount(memory)):
@@ -1116,7 +1116,7 @@ def test_attributes_survive_a_remount(fs: Filesystem, mount: Mount) -> None:
     fs.chmod("/x", 0o4751)
     fs.chown("/x", 7, -1)
     fs.set_times("/x", 123_456_789, 987_654_321)
-    fs.set_xattrs("/x", {"colour": b"dark\0blue"})
+    fs.set_xattr("/x", "colour", b"dark\0blue")
     expected = {name: (found.attributes, found.size_bytes) for name, found in fs.directories.entries("/")}
     again = {name: (found.attributes, found.size_bytes) for name, found in mount().directories.entries("/")}
     del expected["d"], again["d"]
