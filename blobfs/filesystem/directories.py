@@ -101,8 +101,15 @@ class Directories:
         return found
 
     def path(self, handle: int) -> str:
-        """Return the path that a directory was opened by."""
+        """Return the path of an open directory."""
         return self._directory(handle).path
+
+    def renamed(self, old_path: str, new_path: str) -> None:
+        """Have the handles of a directory, and of those below it, follow it to its new name."""
+        with self._lock:
+            for directory in self._handles.values():
+                if f"{directory.path}/".startswith(f"{old_path}/"):
+                    directory.path = new_path + directory.path[len(old_path) :]
 
     def close(self, handle: int) -> None:
         """Forget a directory handle."""

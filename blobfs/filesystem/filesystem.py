@@ -145,6 +145,7 @@ class Filesystem:
             self._removal.hide(old_path, new_path)
         else:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
+            self.directories.renamed(old_path, new_path)
             self.volume.rename_lost(old_path, new_path)
             self.volume.appeared(new_path)
 
