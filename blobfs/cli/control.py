@@ -19,7 +19,8 @@ WARM = "user.blobfs.warm"
 
 ANSWER_SECONDS = 5.0  # a mount answers from memory; one that takes longer is stuck
 
-NOT_FAILED = ("still open", "closed, on its way")  # the mount's words for what is uncommitted without trouble
+# The mount's words for what is uncommitted without trouble.
+NOT_FAILED = ("still open", "closed, on its way", "its mode, owner or times, on their way")
 
 # What an error of the commit means here; README.md, "When something goes wrong".
 CAUSES = {

@@ -5,6 +5,8 @@ A copy sets a directory's mode, owner and times one after the other, and again w
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from blobfs.errors import Failure, NotFound
@@ -71,6 +73,31 @@ class DirectoryCommits:
             with self._settled:
                 self._under_way.discard(name)
                 self._settled.notify_all()
+
+    @contextmanager
+    def given_up(self, path: str) -> Iterator[None]:
+        """Send nothing of a directory that goes meanwhile; if that fails, all is as it was.
+
+        There may be changes where no directory is, too: somebody else has removed it.
+        """
+        changes, name = self._volume.directory_changes, self._volume.names.blob_name(path)
+        with self._settled:
+            self._settled.wait_for(lambda: name not in self._under_way)
+            kept = changes.take(name)
+        try:
+            yield
+        except BaseException:  # raised again
+            if kept and changes.put_back(name, kept):
+                self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])
+            raise
+        self._troubles.pop(name, None)
+
+    def forget_below(self, path: str) -> None:
+        """Send nothing of directories that were below a path, where others are to be."""
+        prefix = self._volume.names.directory_prefix(path)
+        for name in self._volume.directory_changes.below(prefix):
+            with self.given_up(self._volume.path_of(name)):
+                pass
 
     def settle_below(self, path: str) -> None:
         """Send what is still to be sent of a directory and all below it. Raises the first failure."""

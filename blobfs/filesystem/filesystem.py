@@ -87,8 +87,8 @@ class Filesystem:
         volume = self.volume
         volume.check_writable(path)
         self._deletions.settle(path)
-        volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
-        volume.directory_changes.forget(volume.names.blob_name(path))  # of another one, removed elsewhere
+        with self._directory_commits.given_up(path):  # those of another directory, removed elsewhere
+            volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
         volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
 
     def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:

@@ -54,13 +54,13 @@ class Removal:
         volume = self._volume
         volume.check_writable(path)
         self._deletions.settle_below(path)
-        self._directory_commits.settle(path)
-        node = volume.namespace.node(path)
-        if not node.is_directory:
-            raise NotADirectory(f"{path}: not a directory")
-        self.check_empty(path)
-        if node.blob is not None:
-            volume.store.delete(node.blob.name, ALWAYS)
+        with self._directory_commits.given_up(path):
+            node = volume.namespace.node(path)
+            if not node.is_directory:
+                raise NotADirectory(f"{path}: not a directory")
+            self.check_empty(path)
+            if node.blob is not None:
+                volume.store.delete(node.blob.name, ALWAYS)
         volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
         volume.directory_times.forget(volume.names.blob_name(path))
         volume.namespace.record(path, None)

@@ -69,7 +69,12 @@ class Renames:
             return
         pending_etag = self._deletions.take_over(new_path)
         self._deletions.settle(old_path)
-        with self._standing_still(old_path) as source, self._standing_still(new_path) as replaced:
+        self._directory_commits.settle(old_path)
+        with (
+            self._directory_commits.given_up(new_path),
+            self._standing_still(old_path) as source,
+            self._standing_still(new_path) as replaced,
+        ):
             node = Node(source.base) if source is not None else volume.namespace.node(old_path)
             target = Node(replaced.base) if replaced is not None else self._find(new_path)
             if target is not None and not replace_target:
@@ -220,10 +225,10 @@ class Renames:
             if not target.is_directory:
                 raise NotADirectory(f"{new_path}: not a directory")
             self._deletions.settle_below(new_path)
-            self._directory_commits.settle(new_path)
             self._removal.check_empty(new_path)
         self._deletions.settle_below(old_path)
         self._directory_commits.settle_below(old_path)
+        self._directory_commits.forget_below(new_path)
         self._commit_below(old_path)
         if node.blob is None and target is not None and target.blob is not None:
             # Its marker, left alone, would give the renamed directory its attributes.

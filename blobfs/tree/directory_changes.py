@@ -50,10 +50,17 @@ class DirectoryChanges:
             else:
                 del self._changes[name]
 
-    def forget(self, name: str) -> None:
-        """Forget the changes of a directory that is gone."""
+    def take(self, name: str) -> Sequence[Change]:
+        """Forget the changes of one directory and return them."""
         with self._lock:
-            self._changes.pop(name, None)
+            return self._changes.pop(name, ())
+
+    def put_back(self, name: str, taken: Sequence[Change]) -> bool:
+        """Undo `take`; tell whether no others were made since."""
+        with self._lock:
+            newer = self._changes.get(name, ())
+            self._changes[name] = (*taken, *newer)
+            return not newer
 
     def below(self, prefix: str) -> list[str]:
         """Return the names of changed directories: of that with this prefix and those below it."""

@@ -319,3 +319,92 @@ def test_changes_of_files_are_sent_at_once(fs: Filesystem, mount: Mount, memory:
     memory.put("x", b"")
     fs.chmod("/x", 0o600)
     assert stored_mode(mount, "/x") == 0o600
+
+
+def test_a_rename_over_a_changed_directory_makes_each_copy_once(
+    fs: Filesystem, mount: Mount, store: FailingStore
+) -> None:
+    fs.mkdir("/d/a", 0o755, CALLER)
+    fs.chmod("/e", 0o700)
+    store.calls.clear()
+    fs.rename("/d", "/e")
+    assert [sent(store).count(call) for call in ("set_metadata", "copy", "delete")] == [0, 2, 2]
+    later(fs)
+    assert mode(fs, "/e") == stored_mode(mount, "/e") == 0o755
+
+
+def test_a_rename_that_fails_leaves_the_changes_of_its_target(
+    fs: Filesystem, mount: Mount, store: FailingStore
+) -> None:
+    fs.mkdir("/d/a", 0o755, CALLER)
+    fs.chmod("/e", 0o700)
+    store.fail_method("copy", AWAY)
+    with pytest.raises(Unavailable):
+        fs.rename("/d", "/e")
+    store.heal()
+    assert mode(fs, "/e") == 0o700
+    later(fs)
+    assert stored_mode(mount, "/e") == 0o700
+
+
+def test_a_renamed_directory_whose_marker_was_removed_leaves_nothing_behind(
+    fs: Filesystem, mount: Mount, memory: MemoryStore
+) -> None:
+    memory.put("d/x", b"")
+    fs.chmod("/d", 0o700)
+    memory.delete("d", ALWAYS)
+    fs.volume.namespace.forget("/d")
+    fs.rename("/d", "/new")
+    later(fs)
+    assert sorted(memory.bodies) == ["e", "new", "new/x"]
+    assert mode(fs, "/new") == stored_mode(mount, "/new") == 0o700
+
+
+@pytest.mark.parametrize("below", ["", "/a"])
+def test_a_directory_renamed_to_the_name_of_a_removed_one_has_nothing_of_it(
+    fs: Filesystem, mount: Mount, memory: MemoryStore, below: str
+) -> None:
+    for path in ("/d/a", "/e/a"):
+        fs.mkdir(path, 0o755, CALLER)
+    fs.chmod(f"/d{below}", 0o700)
+    for name in ("d/a", "d"):
+        memory.delete(name, ALWAYS)
+    for path in ("/d", "/d/a"):
+        fs.volume.namespace.forget(path)
+    fs.rename("/e", "/d")
+    later(fs)
+    assert mode(fs, f"/d{below}") == stored_mode(mount, f"/d{below}") == 0o755
+
+
+def test_attributes_that_somebody_else_has_set_stay(fs: Filesystem, mount: Mount) -> None:
+    fs.set_xattr("/d", "ours", b"1")
+    mount(behind=False).set_xattr("/d", "theirs", b"2")
+    fs.set_xattr("/d", "ours", None)
+    fs.set_xattr("/d", "also ours", b"3")
+    later(fs)
+    assert mount().stat("/d").attributes.xattrs == {"theirs": b"2", "also ours": b"3"}
+
+
+def test_an_open_directory_is_sent_by_its_new_name(fs: Filesystem, mount: Mount) -> None:
+    fs.mkdir("/d/a", 0o755, CALLER)
+    handles = [fs.directories.open(path) for path in ("/d", "/d/a")]
+    fs.rename("/d", "/new")
+    for handle, path in zip(handles, ("/new", "/new/a"), strict=True):
+        fs.chmod(path, 0o700)
+        fs.sync_directory(handle)
+        assert stored_mode(mount, path) == 0o700
+        assert [entry for entry, _ in fs.directories.read(handle, restart=True)][:2] == [".", ".."]
+    assert not list(fs.uncommitted())
+
+
+def test_a_directory_whose_changes_are_refused_can_be_removed_and_made_anew(
+    fs: Filesystem, store: FailingStore
+) -> None:
+    fs.chmod("/d", 0o700)
+    store.fail_method("set_metadata", AWAY)
+    with pytest.raises(Unavailable):
+        fs.handles.sync("/")
+    fs.rmdir("/d")
+    fs.mkdir("/d", 0o755, CALLER)
+    fs.chmod("/d", 0o700)
+    assert [file.has_failed for file in fs.uncommitted()] == [False]
