@@ -247,14 +247,14 @@ def _copies(scale: Scale) -> Iterator[Workload]:
         prepare=_tree_maker(small, 'tar -C "$SOURCE" -cf "$SOURCE/tree.tar" tree'),
     )
     wide = Recipe("wide/d{directory}/f{index}", scale.small_files, max(1, scale.small_files // 5), 4 * KiB)
-    for command, run in (
-        ("rsync -a in", 'rsync -a "$SOURCE/wide" "$MOUNT"'),
-        ("tar -x", 'tar -C "$MOUNT" -xf "$SOURCE/wide.tar"'),
+    for name, title, run in (
+        ("rsync-in-wide", "rsync -a in", 'rsync -a "$SOURCE/wide" "$MOUNT"'),
+        ("untar-wide", "tar -x", 'tar -C "$MOUNT" -xf "$SOURCE/wide.tar"'),
     ):
         yield replace(
             rsync,
-            name=f"{command.partition(' ')[0]}-wide",
-            title=f"{command}, {wide.count} × 4 KiB in {wide.directories} directories",
+            name=name,
+            title=f"{title}, {wide.count} × 4 KiB in {wide.directories} directories",
             run=shell(run),
             prepare=_tree_maker(wide, 'tar -C "$SOURCE" -cf "$SOURCE/wide.tar" wide'),
         )
