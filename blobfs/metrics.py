@@ -38,7 +38,7 @@ GAUGES = {
     "service_answers": "1 unless the service is given up for now.",
     "requests_in_flight": "Requests under way.",
     "requests_in_flight_limit": "Requests that may be under way; fewer while the service is busy.",
-    "uncommitted_files": "Files of which the service does not have everything.",
+    "uncommitted_files": "Files and directories of which the service does not have everything.",
     "uncommitted_bytes": "Bytes written that the service does not have as part of their file.",
     "memory_bytes": "Memory in use for data.",
     "memory_limit_bytes": "Memory for data.",

@@ -61,7 +61,7 @@ def _mount_rows(facts: Facts) -> Iterator[Row]:
     yield "settings", ", ".join(_changed(facts["settings"])) or "the defaults"
     yield "credential", _credential(facts)
     count, size = facts["uncommitted_files"], spell_bytes(facts["uncommitted_bytes"])
-    yield "not committed", f"{count:,} files, {size} written" if count else "nothing"
+    yield "not committed", f"{count:,} files and directories, {size} written" if count else "nothing"
     for file in facts["uncommitted"][:NAMED_FILES]:
         yield "", f"{file['path']}: {file['reason']}"
 

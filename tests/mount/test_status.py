@@ -116,7 +116,7 @@ def test_a_shell_script_reads_single_numbers(mount: Mounts) -> None:
     with writing(path / "open", 100_000):
         assert (fact(path, "uncommitted_files"), fact(path, "uncommitted_bytes")) == ("1", "100000")
         said = blobfs("status", path).stdout
-        assert "not committed  1 files, 97.7 KiB written" in said
+        assert "not committed  1 files and directories, 97.7 KiB written" in said
         assert "/open: still open" in said
     assert fact(path, "uncommitted_files") == "0"
     assert fact(path, "requests.LIST") == str(status_of(path)["requests"]["LIST"])
