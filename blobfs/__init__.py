@@ -22,7 +22,8 @@ The house, from the street down; imports only ever point downwards:
                      ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
                      ``removal``; ``orphans``: open, without a name; ``commits``, ``directory_commits`` and
                      ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
-                     object for all handles of a name; ``doubt``: was a write done; ``volume``: shared state
+                     object for all handles of a name; ``doubt``: was a write done; ``kernel_pages``: of
+                     which version; ``volume``: the state they share
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from

@@ -127,7 +127,7 @@ class Handles:
         try:
             count = opened.file.read_into(offset, target, opened.stream)
         except Damaged:
-            self._volume.distrust_pages(opened.file.name)
+            self._volume.pages.distrust(opened.file.name)
             raise
         except Changed:
             self._volume.namespace.forget(self._volume.path_of(opened.file.name))
@@ -240,8 +240,8 @@ class Handles:
         info = answer.info
         volume.namespace.record_answer(path, Node(info), answer.asked_at)
         if file.has_foreign_pages:
-            volume.distrust_pages(info.name)
-        keep_pages = not file.has_foreign_pages and volume.pages_are_valid(info.name, info.etag)
+            volume.pages.distrust(info.name)
+        keep_pages = not file.has_foreign_pages and volume.pages.are_valid(info.name, info.etag)
         # What this mount knows by now, from a listing say, is not what the kernel was told.
         return Opened(
             self._new_handle(file, flags), keep_pages, file.has_foreign_pages, is_newer=not keep_pages

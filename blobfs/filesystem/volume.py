@@ -2,19 +2,17 @@
 
 import logging
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-import cachetools
-
 from blobfs.content.reader import BlobReader
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState
+from blobfs.filesystem.kernel_pages import KernelPages
 from blobfs.filesystem.orphans import Orphans
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
@@ -30,7 +28,6 @@ from blobfs.tree.namespace import DIRECTORY, Namespace
 logger = logging.getLogger(__name__)
 
 DIRECTORY_BYTES = 4096  # what directories show as their size, as on most Linux filesystems
-KNOWN_PAGES = 100_000  # files whose pages the kernel may still hold
 
 
 class Caller(NamedTuple):
@@ -82,6 +79,7 @@ class Volume:
         self.defaults = defaults
         self.read_only = read_only
         self.files = FileTable()
+        self.pages = KernelPages()
         self.orphans = Orphans(self.files)
         self.lost: dict[str, str] = {}  # paths closed without a commit, and why
         self.inodes = InodeNumbers()
@@ -90,8 +88,6 @@ class Volume:
         self._make_file = make_file
         self._mounted_ns = time.time_ns()
         self._root = self._virtual_directory()
-        self._lock = threading.Lock()  # guards the map below
-        self._kernel_etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(KNOWN_PAGES)
 
     # Looking…
 
@@ -179,9 +175,9 @@ class Volume:
         if news is not None:
             self.namespace.record(self.path_of(news.name), Node(news))
             if file.has_foreign_pages:
-                self.distrust_pages(news.name)
+                self.pages.distrust(news.name)
             else:
-                self.pages_are_valid(news.name, news.etag)
+                self.pages.are_valid(news.name, news.etag)
             file.news = None  # only now: who sees that there are none asks the namespace
 
     def path_of(self, name: str) -> str:
@@ -367,29 +363,7 @@ class Volume:
     def same_bytes(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is cached of a blob, here and in the kernel, under its new version."""
         self.reader.rename(old, new)
-        with self._lock:
-            if self._kernel_etags.get(old.name) == old.etag:
-                del self._kernel_etags[old.name]
-                self._kernel_etags[new.name] = new.etag
-
-    # The kernel's page cache…
-
-    def pages_are_valid(self, name: str, etag: str) -> bool:
-        """Tell whether the pages the kernel may hold of a name are of this version; from now on they are."""
-        with self._lock:
-            valid = self._kernel_etags.get(name) == etag
-            self._kernel_etags[name] = etag
-            return valid
-
-    def may_have_pages(self, blob: BlobInfo) -> bool:
-        """Tell whether the kernel may hold pages of this version."""
-        with self._lock:
-            return self._kernel_etags.get(blob.name) == blob.etag
-
-    def distrust_pages(self, name: str) -> None:
-        """Have the next `open` drop the kernel's pages of a name: some of them may be damaged."""
-        with self._lock:
-            self._kernel_etags.pop(name, None)
+        self.pages.rename(old, new)
 
     def _last_known_node(self, path: str) -> Node:
         return self.namespace.last_known(path) or DIRECTORY

@@ -42,7 +42,7 @@ LAYERS = """
     content.draft
     content.writer
     spool.recovery
-    filesystem.doubt filesystem.own_writes
+    filesystem.doubt filesystem.own_writes filesystem.kernel_pages
     filesystem.files
     filesystem.file_table
     filesystem.orphans
@@ -121,8 +121,8 @@ RESERVED = {
     "tenacity": {"azure.retry"},
     "cachetools": {
         "content.checksums",
-        *("filesystem.early_opens", "filesystem.file_table", "filesystem.next_files"),
-        *("filesystem.orphans", "filesystem.own_writes", "filesystem.volume"),
+        *("filesystem.early_opens", "filesystem.file_table", "filesystem.kernel_pages"),
+        *("filesystem.next_files", "filesystem.orphans", "filesystem.own_writes"),
         "kernel.told",
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
