@@ -5,8 +5,8 @@ A copy sets a directory's mode, owner and times one after the other, and again w
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from blobfs.errors import Failure, NotFound
@@ -84,12 +84,10 @@ class DirectoryCommits:
         with self._settled:
             self._settled.wait_for(lambda: name not in self._under_way)
             kept = changes.take(name)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._put_back, path, kept)
             yield
-        except BaseException:  # raised again
-            if kept and changes.put_back(name, kept):
-                self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])
-            raise
+            undo.pop_all()
         self._troubles.pop(name, None)
 
     def forget_below(self, path: str) -> None:
@@ -147,6 +145,10 @@ class DirectoryCommits:
         if is_first:
             self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])
         return True
+
+    def _put_back(self, path: str, kept: Sequence[Change]) -> None:
+        if kept and self._volume.directory_changes.put_back(self._volume.names.blob_name(path), kept):
+            self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])
 
     def _send(self, path: str) -> None:
         if not self._volume.namespace.node(path).is_directory:
