@@ -155,7 +155,7 @@ def _filesystem(
         namespace=Namespace(
             store, cache, names, content.transfers, callers, close_to_open=settings.close_to_open
         ),
-        creators=Creators(within_seconds=settings.attr_timeout_seconds),
+        creators=Creators(within_seconds=settings.attr_timeout_seconds, program=callers.program),
         reader=content.reader,
         transfers=content.transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),

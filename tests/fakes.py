@@ -578,7 +578,7 @@ def filesystem_of(
     volume = Volume(
         store=parts.store,
         namespace=Namespace(parts.store, cache, names, parts.transfers, callers, close_to_open=close_to_open),
-        creators=Creators(within_seconds=ttl_seconds, now=clock),
+        creators=Creators(within_seconds=ttl_seconds, program=callers.program, now=clock),
         reader=parts.reader,
         transfers=parts.transfers,
         defaults=DEFAULTS,

@@ -4,7 +4,8 @@ Everybody else gets an answer of the service for a name that is not there, becau
 may just have closed a file of that name. A copy (cp, rsync, tar, git) looks for each name before
 it is made, by itself or by a process that works with it and may be far behind. Who has looked for
 several names that were then all made, and goes on making or looking for new ones in that rhythm, is
-believed to be a copy; who looks for the same name again and again waits for it, and is none.
+believed to be a copy; who looks for the same name again and again waits for it, and is none. But nobody
+is believed for long who makes nothing any more, except a program known to look through a whole tree first.
 """
 
 import threading
@@ -18,6 +19,7 @@ LOOKS = 4  # cp looks for a name twice before it makes it, rsync a few times
 PARTNERS = 2  # rsync looks for a name by one process and makes it by another, which looks again
 REMEMBERED_MISSES = 10_000  # rsync looks thousands of names ahead of those it makes
 REMEMBERED_THREADS = 64
+LOOKS_FIRST = "rsync"  # it makes all directories, and looks for all files before another process makes one
 RHYTHM = 4  # a pause of so many usual intervals ends it
 SHORTEST_PAUSE_SECONDS = 0.05  # shorter than this a pause is never
 SMOOTHING = 0.25  # the share of the newest interval in the usual one
@@ -48,8 +50,16 @@ class _Thread:
 class Creators:
     """Threads of programs, by the numbers the kernel gives; 0 stands for unknown ones."""
 
-    def __init__(self, *, within_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        within_seconds: float,
+        program: Callable[[], str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``program()`` names the program of the thread that is being asked about."""
         self._within_seconds = within_seconds
+        self._program = program
         self._now = now
         self._lock = threading.Lock()  # guards the two maps and what is in them
         self._misses: cachetools.LRUCache[str, dict[int, int]] = cachetools.LRUCache(REMEMBERED_MISSES)
@@ -76,11 +86,14 @@ class Creators:
                 self._threads.setdefault(thread, _Thread()).credit(self._now())
 
     def is_filling(self, thread: int) -> bool:
-        """Tell whether a thread is looking for names that are about to be made."""
+        """Tell whether a thread, the caller's, is looking for names that are about to be made."""
         with self._lock:
             state = self._threads.get(thread)
             if state is None or state.streak < STREAK:
                 return False
             pause_seconds = max(SHORTEST_PAUSE_SECONDS, RHYTHM * state.interval_seconds)
             now = self._now()
-            return now - state.active_at < pause_seconds and now - state.made_at < self._within_seconds
+            if now - state.active_at >= pause_seconds:
+                return False
+            makes_names = now - state.made_at < self._within_seconds
+        return makes_names or self._program() == LOOKS_FIRST

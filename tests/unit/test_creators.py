@@ -12,8 +12,14 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def creators(clock: ManualClock) -> Creators:
-    return Creators(within_seconds=1.0, now=clock)
+def programs() -> list[str]:
+    """What asks, last."""
+    return ["python"]
+
+
+@pytest.fixture
+def creators(clock: ManualClock, programs: list[str]) -> Creators:
+    return Creators(within_seconds=1.0, program=lambda: programs[-1], now=clock)
 
 
 def make_names(creators: Creators, count: int, thread: int = COPY, looks: int = 2) -> None:
@@ -73,6 +79,20 @@ def test_process_that_looks_for_one_new_name_after_the_other_stays_in_its_rhythm
     for number in range(9, 26):
         clock.advance(0.04)
         creators.missed(COPY, f"/ahead/{number}")
+    assert not creators.is_filling(COPY)
+
+
+@pytest.mark.parametrize(("program", "is_believed"), [("rsync", True), ("cp", False), ("python", False)])
+def test_only_rsync_may_look_on_without_making_names(
+    creators: Creators, clock: ManualClock, programs: list[str], program: str, *, is_believed: bool
+) -> None:
+    programs.append(program)
+    make_names(creators, STREAK)
+    for number in range(1000):
+        clock.advance(0.04)
+        creators.missed(COPY, f"/ahead/{number}")
+    assert creators.is_filling(COPY) is is_believed
+    clock.advance(0.06)
     assert not creators.is_filling(COPY)
 
 
