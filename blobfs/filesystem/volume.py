@@ -109,7 +109,10 @@ class Volume:
             return self.stat_of_file(file)
         try:
             node = self.namespace.node(
-                path, believe_absence=lambda: self.creators.is_filling(thread()), before_asking=before_asking
+                path,
+                believe_absence=lambda: self.creators.is_filling(thread()),
+                before_asking=before_asking,
+                may_walk=True,
             )
         except NotFound:
             self.creators.missed(thread(), path)

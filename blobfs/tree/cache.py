@@ -51,6 +51,7 @@ class Directory:
     nodes: dict[str, Node | None] = field(default_factory=dict)
     listed_until: float = 0.0  # for names without a time of their own
     complete_until: float = 0.0
+    absent_until: float = 0.0  # for names that are not in the listing
     own_until: dict[str, float] = field(default_factory=dict)  # of names told apart from a listing
     walk: Walk | None = None  # to which the listing is offered
     offered_until: float = 0.0
@@ -85,7 +86,7 @@ class Directory:
         self._recount(entry, None)
         self.nodes.pop(entry, None)
         self.own_until.pop(entry, None)
-        self.complete_until = 0.0
+        self.complete_until = self.absent_until = 0.0
         self.walk = None
 
     @property
@@ -132,7 +133,7 @@ class TreeCache:
                 return UNKNOWN
             now = self._now()
             if entry not in directory.nodes:
-                return ABSENT if now < directory.complete_until else UNKNOWN
+                return ABSENT if now < directory.absent_until else UNKNOWN
             return Answer(directory.nodes[entry], is_known=True) if now < directory.until(entry) else UNKNOWN
 
     def last_known(self, prefix: str, entry: str) -> Node | None:
@@ -226,6 +227,7 @@ class TreeCache:
             if asked_at > self._forgotten_at:
                 directory = self._record_listing(prefix, nodes, asked_at)
                 directory.walk, directory.offered_until = walk, asked_at + WALK_SECONDS
+                directory.absent_until = asked_at + self._ttl_seconds  # it may have waited for the walk
 
     def mark_large(self, prefix: str) -> None:
         """Remember that listing this directory takes more than one page."""
@@ -256,7 +258,7 @@ class TreeCache:
         with self._lock:
             expires_at = self._now() + self._ttl_seconds
             self._directories.pop(prefix, None)
-            self._store(prefix, Directory({}, expires_at, expires_at, was_listed=True))
+            self._store(prefix, Directory({}, expires_at, expires_at, expires_at, was_listed=True))
 
     def forget(self, prefix: str, entry: str) -> None:
         """Believe nothing of one name any more."""
@@ -290,7 +292,9 @@ class TreeCache:
 
     def _record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> Directory:
         expires_at = self._now() + self._ttl_seconds
-        directory = Directory({**nodes}, expires_at, expires_at, was_listed=True, asked_at=asked_at)
+        directory = Directory(
+            {**nodes}, expires_at, expires_at, expires_at, was_listed=True, asked_at=asked_at
+        )
         old = self._directories.pop(prefix, None)
         if old is not None:
             for entry, node in old.newer(asked_at + self._ttl_seconds).items():

@@ -62,11 +62,14 @@ class Namespace:
         *,
         believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
+        may_walk: bool = False,
     ) -> Node:
         """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
-        node = self.find(path, believe_absence=believe_absence, before_asking=before_asking)
+        node = self.find(
+            path, believe_absence=believe_absence, before_asking=before_asking, may_walk=may_walk
+        )
         if node is None:
             raise NotFound(f"{path}: no such file or directory")
         return node
@@ -77,13 +80,15 @@ class Namespace:
         *,
         believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
+        may_walk: bool = False,
     ) -> Node | None:
         """Like `node`, but None where there is nothing.
 
         A name is said to be absent only if the service says so now, or, to those who
         `believe_absence`, if it was absent when its directory was last asked for. So it is for
         everybody without close-to-open.
-        `before_asking` is called with the path if nothing is known of it.
+        `before_asking` is called with the path if nothing is known of it. With `may_walk`, those who
+        `believe_absence` may be on their way through a tree, and are served like a walk.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
@@ -99,6 +104,12 @@ class Namespace:
         if is_file and not (may_list and self.cache.is_browsed(prefix)):
             return self._recheck_file(prefix, entry)
         if may_list:
+            if may_walk and believe_absence():
+                with self._walks.visit(prefix):
+                    self._walks.read_up_to(prefix)
+                answer = self.cache.lookup(prefix, entry)
+                if answer.is_known:
+                    return answer.node
             listed = self._list_small(prefix)
             if listed is not None:
                 return listed.get(entry)

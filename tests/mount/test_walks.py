@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mounts import Mounts
 from responder.control import Responder
+from responder.faults import Rule
 from responder.recipes import Recipe
 
 BLOBS, DIRECTORIES = 1000, 200
@@ -53,3 +54,23 @@ def test_walk_sees_what_was_changed_through_the_mount_a_moment_ago(tree: Path) -
     found = walked("find", tree, "-printf", "%P\n").splitlines()
     assert "d150/new" in found
     assert "d151/f755" not in found
+
+
+def test_rsync_of_many_directories_asks_for_few_names_singly(responder: Responder, tmp_path: Path) -> None:
+    """It makes all directories and looks for all files, before another process of it makes the first one."""
+    directories, files = 40, 200
+    for index in range(files):
+        path = tmp_path / f"tree/d{index * directories // files}/f{index}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"text")
+    container = uuid.uuid4().hex
+    responder.create_container(container)
+    with Mounts(responder, container, "libfuse3") as mounts:
+        mount = mounts()
+        before = responder.counters.requests["LIST"]
+        responder.order(Rule(latency_seconds=0.02))  # so that looking takes longer than --attr-timeout
+        subprocess.run(["rsync", "-a", tmp_path / "tree", mount.path], check=True)
+        responder.order()
+        assert responder.counters.requests["LIST"] - before < 100
+        found = walked("find", mount.path / "tree", "-type", "f").splitlines()
+        assert len(found) == files

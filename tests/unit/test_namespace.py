@@ -8,7 +8,7 @@ from blobfs.callers import NOBODY
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
 from blobfs.store import ALWAYS, ListPage
-from blobfs.tree.cache import ENTRY_BYTES, Node, TreeCache
+from blobfs.tree.cache import ENTRY_BYTES, Node, TreeCache, Walk
 from blobfs.tree.namespace import NEIGHBOURS, SMALL_DIRECTORY, Namespace
 
 MARKER = {"hdi_isfolder": "true"}
@@ -79,6 +79,50 @@ def test_name_that_another_node_just_made_is_found(store: MemoryStore, names: Na
     assert names.find("/d/new") is None
     store.put("d/new", b"")
     assert names.find("/d/new") is not None
+
+
+def look_for_new_names(names: Namespace, directories: int, looks: int = 3) -> None:
+    for directory in range(directories):
+        for look in range(looks):
+            path = f"/tree/d{directory:02}/new{look}"
+            assert names.find(path, believe_absence=lambda: True, may_walk=True) is None
+
+
+def test_who_looks_for_new_names_in_one_directory_after_the_other_is_answered_by_one_listing(
+    store: MemoryStore, names: Namespace
+) -> None:
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    store.put("tree/d40/old", b"")
+    names.entries("/tree")
+    store.requests.clear()
+    look_for_new_names(names, 50)
+    assert store.requests["LIST"] < 5
+    assert names.node("/tree/d40/old").blob == store.head("tree/d40/old")
+
+
+def test_nobody_else_is_told_by_that_listing_that_a_name_is_absent(
+    store: MemoryStore, names: Namespace
+) -> None:
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    names.entries("/tree")
+    look_for_new_names(names, 10)
+    store.put("tree/d49/new0", b"by another node")
+    assert names.node("/tree/d49/new0").blob == store.head("tree/d49/new0")
+
+
+def test_page_that_waited_for_a_walk_tells_of_absent_names_no_longer_than_a_listing_would(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 << 20, now=clock)
+    asked_at = cache.now()
+    clock.advance(0.6)
+    cache.offer_listing("d/", {"old": Node(store.put("d/old", b""))}, asked_at, Walk(cache.now()))
+    assert cache.lookup("d/", "new").is_known
+    clock.advance(0.6)
+    assert not cache.lookup("d/", "new").is_known
+    assert cache.lookup("d/", "old").is_known
 
 
 def test_file_is_asked_for_again_when_its_time_is_over(
