@@ -5,7 +5,10 @@ those, and an ``OSError`` without one turns into garbage in the application.
 """
 
 import errno
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class Failure(Exception):
@@ -187,3 +190,12 @@ def errno_of(error: BaseException) -> int:
     if isinstance(error, UnicodeError):
         return errno.EINVAL
     return errno.EIO
+
+
+def failure_of(function: Callable[[T], object], argument: T) -> Failure | None:
+    """Call ``function(argument)`` and return the Failure that it raises, None if it raises none."""
+    try:
+        function(argument)
+    except Failure as failure:
+        return failure
+    return None

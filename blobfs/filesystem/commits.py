@@ -19,6 +19,7 @@ from blobfs.errors import (
     Failure,
     TimedOut,
     Unavailable,
+    failure_of,
 )
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
@@ -93,7 +94,7 @@ class Commits:
 
     def commit_all(self, files: Iterable[File]) -> list[Failure]:
         """Commit files side by side, those that wait as well; return what failed. Blocks."""
-        outcomes = self._volume.transfers.for_each(self._failure_to_commit, files)
+        outcomes = self._volume.transfers.for_each(partial(failure_of, self.commit), files)
         return [failure for failure in outcomes if failure is not None]
 
     def commit_closed(self, prefix: str) -> None:
@@ -156,7 +157,7 @@ class Commits:
                 self._forget(file)
 
     def _commit_released(self, file: File) -> None:
-        failure = self._failure_to_commit(file)
+        failure = failure_of(self.commit, file)
         if isinstance(failure, CURABLE):
             self._keep(file, failure)
         elif failure is not None:
@@ -187,13 +188,6 @@ class Commits:
         if not last_seconds:
             logger.error("%s was closed and is not committed yet, but kept: %s", file.name, failure)
         self._volume.transfers.after(wait_seconds, lambda: self._commit_later(file))
-
-    def _failure_to_commit(self, file: File) -> Failure | None:
-        try:
-            self.commit(file)
-        except Failure as failure:
-            return failure
-        return None
 
 
 def _is_closed(file: File) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from blobfs.errors import Changed, Failure, NotFound
+from blobfs.errors import Changed, Failure, NotFound, failure_of
 from blobfs.filesystem.volume import Volume
 from blobfs.format.names import split_path
 from blobfs.store import Condition
@@ -194,7 +194,7 @@ class Deletions:
 
     def _settle_all(self, paths: Iterable[str]) -> list[Failure]:
         due = [path for path in paths if path in self._due]
-        outcomes = self._volume.transfers.for_each(self._failure_to_settle, due)
+        outcomes = self._volume.transfers.for_each(partial(failure_of, self.settle), due)
         return [failure for failure in outcomes if failure is not None]
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
@@ -213,13 +213,6 @@ class Deletions:
         if self._due.get(path) is deletion:
             with suppress(Failure):  # reported by then
                 self.settle(path)
-
-    def _failure_to_settle(self, path: str) -> Failure | None:
-        try:
-            self.settle(path)
-        except Failure as failure:
-            return failure
-        return None
 
     def _report(self, path: str, deletion: _Deletion, failure: Failure) -> None:
         """Say that a name is back, unless it was only hidden and the blob is another client's by now."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from blobfs.errors import Failure, NotFound
+from blobfs.errors import Failure, NotFound, failure_of
 from blobfs.filesystem.commits import RECOMMIT_SECONDS, Uncommitted
 from blobfs.filesystem.volume import Volume
 from blobfs.filesystem.waiting import DELAY_SECONDS
@@ -106,7 +106,7 @@ class DirectoryCommits:
         """Send what is still to be sent of a directory and all below it; return what failed."""
         volume = self._volume
         due = volume.directory_changes.below(volume.names.directory_prefix(path))
-        outcomes = volume.transfers.for_each(self._failure_to_settle, map(volume.path_of, due))
+        outcomes = volume.transfers.for_each(partial(failure_of, self.settle), map(volume.path_of, due))
         return [failure for failure in outcomes if failure is not None]
 
     def uncommitted(self) -> list[Uncommitted]:
@@ -160,17 +160,10 @@ class DirectoryCommits:
 
     def _send_due(self, path: str, wait_seconds: float) -> None:
         """Send what is due; what fails, again after so many seconds, and then after twice as many."""
-        if self._failure_to_settle(path) is not None:
+        if failure_of(self.settle, path) is not None:
             self._send_after(wait_seconds, path, min(2 * wait_seconds, RECOMMIT_SECONDS[1]))
         elif self._volume.directory_changes.of(self._volume.names.blob_name(path)):
             self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])  # changed meanwhile
-
-    def _failure_to_settle(self, path: str) -> Failure | None:
-        try:
-            self.settle(path)
-        except Failure as failure:
-            return failure
-        return None
 
 
 def _changed_at(time_ns: int, attributes: Attributes) -> Attributes:
