@@ -18,7 +18,7 @@ from blobfs.format.names import NameMap, refusal, split_path
 from blobfs.store import BlobInfo, BlobStore, ListPage
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node, TreeCache, Walk
-from blobfs.tree.walks import Gathered, Walks
+from blobfs.tree.walks import SEARCH, WALK, Gathered, Walks
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,8 @@ class Namespace:
             return self._recheck_file(prefix, entry)
         if may_list:
             if may_walk and believe_absence():
-                with self._walks.visit(prefix):
-                    self._walks.read_up_to(prefix)
+                with self._walks.visit(prefix, SEARCH):
+                    self._walks.read_up_to(prefix, SEARCH)
                 answer = self.cache.lookup(prefix, entry)
                 if answer.is_known:
                     return answer.node
@@ -129,9 +129,9 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
-        with self._walks.visit(prefix):
+        with self._walks.visit(prefix, WALK):
             known = self.cache.listing(prefix)
-            if known is None and self._walks.read_up_to(prefix):
+            if known is None and self._walks.read_up_to(prefix, WALK):
                 known = self.cache.listing(prefix)
             return known if known is not None else self._list(path, prefix)
 

@@ -1,12 +1,15 @@
 """Recursive walks: recognised by what they ask for, and served by flat listings.
 
-Who lists a directory and then, without a pause, two directories in it, is on the way through a tree.
-Instead of one request a directory, all names below the first one are then read in their order, up to
-5,000 a request, and every directory whose names have all gone by is offered to the walk. While it goes
-through the directories of one page, the next page is asked for.
+Who lists a directory and then, without a pause, two directories in it, is on the way through a tree. So is
+a copy that looks for new names in one directory after the other. Instead of one request a directory, all
+names below the first one are then read in their order, up to 5,000 a request, and every directory whose
+names have all gone by is offered to the walk. While it goes through the directories of one page, the next
+page is asked for.
 """
 
+import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +24,23 @@ from blobfs.store import BlobInfo, BlobStore, ListPage
 from blobfs.transfers import Transfer, Transfers
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, TreeCache, Walk
 
-PAGES_AHEAD = 4  # read in vain for one directory; then the walk goes another way than the listing
 REMEMBERED_TREES = 1000  # directories of which it is known what was listed in them
 PAGE_SECONDS = WALK_SECONDS / 2  # so long a page is kept for a walk, which has as long again to go through it
+
+
+class Way(NamedTuple):
+    """How somebody goes through a tree, and so when a flat listing is worth its price."""
+
+    children: int  # that he came to, until it is begun
+    within_seconds: float  # in which he came to them
+    page_names: int
+    pages_in_vain: int  # for one directory: then he goes another way than the listing
+    again_seconds: float  # after which it is begun once more
+
+
+WALK = Way(2, math.inf, MAX_LIST_RESULTS, 4, WALK_SECONDS)
+# Who looks for new names may come to few directories of many, and what he is told is soon too old.
+SEARCH = Way(8, 1.0, 1000, 1, 1.0)
 
 
 @dataclass(slots=True)
@@ -108,13 +125,19 @@ class FlatListing:
             self._path.append(Gathered(prefix, asked_at))
 
 
+def _times_remembered() -> deque[float]:
+    return deque(maxlen=max(WALK.children, SEARCH.children))
+
+
 @dataclass(slots=True, eq=False)
 class _Tree:
     """A directory that was listed, and what was then asked for below it."""
 
     walk: Walk
     last_child: str = ""
-    children: int = 0  # listed, too
+    came_at: deque[float] = field(
+        default_factory=lambda: deque(maxlen=SEARCH.children)
+    )  # to its children, last
     flat: FlatListing | None = None
     is_given_up: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the one who reads on
@@ -153,29 +176,29 @@ class Walks:
         )
 
     @contextmanager
-    def visit(self, prefix: str) -> Iterator[None]:
-        """Note that a directory's listing is asked for. The time of the answer is no pause of the walk's."""
-        trees = self._visited(prefix)
+    def visit(self, prefix: str, way: Way) -> Iterator[None]:
+        """Note that a directory is asked for. The time of the answer is no pause of the walk's."""
+        trees = self._visited(prefix, way)
         try:
             yield
         finally:
             for tree in trees:
                 tree.walk.visited_at = self._cache.now()
 
-    def read_up_to(self, prefix: str) -> bool:
+    def read_up_to(self, prefix: str, way: Way) -> bool:
         """Read on until a directory is offered to the walk that comes to it; False if none will be.
 
         Whoever finds somebody else reading is not made to wait.
         """
-        tree = self._walk_to(prefix)
+        tree = self._walk_to(prefix, way)
         if tree is None or not tree.lock.acquire(blocking=False):
             return False
         try:
-            return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat)
+            return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat, way)
         finally:
             tree.lock.release()
 
-    def _visited(self, prefix: str) -> list[_Tree]:
+    def _visited(self, prefix: str, way: Way) -> list[_Tree]:
         now = self._cache.now()
         with self._lock:
             trees = self._above(prefix)
@@ -184,11 +207,13 @@ class Walks:
             parent = self._trees.get(_parent(prefix))
             if parent is not None and parent in trees and parent.last_child != prefix:
                 parent.last_child = prefix
-                parent.children += 1
-            tree = self._trees[prefix] = _Tree(Walk(now))
-            return [*trees, tree]
+                parent.came_at.append(now)
+            own = self._trees.get(prefix)
+            if own is None or way is WALK or not self._cache.is_under_way(own.walk):
+                own = self._trees[prefix] = _Tree(Walk(now))
+            return [*trees, own]
 
-    def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing) -> bool:
+    def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing, way: Way) -> bool:
         in_vain, oldest = 0, self._cache.now() - WALK_SECONDS
         while flat.may_bring(prefix):
             page, asked_at = self._next_page(flat)
@@ -200,7 +225,7 @@ class Walks:
                 self._ask_ahead(flat)
                 return True
             in_vain += not flat.is_within(prefix)
-            if in_vain == PAGES_AHEAD or (in_vain and flat.held_names > self._most_names):
+            if in_vain >= way.pages_in_vain or (in_vain and flat.held_names > self._most_names):
                 tree.flat, tree.is_given_up = None, True
                 return False
         return False
@@ -227,7 +252,7 @@ class Walks:
                 asked_at = self._cache.now()
                 self._pages[flat] = _Ahead(self._transfers.submit_read(flat.ask), asked_at)
 
-    def _walk_to(self, prefix: str) -> _Tree | None:
+    def _walk_to(self, prefix: str, way: Way) -> _Tree | None:
         """Return the tree whose flat listing may bring a directory."""
         with self._lock:
             trees = self._above(prefix)
@@ -235,21 +260,22 @@ class Walks:
                 if tree.flat is not None and tree.flat.may_bring(prefix):
                     return tree
             parent = self._trees.get(_parent(prefix)) if prefix else None
-            if parent is None or parent not in trees or not self._may_begin(parent):
+            if parent is None or parent not in trees or not self._may_begin(parent, way):
                 return None
-            page_names = max(1, min(MAX_LIST_RESULTS, self._most_names))
+            page_names = max(1, min(way.page_names, self._most_names))
             parent.flat = FlatListing(
                 _parent(prefix), self._store, began_at=self._cache.now(), page_names=page_names
             )
             return parent
 
-    def _may_begin(self, tree: _Tree) -> bool:
+    def _may_begin(self, tree: _Tree, way: Way) -> bool:
         """Tell whether to list all below a directory: for a walk; for a slow one again, if that is short."""
-        if tree.is_given_up or tree.children < 2:
+        now, flat = self._cache.now(), tree.flat
+        came_at = list(tree.came_at)[-way.children :]
+        if tree.is_given_up or len(came_at) < way.children or now - came_at[0] > way.within_seconds:
             return False
-        flat = tree.flat
-        is_old = flat is None or self._cache.now() - flat.began_at >= WALK_SECONDS
-        return is_old and (flat is None or flat.pages <= PAGES_AHEAD)
+        is_old = flat is None or now - flat.began_at >= way.again_seconds
+        return is_old and (flat is None or flat.pages <= way.pages_in_vain)
 
     def _above(self, prefix: str) -> list[_Tree]:
         """Return the trees that a directory is in and that were walked a moment ago, innermost first."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import pytest
 from fakes import InlineTransfers, ManualClock, MemoryStore
 
+from blobfs.blocks import MAX_LIST_RESULTS
 from blobfs.callers import NOBODY
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
@@ -97,8 +98,34 @@ def test_who_looks_for_new_names_in_one_directory_after_the_other_is_answered_by
     names.entries("/tree")
     store.requests.clear()
     look_for_new_names(names, 50)
-    assert store.requests["LIST"] < 5
+    assert store.requests["LIST"] < 10
     assert names.node("/tree/d40/old").blob == store.head("tree/d40/old")
+
+
+def test_who_comes_to_few_directories_a_second_has_each_listed_by_itself(
+    store: MemoryStore, clock: ManualClock, names: Namespace
+) -> None:
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    names.entries("/tree")
+    store.requests.clear()
+    for directory in range(50):
+        clock.advance(0.2)
+        assert names.find(f"/tree/d{directory:02}/new", believe_absence=lambda: True, may_walk=True) is None
+    assert store.requests["LIST"] == 50
+
+
+def test_who_looks_for_new_names_behind_many_others_has_one_page_of_them_read_in_vain(
+    store: MemoryStore, names: Namespace
+) -> None:
+    for number in range(3 * MAX_LIST_RESULTS):
+        store.put(f"tree/a/{number}", b"")
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    names.entries("/tree")
+    store.requests.clear()
+    look_for_new_names(names, 50)
+    assert store.requests["LIST"] == 50 + 1
 
 
 def test_nobody_else_is_told_by_that_listing_that_a_name_is_absent(
