@@ -71,6 +71,7 @@ def test_rsync_of_many_directories_asks_for_few_names_singly(responder: Responde
         responder.order(Rule(latency_seconds=0.02))  # so that looking takes longer than --attr-timeout
         subprocess.run(["rsync", "-a", tmp_path / "tree", mount.path], check=True)
         responder.order()
-        assert responder.counters.requests["LIST"] - before < 100
+        # About one for each directory and each of the two processes; with one for each name it was 250.
+        assert responder.counters.requests["LIST"] - before < 150
         found = walked("find", mount.path / "tree", "-type", "f").splitlines()
         assert len(found) == files
