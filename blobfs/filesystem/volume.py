@@ -112,7 +112,7 @@ class Volume:
                 path,
                 believe_absence=lambda: self.creators.is_filling(thread()),
                 before_asking=before_asking,
-                may_walk=True,
+                may_search=True,
             )
         except NotFound:
             self.creators.missed(thread(), path)

@@ -51,7 +51,8 @@ class Namespace:
         self.cache = cache
         self.close_to_open = close_to_open
         self._store = store
-        self._walks = Walks(store, cache, self._offer, transfers, callers)
+        self._walks = Walks(store, cache, self._offer, transfers, callers, WALK)
+        self._searches = Walks(store, cache, self._offer, transfers, callers, SEARCH)
         self._lock = threading.Lock()  # guards the two maps below
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
@@ -62,13 +63,13 @@ class Namespace:
         *,
         believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
-        may_walk: bool = False,
+        may_search: bool = False,
     ) -> Node:
         """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
         node = self.find(
-            path, believe_absence=believe_absence, before_asking=before_asking, may_walk=may_walk
+            path, believe_absence=believe_absence, before_asking=before_asking, may_search=may_search
         )
         if node is None:
             raise NotFound(f"{path}: no such file or directory")
@@ -80,15 +81,15 @@ class Namespace:
         *,
         believe_absence: Callable[[], bool] = never,
         before_asking: Callable[[str], None] | None = None,
-        may_walk: bool = False,
+        may_search: bool = False,
     ) -> Node | None:
         """Like `node`, but None where there is nothing.
 
         A name is said to be absent only if the service says so now, or, to those who
         `believe_absence`, if it was absent when its directory was last asked for. So it is for
         everybody without close-to-open.
-        `before_asking` is called with the path if nothing is known of it. With `may_walk`, those who
-        `believe_absence` may be on their way through a tree, and are served like a walk.
+        `before_asking` is called with the path if nothing is known of it. With `may_search`, those who
+        `believe_absence` may look for names all over a tree, and are served like a walk.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
@@ -104,9 +105,9 @@ class Namespace:
         if is_file and not (may_list and self.cache.is_browsed(prefix)):
             return self._recheck_file(prefix, entry)
         if may_list:
-            if may_walk and believe_absence():
-                with self._walks.visit(prefix, SEARCH):
-                    self._walks.read_up_to(prefix, SEARCH)
+            if may_search and believe_absence():
+                with self._searches.visit(prefix):
+                    self._searches.read_up_to(prefix)
                 answer = self.cache.lookup(prefix, entry)
                 if answer.is_known:
                     return answer.node
@@ -129,9 +130,9 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
-        with self._walks.visit(prefix, WALK):
+        with self._walks.visit(prefix):
             known = self.cache.listing(prefix)
-            if known is None and self._walks.read_up_to(prefix, WALK):
+            if known is None and self._walks.read_up_to(prefix):
                 known = self.cache.listing(prefix)
             return known if known is not None else self._list(path, prefix)
 

@@ -36,11 +36,12 @@ class Way(NamedTuple):
     page_names: int
     pages_in_vain: int  # for one directory: then he goes another way than the listing
     again_seconds: float  # after which it is begun once more
+    lists_first: bool  # the directory whose children he comes to, and begins anew whenever he does
 
 
-WALK = Way(2, math.inf, MAX_LIST_RESULTS, 4, WALK_SECONDS)
+WALK = Way(2, math.inf, MAX_LIST_RESULTS, 4, WALK_SECONDS, lists_first=True)
 # Who looks for new names may come to few directories of many, and what he is told is soon too old.
-SEARCH = Way(8, 1.0, 1000, 1, 1.0)
+SEARCH = Way(8, 1.0, 1000, 1, 1.0, lists_first=False)
 
 
 @dataclass(slots=True)
@@ -125,19 +126,13 @@ class FlatListing:
             self._path.append(Gathered(prefix, asked_at))
 
 
-def _times_remembered() -> deque[float]:
-    return deque(maxlen=max(WALK.children, SEARCH.children))
-
-
 @dataclass(slots=True, eq=False)
 class _Tree:
     """A directory that was listed, and what was then asked for below it."""
 
     walk: Walk
+    came_at: deque[float]  # to its children: the last times
     last_child: str = ""
-    came_at: deque[float] = field(
-        default_factory=lambda: deque(maxlen=SEARCH.children)
-    )  # to its children, last
     flat: FlatListing | None = None
     is_given_up: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the one who reads on
@@ -151,7 +146,7 @@ class _Ahead(NamedTuple):
 
 
 class Walks:
-    """The walks under way. Its methods may be called from many threads."""
+    """Those under way that go one way. Its methods may be called from many threads."""
 
     def __init__(
         self,
@@ -160,12 +155,14 @@ class Walks:
         offer: Callable[[Gathered, Walk], None],
         transfers: Transfers,
         callers: Callers,
+        way: Way,
     ) -> None:
         self._store = store
         self._cache = cache
         self._offer = offer
         self._transfers = transfers
         self._callers = callers
+        self._way = way
         self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
         self._lock = threading.Lock()  # guards the trees, and the pages
         self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
@@ -176,31 +173,33 @@ class Walks:
         )
 
     @contextmanager
-    def visit(self, prefix: str, way: Way) -> Iterator[None]:
+    def visit(self, prefix: str) -> Iterator[None]:
         """Note that a directory is asked for. The time of the answer is no pause of the walk's."""
-        trees = self._visited(prefix, way)
+        trees = self._visited(prefix)
         try:
             yield
         finally:
             for tree in trees:
                 tree.walk.visited_at = self._cache.now()
 
-    def read_up_to(self, prefix: str, way: Way) -> bool:
+    def read_up_to(self, prefix: str) -> bool:
         """Read on until a directory is offered to the walk that comes to it; False if none will be.
 
         Whoever finds somebody else reading is not made to wait.
         """
-        tree = self._walk_to(prefix, way)
+        tree = self._walk_to(prefix)
         if tree is None or not tree.lock.acquire(blocking=False):
             return False
         try:
-            return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat, way)
+            return tree.flat is not None and self._read_up_to(prefix, tree, tree.flat)
         finally:
             tree.lock.release()
 
-    def _visited(self, prefix: str, way: Way) -> list[_Tree]:
+    def _visited(self, prefix: str) -> list[_Tree]:
         now = self._cache.now()
         with self._lock:
+            if not self._way.lists_first:
+                self._begun(_parent(prefix), now)
             trees = self._above(prefix)
             for tree in trees:
                 tree.walk.visited_at = now
@@ -208,12 +207,15 @@ class Walks:
             if parent is not None and parent in trees and parent.last_child != prefix:
                 parent.last_child = prefix
                 parent.came_at.append(now)
-            own = self._trees.get(prefix)
-            if own is None or way is WALK or not self._cache.is_under_way(own.walk):
-                own = self._trees[prefix] = _Tree(Walk(now))
-            return [*trees, own]
+            return [*trees, self._begun(prefix, now)]
 
-    def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing, way: Way) -> bool:
+    def _begun(self, prefix: str, now: float) -> _Tree:
+        tree = self._trees.get(prefix)
+        if tree is None or self._way.lists_first or not self._cache.is_under_way(tree.walk):
+            tree = self._trees[prefix] = _Tree(Walk(now), deque(maxlen=self._way.children))
+        return tree
+
+    def _read_up_to(self, prefix: str, tree: _Tree, flat: FlatListing) -> bool:
         in_vain, oldest = 0, self._cache.now() - WALK_SECONDS
         while flat.may_bring(prefix):
             page, asked_at = self._next_page(flat)
@@ -225,7 +227,7 @@ class Walks:
                 self._ask_ahead(flat)
                 return True
             in_vain += not flat.is_within(prefix)
-            if in_vain >= way.pages_in_vain or (in_vain and flat.held_names > self._most_names):
+            if in_vain >= self._way.pages_in_vain or (in_vain and flat.held_names > self._most_names):
                 tree.flat, tree.is_given_up = None, True
                 return False
         return False
@@ -252,7 +254,7 @@ class Walks:
                 asked_at = self._cache.now()
                 self._pages[flat] = _Ahead(self._transfers.submit_read(flat.ask), asked_at)
 
-    def _walk_to(self, prefix: str, way: Way) -> _Tree | None:
+    def _walk_to(self, prefix: str) -> _Tree | None:
         """Return the tree whose flat listing may bring a directory."""
         with self._lock:
             trees = self._above(prefix)
@@ -260,19 +262,18 @@ class Walks:
                 if tree.flat is not None and tree.flat.may_bring(prefix):
                     return tree
             parent = self._trees.get(_parent(prefix)) if prefix else None
-            if parent is None or parent not in trees or not self._may_begin(parent, way):
+            if parent is None or parent not in trees or not self._may_begin(parent):
                 return None
-            page_names = max(1, min(way.page_names, self._most_names))
+            page_names = max(1, min(self._way.page_names, self._most_names))
             parent.flat = FlatListing(
                 _parent(prefix), self._store, began_at=self._cache.now(), page_names=page_names
             )
             return parent
 
-    def _may_begin(self, tree: _Tree, way: Way) -> bool:
+    def _may_begin(self, tree: _Tree) -> bool:
         """Tell whether to list all below a directory: for a walk; for a slow one again, if that is short."""
-        now, flat = self._cache.now(), tree.flat
-        came_at = list(tree.came_at)[-way.children :]
-        if tree.is_given_up or len(came_at) < way.children or now - came_at[0] > way.within_seconds:
+        now, flat, way = self._cache.now(), tree.flat, self._way
+        if tree.is_given_up or len(tree.came_at) < way.children or now - tree.came_at[0] > way.within_seconds:
             return False
         is_old = flat is None or now - flat.began_at >= way.again_seconds
         return is_old and (flat is None or flat.pages <= way.pages_in_vain)

@@ -86,7 +86,7 @@ def look_for_new_names(names: Namespace, directories: int, looks: int = 3) -> No
     for directory in range(directories):
         for look in range(looks):
             path = f"/tree/d{directory:02}/new{look}"
-            assert names.find(path, believe_absence=lambda: True, may_walk=True) is None
+            assert names.find(path, believe_absence=lambda: True, may_search=True) is None
 
 
 def test_who_looks_for_new_names_in_one_directory_after_the_other_is_answered_by_one_listing(
@@ -111,7 +111,7 @@ def test_who_comes_to_few_directories_a_second_has_each_listed_by_itself(
     store.requests.clear()
     for directory in range(50):
         clock.advance(0.2)
-        assert names.find(f"/tree/d{directory:02}/new", believe_absence=lambda: True, may_walk=True) is None
+        assert names.find(f"/tree/d{directory:02}/new", believe_absence=lambda: True, may_search=True) is None
     assert store.requests["LIST"] == 50
 
 
@@ -126,6 +126,24 @@ def test_who_looks_for_new_names_behind_many_others_has_one_page_of_them_read_in
     store.requests.clear()
     look_for_new_names(names, 50)
     assert store.requests["LIST"] == 50 + 1
+
+
+def test_who_looks_for_new_names_takes_nothing_from_a_walk_through_the_same_tree(
+    store: MemoryStore, names: Namespace
+) -> None:
+    walked = [f"/tree/a{number:02}" for number in range(20)]
+    for path in walked:
+        for number in range(1000):
+            store.put(f"{path[1:]}/{number:03}", b"")
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    names.entries("/tree")
+    for path in walked[:3]:
+        names.entries(path)
+    look_for_new_names(names, 50)
+    store.requests.clear()
+    assert all(len(names.entries(path)) == 1000 for path in walked[3:])
+    assert store.requests["LIST"] <= 5
 
 
 def test_nobody_else_is_told_by_that_listing_that_a_name_is_absent(
