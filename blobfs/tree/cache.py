@@ -218,16 +218,19 @@ class TreeCache:
         with self._lock:
             return self._record_listing(prefix, nodes, asked_at).shown()
 
-    def offer_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float, walk: Walk) -> None:
+    def offer_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float, walk: Walk | None) -> None:
         """Like `record_listing`, and keep the listing for a walk, WALK_SECONDS from `asked_at` at most.
 
-        It is not believed if names were forgotten meanwhile: they could be of this directory.
+        Without one it is believed only `ttl_seconds` from then. Neither is it if names were forgotten
+        meanwhile: they could be of this directory.
         """
         with self._lock:
             if asked_at > self._forgotten_at:
                 directory = self._record_listing(prefix, nodes, asked_at)
                 directory.walk, directory.offered_until = walk, asked_at + WALK_SECONDS
                 directory.absent_until = asked_at + self._ttl_seconds  # it may have waited for the walk
+                if walk is None:
+                    directory.listed_until = directory.complete_until = directory.absent_until
 
     def mark_large(self, prefix: str) -> None:
         """Remember that listing this directory takes more than one page."""

@@ -52,7 +52,10 @@ class Namespace:
         self.close_to_open = close_to_open
         self._store = store
         self._walks = Walks(store, cache, self._offer, transfers, callers, WALK)
-        self._searches = Walks(store, cache, self._offer, transfers, callers, SEARCH)
+        # What a search has listed is not kept for it: others are shown that, too.
+        self._searches = Walks(
+            store, cache, lambda found, _: self._offer(found, None), transfers, callers, SEARCH
+        )
         self._lock = threading.Lock()  # guards the two maps below
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
@@ -206,7 +209,7 @@ class Namespace:
             return None
         return self._record_listing(prefix, nodes, hidden, asked_at)
 
-    def _offer(self, directory: Gathered, walk: Walk) -> None:
+    def _offer(self, directory: Gathered, walk: Walk | None) -> None:
         nodes: dict[str, Node] = {}
         hidden: dict[str, str] = {}
         self._collect(ListPage(directory.blobs, directory.prefixes, ""), directory.prefix, nodes, hidden)

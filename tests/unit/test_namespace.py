@@ -146,6 +146,21 @@ def test_who_looks_for_new_names_takes_nothing_from_a_walk_through_the_same_tree
     assert store.requests["LIST"] <= 5
 
 
+def test_listing_for_a_search_is_shown_to_others_no_longer_than_their_own_would_be(
+    store: MemoryStore, clock: ManualClock, names: Namespace
+) -> None:
+    for directory in range(50):
+        store.put(f"tree/d{directory:02}", b"", MARKER)
+    names.entries("/tree")
+    look_for_new_names(names, 10)
+    store.put("tree/d40/new", b"by another node")
+    clock.advance(0.9)
+    assert names.entries("/tree/d41") == {}
+    assert names.find("/tree/other/new", believe_absence=lambda: True, may_search=True) is None  # it goes on
+    clock.advance(0.2)
+    assert set(names.entries("/tree/d40")) == {"new"}
+
+
 def test_nobody_else_is_told_by_that_listing_that_a_name_is_absent(
     store: MemoryStore, names: Namespace
 ) -> None:
