@@ -63,20 +63,17 @@ class Blob:
     @cached_property
     def list_entry(self) -> str:
         """The blob in a listing, without the end, where metadata may follow."""
-        elements = {
-            "Last-Modified": http_date(self.modified_seconds),
-            "Etag": self.etag,
-            "Content-Length": str(self.content.size_bytes),
-            **self.headers,
-            "Content-MD5": self.md5,
-            "BlobType": self.kind,
-            "AccessTier": self.tier,
-            "AccessTierInferred": "true",
-            "ServerEncrypted": "true",
-        }
-        return f"<Blob>{name_xml(self.name)}<Properties>{_xml(elements)}</Properties>"
+        md5 = f"<Content-MD5>{self.md5}</Content-MD5>" if self.md5 else ""
+        tier = f"<AccessTier>{self.tier}</AccessTier>" if self.tier else ""
+        return (
+            f"<Blob>{name_xml(self.name)}<Properties>"
+            f"<Last-Modified>{http_date(self.modified_seconds)}</Last-Modified><Etag>{self.etag}</Etag>"
+            f"<Content-Length>{self.content.size_bytes}</Content-Length>{_xml(self.headers)}{md5}"
+            f"<BlobType>{self.kind}</BlobType>{tier}<AccessTierInferred>true</AccessTierInferred>"
+            "<ServerEncrypted>true</ServerEncrypted></Properties>"
+        )
 
-    @cached_property
+    @property
     def list_entry_with_metadata(self) -> str:
         """The same, with metadata."""
         return f"{self.list_entry}<Metadata>{_xml(self.metadata)}</Metadata>"
