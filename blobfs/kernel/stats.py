@@ -6,9 +6,12 @@ from operator import itemgetter
 from struct import Struct
 from typing import Any
 
+from blobfs.blocks import KiB
 from blobfs.filesystem.volume import Stat
 
-BLOCK_BYTES = 4096  # st_blksize: the least that is worth asking for at a time
+# st_blksize. C's stdio and Python's open() read and write so much at a time: each write(2) is two requests of
+# the kernel's, and a reader who goes to and fro is sent so much anyway (`settings.fragment_bytes`).
+BLOCK_BYTES = 64 * KiB
 SECTOR_BYTES = 512  # what st_blocks counts (stat(3type))
 NS = 10**9
 

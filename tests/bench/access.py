@@ -69,6 +69,17 @@ def _read_at(path: Path, offsets: list[int], size_bytes: int) -> None:
         os.close(descriptor)
 
 
+def buffered_writes(name: str, size_bytes: int, record_bytes: int) -> Callable[[Place], None]:
+    """Return what writes a file record by record, leaving to Python's buffer how much goes at a time."""
+
+    def run(place: Place) -> None:
+        with open(place.mount / name, "wb") as file:
+            for number in range(size_bytes // record_bytes):
+                file.write(b"%0*d" % (record_bytes, number))
+
+    return run
+
+
 def interleaved_reads(names: list[str], read_bytes: int) -> Callable[[Place], None]:
     """Return what opens all files and reads the start of each, in turns of a MiB."""
 

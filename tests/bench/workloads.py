@@ -10,6 +10,7 @@ from responder.recipes import Recipe
 from bench.access import (
     KiB,
     MiB,
+    buffered_writes,
     create_stat_delete,
     interleaved_reads,
     random_offsets,
@@ -118,6 +119,22 @@ def _sequential(scale: Scale) -> Iterator[Workload]:
         suits_zeros=True,
     )
     yield write
+    small_bytes = scale.large_bytes // 8
+    in_small_steps = replace(write, amount=small_bytes / MiB, transfer=None, ideal=None, suits_zeros=False)
+    yield replace(
+        in_small_steps,
+        name="write-buffered",
+        title=f"write {small_bytes / MiB:.0f} MiB, 128 bytes at a time, buffered by the program",
+        run=buffered_writes("large", small_bytes, 128),
+    )
+    yield replace(
+        in_small_steps,
+        name="write-small",
+        title=f"write {small_bytes / MiB:.0f} MiB, 4 KiB at a time",
+        run=shell(
+            f'dd if="$SOURCE/large" of="$MOUNT/large" bs=4k count={small_bytes // (4 * KiB)} status=none'
+        ),
+    )
     count = max(1, scale.large_bytes // MiB // 4)
     one = f'dd if="$SOURCE/large" of="$MOUNT/quarter-$number" bs=1M count={count} status=none'
     yield replace(

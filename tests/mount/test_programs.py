@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -219,6 +220,20 @@ def test_two_programs_append_to_one_log_without_losing_a_line(directory: Path) -
     assert [program.wait() for program in programs] == [0, 0]
     lines = (directory / "log").read_text().splitlines()
     assert sorted(lines) == sorted(f"{name} {number}" for name in "ab" for number in range(1, 51))
+
+
+def test_programs_that_buffer_write_much_at_a_time(directory: Path) -> None:
+    calls_before = _write_calls()
+    with open(directory / "log", "wb") as log:
+        for number in range(10_000):
+            log.write(b"%099d\n" % number)
+    assert _write_calls() - calls_before < 20  # 1,000,000 bytes
+    assert (directory / "log").read_text().split() == [f"{number:099}" for number in range(10_000)]
+
+
+def _write_calls() -> int:
+    """Return how often this thread has called write(2) and its kind (proc(5): io)."""
+    return int(dict(re.findall(r"(\w+): (\d+)", Path("/proc/thread-self/io").read_text()))["syscw"])
 
 
 def test_python_makes_temporary_files_and_directories(directory: Path) -> None:

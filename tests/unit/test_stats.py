@@ -71,7 +71,7 @@ def test_everything_lands_in_its_place_and_nothing_of_another_file_stays(layout:
     expected, attributes = layout(), stat.attributes
     expected.st_mode, expected.st_uid, expected.st_gid = attributes.mode, attributes.uid, attributes.gid
     expected.st_ino, expected.st_nlink, expected.st_rdev = stat.inode, stat.links, attributes.rdev
-    expected.st_size, expected.st_blksize = stat.size_bytes, 4096
+    expected.st_size, expected.st_blksize = stat.size_bytes, 65_536
     expected.st_blocks = (stat.size_bytes + 511) // 512
     for name in ("atime", "mtime", "ctime"):
         seconds, nanoseconds = divmod(getattr(attributes, f"{name}_ns"), 10**9)
