@@ -6,7 +6,7 @@ the rename replaces it. And, with write-back, a name that was removed: its blob 
 
 libfuse makes both halves of a rename by one thread, one right after the other. But on a machine with
 more to do than processors that thread may not run for long, so the moment lasts while it seems to lack
-a processor or a lock, and is over when it comes to ask for the name.
+a processor or a lock. It is over when the thread asks for the name, or for the kernel's next request.
 """
 
 import logging
@@ -29,8 +29,11 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 0.05  # libfuse's two calls of a rename follow each other in microseconds
 MOST_GRACES = 6  # for a thread that is busy with something else
 
-# A system call's number in /proc/PID/syscall.
-_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine, "")
+GLANCE_SECONDS = 0.001  # after which somebody who waits looks again what that thread does
+
+# System calls' numbers in /proc/PID/syscall.
+_FUTEX, _READ = {"x86_64": ("202", "0"), "aarch64": ("98", "63")}.get(os.uname().machine, ("", ""))
+_KERNEL = "/dev/fuse"
 
 
 @dataclass(slots=True)
@@ -76,12 +79,14 @@ class Deletions:
         if path not in self._due:
             return False
         with self._settled:
-            deletion = self._due.get(path)
-            if deletion is not None and deletion.thread_id == threading.get_native_id():
-                deletion.is_certain = True
-                self._settled.notify_all()
-            self._settled.wait_for(lambda: path not in self._due or self._due[path].is_certain)
-            return path in self._due
+            while (deletion := self._due.get(path)) is not None and not deletion.is_certain:
+                own_id = threading.get_native_id()
+                if deletion.thread_id == own_id or is_at_rest(Path(f"/proc/self/task/{deletion.thread_id}")):
+                    deletion.is_certain = True
+                    self._settled.notify_all()
+                else:
+                    self._settled.wait(GLANCE_SECONDS)
+            return deletion is not None
 
     def entries_due(self, path: str) -> set[str]:
         """Return the entries of a directory whose blobs are still to be deleted."""
@@ -225,13 +230,26 @@ class Deletions:
             logger.error("%s was removed while open, but could not be deleted: %s", path, failure)
 
 
+def is_at_rest(task: Path) -> bool:
+    """Tell whether a thread, by its directory in /proc, waits for the kernel to ask for something."""
+    match _call_of(task):
+        case [number, descriptor, *_] if number == _READ:
+            with suppress(OSError):
+                return str((task / "fd" / str(int(descriptor, 16))).readlink()) == _KERNEL
+    return False
+
+
 def _may_be_held_up(thread_id: int) -> bool:
-    """Tell whether a thread of this process lacks a processor or a lock to go on with (proc(5): syscall)."""
+    """Tell whether a thread of this process lacks a processor or a lock to go on with."""
+    return _call_of(Path(f"/proc/self/task/{thread_id}"))[:1] in (["running"], [_FUTEX])
+
+
+def _call_of(task: Path) -> list[str]:
+    """Return the words of the system call that a thread is in; none if it has ended (proc(5): syscall)."""
     try:
-        call = Path(f"/proc/self/task/{thread_id}/syscall").read_text().split()[0]
-    except OSError:  # it has ended, or this is not to be known here
-        return False
-    return call in ("running", _FUTEX)
+        return (task / "syscall").read_text().split()
+    except OSError:  # or this is not to be known here
+        return []
 
 
 def _raise_first(failures: list[Failure]) -> None:

@@ -2,12 +2,18 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from azurite import Azurite
+from mounts import Mount
 from unix import changes_times
+from waiting import wait_until
+
+from blobfs.filesystem.deletions import is_at_rest
 
 MiB = 1 << 20
 
@@ -124,3 +130,16 @@ def test_a_removed_directory_takes_no_open_file_with_it(directory: Path) -> None
         file.seek(0)
         assert file.read() == b"content, more"
     assert os.listdir(directory) == []
+
+
+def test_thread_that_waits_for_the_kernel_is_known_to_be_at_rest(shared_mount: Mount) -> None:
+    tasks = Path(f"/proc/{shared_mount.pid}/task")
+    wait_until(lambda: any(is_at_rest(task) for task in tasks.iterdir()))
+    reader, writer = os.pipe()
+    with ThreadPoolExecutor(1) as threads, open(writer, "wb"), open(reader, "rb") as pipe:
+        thread_id = threads.submit(threading.get_native_id).result()
+        threads.submit(pipe.read, 1)
+        task = Path(f"/proc/self/task/{thread_id}")
+        wait_until(lambda: (task / "syscall").read_text().split()[1:2] == [hex(reader)])
+        assert not is_at_rest(task)
+        os.write(writer, b"1")

@@ -562,6 +562,21 @@ def test_thread_that_asks_for_the_name_it_removed_is_told_at_once(
     assert memory.bodies == {}
 
 
+def test_who_asks_for_a_name_is_told_at_once_when_the_thread_that_removed_it_has_gone_on(
+    fs: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(fs, "/x", b"old")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    this = Path(f"/proc/self/task/{threading.get_native_id()}")
+    monkeypatch.setattr("blobfs.filesystem.deletions.is_at_rest", lambda task: task == this)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(NotFound):
+        threads.submit(fs.stat, "/x").result(10)
+    assert memory.bodies == {"x": b"old"}
+    later(fs)
+    assert memory.bodies == {}
+
+
 def test_who_waits_for_a_name_is_told_when_the_thread_that_removed_it_asks(fs: Filesystem) -> None:
     write(fs, "/x", b"old")
     fs.handles.open("/x", os.O_RDONLY)
