@@ -139,12 +139,15 @@ class Handles:
         self.counts.add("read_bytes", count)
         return count
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
-        """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it."""
+    def write(self, handle: int, offset: int, data: memoryview, *, is_page: bool = False) -> None:
+        """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it.
+
+        But a page that was stored to through a memory map has its place, by whichever handle it comes.
+        """
         opened = self._handle(handle)
         if not opened.writable:
             raise BadHandle(f"{opened.file.name}: not open for writing")
-        opened.file.write(None if opened.append else offset, data)
+        opened.file.write(None if opened.append and not is_page else offset, data)
         self.counts.add("written_bytes", len(data))
 
     def truncate_path(self, path: str, size_bytes: int) -> None:

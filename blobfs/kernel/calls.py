@@ -84,8 +84,9 @@ class Calls(ABC):
 
     def write(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Have the bytes copied straight out of the kernel's buffer, which then knows the size by itself."""
-        self._drop_told(info.contents.fh)
-        return self.operations.write_from(info.contents.fh, offset, _memory(buffer, size))
+        handle, is_page = info.contents.fh, bool(info.contents.writepage)
+        self._drop_told(handle)
+        return self.operations.write_from(handle, offset, _memory(buffer, size), is_page=is_page)
 
     def open(self, path: bytes, info: Any) -> int:
         """Open a file and say what may happen to the kernel's pages of it."""

@@ -184,9 +184,9 @@ class Operations:
         """pread(2) into the kernel's own buffer."""
         return self._filesystem.handles.read_into(handle, offset, target)
 
-    def write_from(self, handle: int, offset: int, data: memoryview) -> int:
-        """pwrite(2) from the kernel's own buffer."""
-        self._filesystem.handles.write(handle, offset, data)
+    def write_from(self, handle: int, offset: int, data: memoryview, *, is_page: bool = False) -> int:
+        """pwrite(2) from the kernel's own buffer, or `is_page`: of a page of its own of a memory map."""
+        self._filesystem.handles.write(handle, offset, data, is_page=is_page)
         return len(data)
 
     def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:

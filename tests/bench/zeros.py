@@ -55,7 +55,7 @@ class Zeros(Operations):
         target[:] = memoryview(_ZEROS)[: len(target)]
         return len(target)
 
-    def write_from(self, handle: int, offset: int, data: memoryview) -> int:
+    def write_from(self, handle: int, offset: int, data: memoryview, *, is_page: bool = False) -> int:
         """pwrite(2), into nothing."""
         return len(data)
 

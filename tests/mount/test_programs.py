@@ -328,6 +328,18 @@ def test_stores_through_a_shared_map_are_seen_by_readers_and_kept(directory: Pat
     assert path.read_bytes() == bytes(5000) + b"content" + bytes(20_000 - 5007)
 
 
+def test_stores_through_a_map_of_a_file_open_to_append_stay_in_place(directory: Path) -> None:
+    path = directory / "file"
+    path.write_bytes(bytes(5000))
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+    with mmap.mmap(descriptor, 0) as mapped:
+        mapped[:7] = b"content"
+        mapped.flush()
+    os.pwrite(descriptor, b"appended", 0)
+    os.close(descriptor)
+    assert path.read_bytes() == b"content" + bytes(5000 - 7) + b"appended"
+
+
 def test_stores_after_close_are_committed_when_the_map_goes(
     shared_mounts: Mounts, shared_mount: Mount, directory: Path
 ) -> None:
