@@ -5,6 +5,7 @@ import math
 import os
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class Handles:
         else:
             opened = self._open_committed(path, flags)
         if flags & os.O_TRUNC and writable:
-            self._handles[opened.handle].file.truncate(0)
+            self.truncate(opened.handle, 0)
         return opened
 
     def read_into(self, handle: int, offset: int, target: memoryview) -> int:
@@ -144,10 +145,11 @@ class Handles:
 
         But a page that was stored to through a memory map has its place, by whichever handle it comes.
         """
-        opened = self._handle(handle)
-        if not opened.writable:
-            raise BadHandle(f"{opened.file.name}: not open for writing")
-        opened.file.write(None if opened.append and not is_page else offset, data)
+
+        def write(opened: Handle) -> None:
+            opened.file.write(None if opened.append and not is_page else offset, data)
+
+        self._change(handle, write)
         self.counts.add("written_bytes", len(data))
 
     def truncate_path(self, path: str, size_bytes: int) -> None:
@@ -161,22 +163,20 @@ class Handles:
 
     def truncate(self, handle: int, size_bytes: int) -> None:
         """Set the size of an open file."""
-        opened = self._handle(handle)
-        if not opened.writable:
-            raise BadHandle(f"{opened.file.name}: not open for writing")
-        opened.file.truncate(size_bytes)
+        self._change(handle, lambda opened: opened.file.truncate(size_bytes))
 
     def allocate(self, handle: int, offset: int, length: int, *, keep_size: bool, zero: bool) -> None:
         """Make room, which a blob always has: grow the file unless `keep_size`, clear the range if `zero`."""
-        opened = self._handle(handle)
-        if not opened.writable:
-            raise BadHandle(f"{opened.file.name}: not open for writing")
-        with opened.file.lock:
-            size_bytes = opened.file.size_bytes
-            if zero:
-                opened.file.clear(offset, min(length, max(0, size_bytes - offset)))
-            if not keep_size and offset + length > size_bytes:
-                opened.file.truncate(offset + length)
+
+        def allocate(opened: Handle) -> None:
+            with opened.file.lock:
+                size_bytes = opened.file.size_bytes
+                if zero:
+                    opened.file.clear(offset, min(length, max(0, size_bytes - offset)))
+                if not keep_size and offset + length > size_bytes:
+                    opened.file.truncate(offset + length)
+
+        self._change(handle, allocate)
 
     def flush(self, handle: int) -> None:
         """Commit what a writable handle's file has, or know it safe. Called for every close(2).
@@ -227,6 +227,16 @@ class Handles:
         self._volume.orphans.leave(file)
         if not file.handles and file.is_uncommitted:
             self._commits.release(file)
+
+    def _change(self, handle: int, change: Callable[[Handle], None]) -> None:
+        """Change a file by a handle. The kernel's pages of it are of no version until it is committed."""
+        opened = self._handle(handle)
+        if not opened.writable:
+            raise BadHandle(f"{opened.file.name}: not open for writing")
+        try:
+            change(opened)
+        finally:  # not before: a commit that ends meanwhile would trust them again
+            self._volume.pages.distrust(opened.file.name)
 
     def _open_committed(self, path: str, flags: int) -> Opened:
         """Open the version that the service has, unless this mount writes the name meanwhile: then again."""

@@ -29,7 +29,7 @@ class KernelPages:
             return self._etags.get(blob.name) == blob.etag
 
     def distrust(self, name: str) -> None:
-        """Have the next `open` drop the kernel's pages of a name: some of them may be damaged."""
+        """Have the next `open` drop the kernel's pages of a name: some may be damaged, or never committed."""
         with self._lock:
             self._etags.pop(name, None)
 

@@ -177,7 +177,7 @@ class Volume:
         news = file.news
         if news is not None:
             self.namespace.record(self.path_of(news.name), Node(news))
-            if file.has_foreign_pages:
+            if file.has_foreign_pages or file.is_uncommitted:
                 self.pages.distrust(news.name)
             else:
                 self.pages.are_valid(news.name, news.etag)

@@ -23,12 +23,14 @@ from blobfs.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    NotPermitted,
     ReadOnly,
     Unavailable,
 )
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Caller
 from blobfs.spool.directory import Spool
 from blobfs.store import ALWAYS, BlobStore
@@ -110,6 +112,12 @@ def read(fs: Filesystem, path: str) -> bytes:
         return read_handle(fs, handle)
     finally:
         fs.handles.release(handle)
+
+
+def opened_and_closed(fs: Filesystem, path: str) -> Opened:
+    opened = fs.handles.open(path, os.O_RDONLY)
+    fs.handles.release(opened.handle)
+    return opened
 
 
 def entries(fs: Filesystem, path: str) -> list[str]:
@@ -1290,6 +1298,30 @@ def test_pages_are_bypassed_while_a_file_of_an_older_version_may_write_to_them(
     fs.handles.release(older)
     last = fs.handles.open("/x", os.O_RDONLY)
     assert (last.bypass_pages, last.keep_pages) == (False, False)
+
+
+@pytest.mark.parametrize("change", ["write", "truncate", "allocate"])
+def test_pages_with_what_was_never_committed_are_dropped_by_the_next_open(
+    mount: Mount, memory: MemoryStore, change: str
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    memory.put("x", b"committed")
+    assert not opened_and_closed(fs, "/x").keep_pages
+    assert opened_and_closed(fs, "/x").keep_pages
+    handle = fs.handles.open("/x", os.O_RDWR).handle
+    if change == "write":
+        fs.handles.write(handle, 0, memoryview(b"lost"))
+    elif change == "truncate":
+        fs.handles.truncate(handle, 4)
+    else:
+        fs.handles.allocate(handle, 0, 4, keep_size=True, zero=True)
+    store.fail_commits(NotPermitted("kept by a policy"))
+    with pytest.raises(NotPermitted):
+        fs.handles.flush(handle)
+    fs.handles.release(handle)
+    assert not opened_and_closed(fs, "/x").keep_pages
+    assert opened_and_closed(fs, "/x").keep_pages
 
 
 def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
