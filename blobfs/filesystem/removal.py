@@ -93,10 +93,16 @@ class Removal:
         file = volume.files.get(name)
         if file is None:
             file = volume.file_of(path, volume.namespace.node(path))
-        file.unlink()
-        volume.note_commit(file)
-        known = volume.namespace.find(path) if file.etag_in_place else None
+        with file.lock:  # nobody commits it meanwhile
+            volume.note_commit(file)
+            # Before anything changes, because it may have to ask.
+            known = volume.namespace.find(path) if file.etag_in_place else None
+            base = file.base
+            file.unlink()
+            volume.note_commit(file)
         etag = known.blob.etag if known is not None and known.blob is not None else ""
+        if file.base is not None and file.base is not base:  # to have its bytes, it was committed
+            etag = file.base.etag
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
         volume.lost.pop(path, None)

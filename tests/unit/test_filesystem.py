@@ -13,6 +13,7 @@ from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, file
 from waiting import wait_until
 
 from blobfs.errors import (
+    AccessDenied,
     AlreadyExists,
     BadHandle,
     Changed,
@@ -624,6 +625,25 @@ def test_blob_goes_though_its_thread_never_comes_to_rest(fs: Filesystem, memory:
             later(fs)
         may_end.set()
     assert memory.bodies == {}
+
+
+def test_removal_of_an_open_file_that_fails_leaves_it_to_its_writer(
+    mount: Mount, memory: MemoryStore, clock: ManualClock
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    memory.put("x", b"old")
+    handle = fs.handles.open("/x", os.O_RDWR).handle
+    fs.handles.write(handle, 0, memoryview(b"new"))
+    clock.advance(10)
+    store.fail_method("list_page", AccessDenied("no"))
+    with pytest.raises(AccessDenied):
+        fs.rename("/x", HIDDEN)
+    store.heal()
+    fs.handles.write(handle, 3, memoryview(b"er"))
+    close(fs, handle)
+    later(fs)
+    assert memory.bodies == {"x": b"newer"}
 
 
 def test_time_of_an_earlier_removal_says_nothing_of_a_later_one(fs: Filesystem, memory: MemoryStore) -> None:
