@@ -18,8 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from blobfs.errors import Changed, Failure, NotFound, failure_of
+from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
 from blobfs.format.names import split_path
 from blobfs.store import Condition
@@ -36,6 +38,16 @@ _FUTEX, _READ = {"x86_64": ("202", "0"), "aarch64": ("98", "63")}.get(os.uname()
 _KERNEL = "/dev/fuse"
 
 
+class Taken(NamedTuple):
+    """What a rename takes over: the blob that it replaces, and who had that open."""
+
+    etag: str
+    file: File | None
+
+
+NOTHING = Taken("", None)
+
+
 @dataclass(slots=True)
 class _Deletion:
     """One blob that is to go, if it is still the version that was removed."""
@@ -43,6 +55,7 @@ class _Deletion:
     etag: str
     is_certain: bool  # the name was removed; otherwise a rename may replace the blob
     thread_id: int  # of who began it
+    file: File | None  # that still has handles
     is_under_way: bool = False
 
 
@@ -64,12 +77,12 @@ class Deletions:
 
     def delete_behind(self, path: str, etag: str) -> None:
         """Have a blob deleted in the background. From now on its name is gone."""
-        deletion = self._add(path, etag, is_certain=True)
+        deletion = self._add(path, etag, None)
         self._volume.transfers.behind(lambda: self._settle_unasked(path, deletion))
 
-    def delete_later(self, path: str, etag: str) -> None:
-        """Have a blob deleted soon, unless a rename takes it over, which the calling thread may go on to."""
-        self._await(path, self._add(path, etag, is_certain=False), MOST_GRACES)
+    def delete_later(self, path: str, etag: str, file: File) -> None:
+        """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next."""
+        self._await(path, self._add(path, etag, file), MOST_GRACES)
 
     def is_gone(self, path: str) -> bool:
         """Tell whether a name is gone though its blob is there.
@@ -98,22 +111,22 @@ class Deletions:
         with self._settled:
             return [path for path, deletion in self._due.items() if deletion.is_certain]
 
-    def take_over(self, path: str) -> str:
-        """Leave a blob to a rename that replaces it, and return its ETag, or nothing.
+    def take_over(self, path: str) -> Taken:
+        """Leave a blob to a rename that replaces it, if one is due.
 
         What was removed for certain is deleted first: the rename may fail. Raises Failure.
         """
         if path not in self._due:
-            return ""
+            return NOTHING
         with self._settled:
             self._settled.wait_for(lambda: not self._is_under_way(path))
             deletion = self._due.get(path)
             if deletion is not None and not deletion.is_certain:
                 self._count_down(path)
                 self._remove(path)
-                return deletion.etag
+                return Taken(deletion.etag, deletion.file)
         self.settle(path)
-        return ""
+        return NOTHING
 
     def settle(self, path: str) -> None:
         """Delete the blob of a path now, if that is still to be done. Raises Failure: the name is back."""
@@ -146,8 +159,8 @@ class Deletions:
         """Do all that is still to be done in and below a path; return what failed."""
         return self._settle_all([path, *self._due_below(path)])
 
-    def _add(self, path: str, etag: str, *, is_certain: bool) -> _Deletion:
-        deletion = _Deletion(etag, is_certain, threading.get_native_id())
+    def _add(self, path: str, etag: str, file: File | None) -> _Deletion:
+        deletion = _Deletion(etag, file is None, threading.get_native_id(), file)
         with self._settled:
             self._due[path] = deletion
             self._left[split_path(path)[0]] += 1

@@ -64,7 +64,7 @@ class FileTable:
                 file = known
             elif is_outdated():
                 return None
-            elif file.state is not FileState.UNLINKED:
+            elif file.state is FileState.NAMED:
                 self._displace(file)
             file.handles += 1
             return file

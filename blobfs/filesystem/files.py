@@ -224,6 +224,11 @@ class File:
                 self.failure = copy.copy(failure)
             self.drop()
 
+    def lose_name(self, reason: str) -> None:
+        """Have those who write an unlinked file hear that its name is there, with other bytes than theirs."""
+        with self.lock:
+            self.state, self.failure = FileState.FAILED, Changed(reason)
+
     @property
     def etag_in_place(self) -> str:
         """The ETag of the blob that the next commit replaces, as far as is known; empty if there is none."""

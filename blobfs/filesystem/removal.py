@@ -110,7 +110,7 @@ class Removal:
         volume.inodes.retire(name)
         volume.entry_changed(path)
         if etag:
-            self._deletions.delete_later(path, etag)
+            self._deletions.delete_later(path, etag, file)
         else:
             volume.namespace.record(path, None)
 

@@ -67,7 +67,17 @@ class Renames:
         volume.names.blob_name(new_path)
         if old_path == new_path:
             return
-        pending_etag = self._deletions.take_over(new_path)
+        taken = self._deletions.take_over(new_path)
+        try:
+            self._replace(old_path, new_path, taken.etag, replace_target=replace_target)
+        except Failure:
+            if taken.file is not None:
+                # libfuse has given it a hidden name, and nobody can give it back its own.
+                taken.file.lose_name(f"{new_path}: a rename over it failed, and took it off its name")
+            raise
+
+    def _replace(self, old_path: str, new_path: str, pending_etag: str, *, replace_target: bool) -> None:
+        volume = self._volume
         self._deletions.settle(old_path)
         self._directory_commits.settle(old_path)
         with (
