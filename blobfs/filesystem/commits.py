@@ -69,8 +69,10 @@ class Commits:
         """
         if _awaits_rename(file):
             file.request_commit()
-        else:
+        elif self._volume.files.has(file):
             self.settle(file)
+        else:  # in the background only the one that has the name is found again
+            self.commit(file)
 
     def settle(self, file: File) -> None:
         """Have the file committed now, or in the background if that is as safe. Raises what `commit` does."""
@@ -113,7 +115,7 @@ class Commits:
             # By its name: once it has another one, nobody needs its bytes here.
             self._volume.transfers.after(RENAME_SECONDS, partial(self._commit_unrenamed, file.name))
         # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
-        elif not self._commit_behind(file):
+        elif not self._volume.files.has(file) or not self._commit_behind(file):
             self._commit_released(file)
 
     def uncommitted(self) -> Iterable[Uncommitted]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import cachetools
 
@@ -20,12 +21,17 @@ class FileTable:
         self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
 
     def __iter__(self) -> Iterator[File]:
+        """Iterate over all that are open, those whose name another file has by now included."""
         with self._lock:
-            return iter(list(self._files.values()))
+            return iter([*self._files.values(), *chain.from_iterable(self._displaced.values())])
 
     def get(self, name: str) -> File | None:
         """Return the file that handles of this mount have open under a name."""
         return self._files.get(name)
+
+    def has(self, file: File) -> bool:
+        """Tell whether a file is the one under its name."""
+        return self._files.get(file.name) is file
 
     def under(self, prefix: str) -> list[File]:
         """Return the open files whose names start with `prefix`."""
@@ -136,6 +142,6 @@ class FileTable:
             self._remove(file)
 
     def _remove(self, file: File) -> None:
-        if self._files.get(file.name) is file:
+        if self.has(file):
             del self._files[file.name]
             self._closed[file.name] = True

@@ -1365,6 +1365,24 @@ def test_pages_with_what_was_never_committed_are_dropped_by_the_next_open(
     assert opened_and_closed(fs, "/x").keep_pages
 
 
+def test_file_that_a_newer_version_has_displaced_is_committed_by_its_close(
+    behind: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("x", b"old")
+    older = behind.handles.open("/x", os.O_RDWR).handle
+    memory.put("x", b"new")
+    newer = behind.handles.open("/x", os.O_RDONLY).handle
+    behind.handles.write(older, 0, memoryview(b"mine"))
+    assert [file.path for file in behind.commits.uncommitted()] == ["/x"]
+    with pytest.raises(Changed):
+        behind.handles.sync("/")
+    with pytest.raises(Changed):
+        behind.handles.flush(older)
+    behind.handles.release(older)
+    behind.handles.release(newer)
+    assert memory.bodies == {"x": b"new"}
+
+
 def test_one_of_many_renames_onto_a_name_wins_and_nothing_is_mixed(
     memory: MemoryStore, clock: ManualClock
 ) -> None:
