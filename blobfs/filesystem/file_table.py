@@ -41,7 +41,7 @@ class FileTable:
     def was_open(self, name: str) -> bool:
         """Tell whether a file is open under a name, or was a moment ago."""
         with self._lock:
-            return name in self._files or name in self._closed
+            return any(name in names for names in (self._files, self._displaced, self._closed))
 
     def enter(self, file: File) -> File:
         """Count one more handle of the file under its name and return that file; if there is none, this one.
@@ -101,7 +101,7 @@ class FileTable:
     def add(self, file: File) -> None:
         """Make a file the one under its name; an earlier one stays with its own handles only."""
         with self._lock:
-            self._files[file.name] = file
+            self._displace(file)
 
     def remove(self, file: File) -> None:
         """Forget a file, unless another one has taken its name."""
@@ -121,9 +121,9 @@ class FileTable:
     def _displace(self, file: File) -> None:
         """Put a file under its name. One that is open there goes on writing to the kernel's pages of it."""
         other = self._files.get(file.name)
-        if other is not None and other.handles:
+        if other is not None and other is not file and other.handles:
             self._displaced.setdefault(file.name, set()).add(other)
-        file.has_foreign_pages = file.name in self._displaced
+        file.has_foreign_pages |= file.name in self._displaced
         self._files[file.name] = file
 
     def _forget_displaced(self, file: File) -> None:

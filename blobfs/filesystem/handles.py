@@ -93,7 +93,7 @@ class Handles:
         volume.check_writable(path)
         self._deletions.settle(path)
         file = volume.files.get(volume.names.blob_name(path))
-        if file is not None and file.is_uncommitted:
+        if file is not None and file.is_uncommitted and file.failure is None:
             if flags & os.O_EXCL:
                 raise AlreadyExists(f"{path}: exists")
             return self.open(path, flags)
@@ -104,7 +104,8 @@ class Handles:
         file = volume.make_file(path, attributes)
         volume.files.add(file)
         volume.appeared(path)
-        return Opened(self._new_handle(volume.files.enter(file), flags))
+        handle = self._new_handle(volume.files.enter(file), flags)
+        return Opened(handle, bypass_pages=file.has_foreign_pages)
 
     def open(self, path: str, flags: int) -> Opened:
         """Open a file as the service has it at this moment (close-to-open)."""

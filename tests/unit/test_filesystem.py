@@ -1365,6 +1365,57 @@ def test_pages_with_what_was_never_committed_are_dropped_by_the_next_open(
     assert opened_and_closed(fs, "/x").keep_pages
 
 
+def test_pages_of_a_file_made_anew_are_bypassed_while_the_one_before_is_open(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("x", b"old")
+    older = fs.handles.open("/x", os.O_RDWR).handle
+    memory.delete("x", ALWAYS)
+    fs.volume.namespace.forget("/x")
+    made = fs.handles.create("/x", 0o644, os.O_WRONLY, CALLER)
+    assert made.bypass_pages
+    fs.handles.write(made.handle, 0, memoryview(b"new"))
+    close(fs, made.handle)
+    fs.handles.write(older, 0, memoryview(b"!"))
+    with pytest.raises(Changed):
+        fs.handles.flush(older)
+    assert not opened_and_closed(fs, "/x").keep_pages
+    fs.handles.release(older)
+    assert not opened_and_closed(fs, "/x").keep_pages
+    assert opened_and_closed(fs, "/x").keep_pages
+
+
+def test_name_can_be_taken_from_a_file_that_only_an_older_version_s_handles_hold(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("x", b"old")
+    older = fs.handles.open("/x", os.O_RDONLY).handle
+    memory.put("x", b"new")
+    opened_and_closed(fs, "/x")
+    fs.volume.files._closed.clear()  # time passes
+    fs.rename("/x", HIDDEN)
+    later(fs)
+    assert memory.bodies == {}
+    fs.handles.release(older)
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_WRONLY | os.O_EXCL])
+def test_name_can_be_made_again_while_a_file_that_lost_it_is_open(
+    fs: Filesystem, memory: MemoryStore, flags: int
+) -> None:
+    lost = create(fs, "/x")
+    fs.handles.write(lost, 0, memoryview(b"mine"))
+    memory.put("x", b"theirs")
+    with pytest.raises(AlreadyExists):
+        fs.handles.fsync(lost)
+    memory.delete("x", ALWAYS)
+    again = create(fs, "/x", flags)
+    fs.handles.write(again, 0, memoryview(b"again"))
+    close(fs, again)
+    assert memory.bodies == {"x": b"again"}
+    fs.handles.release(lost)
+
+
 def test_file_that_a_newer_version_has_displaced_is_committed_by_its_close(
     behind: Filesystem, memory: MemoryStore
 ) -> None:
