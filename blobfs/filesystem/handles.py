@@ -108,7 +108,10 @@ class Handles:
         return Opened(handle, bypass_pages=file.has_foreign_pages)
 
     def open(self, path: str, flags: int) -> Opened:
-        """Open a file as the service has it at this moment (close-to-open)."""
+        """Open a file as the service has it at this moment (close-to-open).
+
+        Raises Changed for one that is gone: it was there when the kernel looked.
+        """
         volume = self._volume
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if writable:
@@ -307,9 +310,10 @@ class Handles:
                 info = volume.store.head(name)
             else:
                 info = volume.reader.refresh(blob, self._open_bytes)
-        except NotFound:
+        except NotFound as failure:
+            # The kernel believes that it is there. It looks again, and makes a new file for who wants that.
             volume.namespace.forget(path)
-            raise
+            raise Changed(f"{path}: was removed meanwhile: {failure}") from failure
         return info
 
     def _new_handle(self, file: File, flags: int) -> int:

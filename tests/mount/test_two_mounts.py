@@ -108,6 +108,15 @@ def test_a_file_removed_elsewhere_is_gone_at_the_next_open(here: Path, there: Pa
         (there / "file").read_bytes()
 
 
+def test_a_file_removed_elsewhere_is_made_anew_by_who_opens_it_to_append(here: Path, there: Path) -> None:
+    (here / "file").write_bytes(b"content")
+    assert (there / "file").read_bytes() == b"content"
+    (here / "file").unlink()
+    with (there / "file").open("ab") as file:
+        file.write(b"new")
+    assert (there / "file").read_bytes() == b"new"
+
+
 def test_a_file_renamed_over_elsewhere_is_the_new_one_at_the_next_open(here: Path, there: Path) -> None:
     for version in (b"one", b"two", b"three"):
         (here / "new").write_bytes(version)

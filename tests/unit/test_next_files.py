@@ -6,7 +6,7 @@ from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
 
 from blobfs.blocks import KiB
 from blobfs.callers import Callers
-from blobfs.errors import NotFound, Unavailable
+from blobfs.errors import Changed, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.next_files import SKIPPED
 from blobfs.store import ALWAYS, Properties
@@ -178,7 +178,7 @@ def test_file_that_is_gone_is_reported(fs: Filesystem, memory: MemoryStore) -> N
     read(fs, NAMES[0])
     memory.delete(f"d/{NAMES[2]}", ALWAYS)
     read(fs, NAMES[1])
-    with pytest.raises(NotFound):
+    with pytest.raises(Changed):
         read(fs, NAMES[2])
 
 
@@ -274,7 +274,7 @@ def test_file_that_another_client_has_removed_is_gone(copied: Filesystem, memory
     memory.delete(f"d/{NAMES[5]}", ALWAYS)
     for name in NAMES[:5]:
         read(copied, name)
-    with pytest.raises(NotFound):
+    with pytest.raises(Changed):
         read(copied, NAMES[5])
 
 
