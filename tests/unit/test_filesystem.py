@@ -707,29 +707,42 @@ def test_file_never_committed_and_unlinked_while_open_sends_nothing(
     assert memory.requests == {}
 
 
-def test_name_being_deleted_is_absent_to_whoever_looks_meanwhile(mount: Mount, memory: MemoryStore) -> None:
+def test_who_looks_for_a_name_being_deleted_waits_and_finds_it_absent(
+    mount: Mount, memory: MemoryStore
+) -> None:
     memory.put("x", b"1")
     store = FailingStore(memory)
     fs = mount(store)
-    deleting, looked = threading.Event(), threading.Event()
+    deleting, may_delete = threading.Event(), threading.Event()
 
     def on_call(method: str) -> None:
         if method == "delete":
             deleting.set()
-            looked.wait(0.2)
+            may_delete.wait(10)
 
     store.on_call = on_call
     handle = fs.handles.open("/x", os.O_RDONLY).handle
     unlinking = threading.Thread(target=fs.rename, args=("/x", HIDDEN))
     unlinking.start()
     unlinking.join()
-    with ThreadPoolExecutor(1) as threads:
-        gone = threads.submit(later, fs)
-        assert deleting.wait(10)
+    thread_ids: list[int] = []
+
+    def look() -> None:
+        thread_ids.append(threading.get_native_id())
         with pytest.raises(NotFound):
             fs.stat("/x")
-        looked.set()
-        gone.result()
+
+    with ThreadPoolExecutor(2) as threads:
+        gone = threads.submit(later, fs)
+        try:
+            assert deleting.wait(10)
+            looked = threads.submit(look)
+            wait_until(lambda: bool(thread_ids) and is_blocked(thread_ids[0]))
+            assert not looked.done()
+        finally:
+            may_delete.set()
+        looked.result(10)
+        gone.result(10)
     fs.handles.release(handle)
 
 
