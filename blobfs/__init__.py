@@ -1,14 +1,17 @@
 """blobfs mounts an Azure Blob container as a POSIX directory.
 
-The house, from the street down; imports only ever point downwards:
+The house, from the street down; imports only ever point downwards. ``cli`` and ``azure`` have maps of
+their own:
 
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
                      another one, after a crash, and ``copies``, without a mount, which a ``cluster``
-                     may share, with ``stations`` at its workers; ``assembly``: what all are made of
-``doctor``           what may keep a mount from working: the ``machine``, the ``network``, the ``service``
+                     may share, with ``stations`` at its workers
+``doctor``           what may keep a mount from working: an ``examination`` of the ``machine``, the
+                     ``network`` and the ``service`` has ``findings``
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
+``assembly``         what mounts, copies and recoveries are all made of
 ``copying``          without a mount. ``places``: the arguments; ``trees`` of ``entries``, here or there, by a
                      ``selection``; ``plan``: cp's rules, against a ``catalogue`` of the destination;
                      ``copier``: end to end, by ``workers``; ``carrying`` one entry: by ``uploading``,
@@ -17,31 +20,34 @@ The house, from the street down; imports only ever point downwards:
                      ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
 ``kernel``           ``binding`` alone knows libfuse; ``calls``: from C and back; ``operations``, what they
                      call, decide nothing; ``told``: what the kernel believes for a moment; ``notifier``: has
-                     it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python
+                     it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python; ``versions``:
+                     which libfuse is here
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``asked_ahead``: the ``next_files`` of a copy, and ``early_opens``; ``renames``,
                      ``removal``; ``orphans``: open, without a name; ``commits``, ``directory_commits`` and
                      ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
-                     object for all handles of a name; ``doubt``: was a write done; ``kernel_pages``: of
-                     which version; ``volume``: the state they share
+                     object for all handles of a name, found in the ``file_table``; ``doubt``: was a write
+                     done; ``own_writes``: which were ours; ``kernel_pages``: of which version;
+                     ``volume``: the state they share
+``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
+                     after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
                      ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from
                      ``disk_cache`` or service, verified by the ``checksums`` of a ``layout``;
                      ``whole_check``: by those of a whole file; ``piece_file``: on disk
-``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
-                     after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
                      ``walks``: listed ahead; ``creators``: who makes names one after the other; ``inodes``:
                      numbers and times; ``directory_changes``: attributes that are not sent yet
-``transfers``        the only threads
-``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory
+``transfers``        the threads in which requests, and what can wait, go on behind a call; and a timer
 ``azure``            the only package that knows HTTP and the Blob service
-``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``
+``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory
+``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
+                     ``headers``: what a blob says of its bytes
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
-``blocks``           the service's limits, and ids that are checksums
+``settings``         numbers that are handed down, with unit and reason; a module's own stand at its top
 ``counters``         numbers that grow, without a lock; ``prices``: what requests would cost
-``settings``         every number that is ours, with unit and reason
+``blocks``           the service's limits, and ids that are checksums
 ===================  =================================================================================
 
 A read goes kernel, ``binding``, ``operations``, ``filesystem`` (handle to file), ``files``, ``reader``

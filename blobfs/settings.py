@@ -1,7 +1,8 @@
-"""Every number and choice of ours, once, with its unit and its reason.
+"""Numbers and choices of ours that are handed down, each once, with its unit and its reason.
 
-The service's own limits stand in `blobfs.blocks`. Only the command line and the composition
-root import this module; everything else is handed the numbers it needs.
+What only one module needs stands at its top, and the service's own limits in `blobfs.blocks`. Only the
+command line, the composition roots and what speaks of the whole import this module; everything else is
+handed the numbers it needs.
 """
 
 from dataclasses import dataclass, field

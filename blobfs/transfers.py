@@ -1,6 +1,7 @@
-"""The threads of blobfs, but for that of `kernel.notifier`.
+"""The threads in which requests, and what can wait, go on behind a call; and a timer.
 
-They start in `start`, after the process has forked for the last time.
+They start in `start`, after the process has forked for the last time. A mount has others too: the
+kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
 
 A task never waits for another task, so no pool can deadlock. Reads, writes and name
 operations have budgets of their own, so uploads cannot starve a reader.

@@ -1,11 +1,16 @@
 """Imports point down. The order of the modules stands here once, as data."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import blobfs
+import blobfs.azure
+import blobfs.cli
 
 PACKAGE = Path(__file__).parents[2] / "blobfs"
 
@@ -181,8 +186,34 @@ def is_within(name: str, package: str) -> bool:
     return f"{name}.".startswith(f"{package}.")
 
 
+def map_rows() -> Iterator[list[str]]:
+    """Yield what each row of the map in `blobfs` names, the packages' own maps included."""
+    own_maps = {"azure": blobfs.azure.__doc__, "cli": blobfs.cli.__doc__}
+    for row in re.findall(r"^``.*(?:\n .*)*", blobfs.__doc__ or "", re.MULTILINE):
+        head, *names = re.findall(r"``(\w+)``", row)
+        names += re.findall(r"^    (\w+)", own_maps.get(head) or "", re.MULTILINE)
+        is_package = (PACKAGE / head).is_dir()
+        yield [head, *(f"{head}.{name}" if is_package else name for name in names)]
+
+
 def test_every_module_has_its_place() -> None:
     assert set(MODULES) == set(RANKS)
+
+
+def test_map_names_every_module_once() -> None:
+    named = [module for row in map_rows() for module in row]
+    assert sorted(named) == sorted(set(MODULES) - {"blobfs", "__main__"})
+
+
+def test_imports_point_down_the_map() -> None:
+    rows = {module: number for number, row in enumerate(map_rows()) for module in row}
+    upwards = [
+        (module, name)
+        for module in rows
+        for name in map(ours, imports(module))
+        if rows.get(name, len(rows)) < rows[module]
+    ]
+    assert upwards == []
 
 
 @pytest.mark.parametrize("module", RANKS)
