@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from blobfs.assembly import Content, content_of, fetcher_of, open_service
-from blobfs.azure.addresses import EMULATOR_ACCOUNT
+from blobfs.azure.addresses import max_name_characters
 from blobfs.azure.store import AzureStore
-from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS, MiB
+from blobfs.blocks import MiB
 from blobfs.copying.carrying import Carrier, LocalCarrier, Performer
 from blobfs.copying.checker import Checker
 from blobfs.copying.comparing import Comparer
@@ -277,7 +277,7 @@ class Session:
         return LocalTree(Path(path), self.selection, self.wishes.symlinks, follow_root)
 
     def _remote(self, store: AzureStore, path: str) -> RemoteTree:
-        limit = None if self.settings.account == EMULATOR_ACCOUNT else MAX_BLOB_NAME_CHARACTERS
+        limit = max_name_characters(self.settings.account)
         defaults = Defaults.for_umask(os.getuid(), os.getgid(), _umask())
         return RemoteTree(store, path, defaults, self.selection, self.wishes.symlinks, limit)
 

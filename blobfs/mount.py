@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
-from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
+from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.asked_ahead import AskedAhead
@@ -146,8 +146,7 @@ def _filesystem(
     cache = TreeCache(
         ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes(settings.memory_bytes)
     )
-    limit = None if _is_emulator(settings) else MAX_BLOB_NAME_CHARACTERS
-    names = NameMap(normalized_prefix(settings.prefix), limit)
+    names = NameMap(normalized_prefix(settings.prefix), max_name_characters(settings.account))
     uid = os.getuid() if settings.uid is None else settings.uid
     gid = os.getgid() if settings.gid is None else settings.gid
     volume = Volume(
@@ -201,11 +200,6 @@ def _raise_open_files() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
-
-
-def _is_emulator(settings: MountSettings) -> bool:
-    """The emulator has no limit on names."""
-    return settings.account == "devstoreaccount1"
 
 
 def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:

@@ -7,6 +7,7 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from blobfs.blocks import MAX_BLOB_NAME_CHARACTERS
 from blobfs.errors import InvalidArgument
 
 EMULATOR_ACCOUNT = "devstoreaccount1"
@@ -47,6 +48,11 @@ def require_container_name(container: str) -> None:
 def default_endpoint(account: str) -> str:
     """Return where an account is reached by its name."""
     return EMULATOR_ENDPOINT if account == EMULATOR_ACCOUNT else f"https://{account}.blob.core.windows.net"
+
+
+def max_name_characters(account: str) -> int | None:
+    """Return how long a blob's name may be. The emulator has no limit."""
+    return None if account == EMULATOR_ACCOUNT else MAX_BLOB_NAME_CHARACTERS
 
 
 def require_endpoint(endpoint: str, name: str) -> None:

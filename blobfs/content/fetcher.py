@@ -57,11 +57,6 @@ class Fetcher:
         self.counts = Counters()  # damaged replies; hits and misses on disk, of runs
 
     @property
-    def damaged_replies(self) -> int:
-        """How many times bytes did not match their checksum."""
-        return self.counts.totals()["damaged"]
-
-    @property
     def disk(self) -> DiskCache | None:
         """The cache on disk, if there is one."""
         return self._disk

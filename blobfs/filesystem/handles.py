@@ -40,9 +40,8 @@ class Handle:
     """One open descriptor's worth: the file, how it was opened, how it reads."""
 
     file: File
-    readable: bool
     writable: bool
-    append: bool = False
+    append: bool
     stream: Stream = field(default_factory=Stream)
 
 
@@ -319,7 +318,7 @@ class Handles:
     def _new_handle(self, file: File, flags: int) -> int:
         """Make a handle of a file that was entered in the table for it."""
         access = flags & os.O_ACCMODE
-        handle = Handle(file, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND))
+        handle = Handle(file, access != os.O_RDONLY, bool(flags & os.O_APPEND))
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = handle

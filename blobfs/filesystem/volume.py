@@ -35,7 +35,6 @@ class Caller(NamedTuple):
 
     uid: int
     gid: int
-    thread: int = 0  # the kernel's number of it; 0 if it is not known
 
 
 class Stat(NamedTuple):

@@ -66,11 +66,6 @@ def split_path(path: str) -> tuple[str, str]:
     return parent or "/", entry
 
 
-def join_path(parent: str, entry: str) -> str:
-    """Return the path of an entry of the directory `parent`."""
-    return f"/{entry}" if parent == "/" else f"{parent}/{entry}"
-
-
 def normalized_prefix(text: str) -> str:
     """Return the subtree to mount, as users write it, in the form `NameMap` wants.
 

@@ -288,7 +288,7 @@ class Operations:
         return (fact if isinstance(fact, str) else json.dumps(fact)).encode()
 
     def _caller(self) -> Caller:
-        return Caller(*self._caller_ids())
+        return Caller(*self._caller_ids()[:2])
 
     def _thread(self) -> int:
         return self._caller_ids()[2]

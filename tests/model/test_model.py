@@ -25,7 +25,7 @@ from blobfs.errors import Failure, NotFound
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.volume import Stat
-from blobfs.format.names import join_path, split_path
+from blobfs.format.names import split_path
 from blobfs.store import ALWAYS
 
 EXAMPLES = int(os.environ.get("BLOBFS_MODEL_EXAMPLES", "0"))
@@ -267,7 +267,7 @@ class Mounted:
             raise refusal(errno.ENOTDIR)
         listed = dict(self.fs.directories.entries(path))
         for entry, found in listed.items():
-            assert facts_of(found) == facts_of(self.fs.stat(join_path(path, entry)))
+            assert facts_of(found) == facts_of(self.fs.stat(os.path.join(path, entry)))
         return sorted(listed)
 
     def truncate(self, path: str, size_bytes: int) -> None:
@@ -377,7 +377,7 @@ class Mounted:
     def _hide(self, path: str) -> None:
         file = self._files.pop(path)
         self._hidden_names += 1
-        hidden = join_path(split_path(path)[0], f".fuse_hidden{self._hidden_names:016x}")
+        hidden = os.path.join(split_path(path)[0], f".fuse_hidden{self._hidden_names:016x}")
         self.fs.rename(path, hidden)
         file.path = hidden
         self._files[hidden] = file
@@ -627,7 +627,7 @@ class MountAndDirectory(RuleBasedStateMachine):
 
     def compare_trees(self, path: str = "/") -> None:
         for entry in self.both("list", path):
-            child = join_path(path, entry)
+            child = os.path.join(path, entry)
             expected = self.both("facts", child)
             if expected.kind == stat.S_IFDIR:
                 self.compare_trees(child)

@@ -6,11 +6,11 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from responder.checks import MAX_BLOCK_ID_BYTES
 
 from blobfs.blocks import (
     ID_BYTES,
     MAX_BLOCK_BYTES,
-    MAX_BLOCK_ID_BYTES,
     MAX_BLOCKS_PER_BLOB,
     KiB,
     MiB,

@@ -32,13 +32,12 @@ from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.handles import Opened
-from blobfs.filesystem.volume import Caller
 from blobfs.spool.directory import Spool
 from blobfs.store import ALWAYS, BlobStore
 from blobfs.tree.creators import STREAK
 
 BLOCK = 8
-COPY = CALLER._replace(thread=77)
+COPY_THREAD = 77
 BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 HIDDEN = "/.fuse_hidden0000000100000001"
 MARKER = {"hdi_isfolder": "true"}
@@ -82,8 +81,8 @@ def fs(mount: Mount) -> Filesystem:
     return mount()
 
 
-def create(fs: Filesystem, path: str, flags: int = os.O_RDWR, caller: Caller = CALLER) -> int:
-    return fs.handles.create(path, 0o644, flags, caller).handle
+def create(fs: Filesystem, path: str, flags: int = os.O_RDWR) -> int:
+    return fs.handles.create(path, 0o644, flags, CALLER).handle
 
 
 def close(fs: Filesystem, handle: int) -> None:
@@ -167,12 +166,12 @@ def test_copy_of_a_small_file_is_one_put(fs: Filesystem, memory: MemoryStore) ->
 def test_copy_of_many_files_costs_one_request_each_beyond_the_first_few(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
-    fs.mkdir("/d", 0o755, COPY)
+    fs.mkdir("/d", 0o755, CALLER)
     memory.requests.clear()
     for number in range(100):
         with pytest.raises(NotFound):
-            fs.stat(f"/d/{number}", lambda: COPY.thread)
-        write_new(fs, f"/d/{number}", b"1", COPY)
+            fs.stat(f"/d/{number}", lambda: COPY_THREAD)
+        write_new(fs, f"/d/{number}", b"1")
     assert memory.requests == {"PUT blob": 100, "LIST": STREAK}
 
 
@@ -191,8 +190,8 @@ def test_name_that_another_node_has_just_made_is_found_where_this_one_makes_and_
     assert read(fs, "/d/0") == b"again"
 
 
-def write_new(fs: Filesystem, path: str, body: bytes, caller: Caller = CALLER) -> None:
-    handle = create(fs, path, caller=caller)
+def write_new(fs: Filesystem, path: str, body: bytes) -> None:
+    handle = create(fs, path)
     fs.handles.write(handle, 0, memoryview(body))
     close(fs, handle)
 
