@@ -14,6 +14,7 @@ from mounts import Mounts, blobfs, on_both_bindings, small_disk
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from unix import refused
+from waiting import wait_until
 
 SIZE_BYTES = 300_000
 BODY = os.urandom(SIZE_BYTES)
@@ -162,8 +163,7 @@ def test_a_file_that_was_being_closed_is_committed_by_the_next_mount(
     writer = Writer(mount.path / "x", BODY)
     service.order(Rule(kind="PUT block list", status=503))
     writer.begin_to_close()
-    while service.hits == [0]:
-        pass
+    wait_until(lambda: service.hits != [0])
     mount.kill()
     assert writer.end() == errno.ECONNABORTED
     mounts.unmount(mount)
@@ -189,8 +189,7 @@ def test_an_edit_that_was_being_closed_is_committed_onto_what_it_changed(
     writer = Writer(mount.path / "x", b"new")
     service.order(Rule(pattern="^PUT", status=503))
     writer.begin_to_close()
-    while service.hits == [0]:
-        pass
+    wait_until(lambda: service.hits != [0])
     mount.kill()
     writer.end()
     mounts.unmount(mount)
@@ -243,8 +242,7 @@ def test_a_crash_does_not_replace_what_somebody_else_wrote_since(
     writer = Writer(mount.path / "x", BODY)
     service.order(Rule(kind="PUT block list", status=503))
     writer.begin_to_close()
-    while service.hits == [0]:
-        pass
+    wait_until(lambda: service.hits != [0])
     mount.kill()
     writer.end()
     mounts.unmount(mount)
