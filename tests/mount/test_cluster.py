@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ import pytest
 from azurite import Azurite
 from click.testing import CliRunner
 from mounts import PROJECT, blobfs, clean_environment, run
+from ports import reserved_port
 from responder.control import Responder
-from responder.faults import Rule
+from responder.faults import Fault, Rule
 from tokens import container_sas
 from trees import make_tree, snapshot
 from waiting import wait_until
@@ -26,7 +26,7 @@ from blobfs.cli.main import blobfs as command
 TEXT = (PROJECT / "docs" / "cluster.md").read_text()
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
-MANY = 100  # files, for a copy that lasts long enough to lose a worker in it
+MANY = 100  # files: all threads of the workers have one of them in the middle of the copy
 
 LARGE_BYTES = 40 << 20
 UNIT_BYTES = 2 << 20  # what is fetched at once with 16 MiB of memory
@@ -136,24 +136,24 @@ def service() -> Iterator[Responder]:
 
 
 def test_a_tree_goes_there_and_back_although_a_worker_dies(
-    azurite: Azurite, container: str, mortals: Workers, tmp_path: Path
+    service: Responder, mortals: Workers, tmp_path: Path
 ) -> None:
     tree = make_tree(tmp_path / "tree")
     (tree / "many").mkdir()
     for number in range(MANY):
         (tree / "many" / str(number)).write_text(str(number))
-    where = f"{azurite.account}/{container}/run"
-    options = ["-r", "--scheduler", mortals.address, "--block-size", "1MiB", "--endpoint", azurite.endpoint]
+    where = f"{service.account}/results/run"
+    options = ["-r", "--scheduler", mortals.address, "--block-size", "1MiB", "--endpoint", service.endpoint]
 
-    with azurite.client() as client, client.get_container_client(container) as blobs:
-        copy = subprocess.Popen(
-            [sys.executable, "-m", "blobfs", "cp", *options, tree, where], env=dict(clean_environment())
-        )
-        wait_until(lambda: any(True for _ in blobs.list_blob_names(name_starts_with="run/many/")))
-        mortals.processes[0].kill()
-        mortals.processes[0].wait()
-        assert sum(1 for _ in blobs.list_blob_names(name_starts_with="run/many/")) < MANY
-        assert copy.wait() == 0
+    service.order(Rule(kind="PUT blob", pattern="/run/many/", skip=MANY // 2, fault=Fault.HOLD))
+    copy = subprocess.Popen(
+        [sys.executable, "-m", "blobfs", "cp", *options, tree, where], env=dict(clean_environment())
+    )
+    wait_until(lambda: service.hits[0] >= 4)  # all threads of both workers
+    mortals.processes[0].kill()
+    mortals.processes[0].wait()
+    service.order()
+    assert copy.wait() == 0
     back = blobfs("cp", *options, where, tmp_path / "back")
     assert back.returncode == 0, back.stderr
     assert snapshot(tmp_path / "back") == snapshot(tree)
@@ -253,11 +253,9 @@ def test_the_job_for_slurm_copies(azurite: Azurite, container: str, tmp_path: Pa
     (tmp_path / ".secrets" / "results.sas").write_text(token)
     (tmp_path / "srun").write_text('#!/bin/sh\n"$@" & "$@" & wait\n')
     (tmp_path / "srun").chmod(0o700)
-    with socket.create_server(("", 0)) as free:
-        port = free.getsockname()[1]
-    words = {"ACCOUNT": azurite.account, "CONTAINER": container, "8786": str(port)}
     (script,) = re.findall(r"^```sh job\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-    with (tmp_path / "said").open("wb") as said:
+    with reserved_port("") as port, (tmp_path / "said").open("wb") as said:
+        words = {"ACCOUNT": azurite.account, "CONTAINER": container, "8786": str(port)}
         job = subprocess.Popen(
             ["bash", "-c", _replaced(script, {**words, "/scratch/results": str(tree)})],
             cwd=tmp_path,
@@ -271,10 +269,10 @@ def test_the_job_for_slurm_copies(azurite: Azurite, container: str, tmp_path: Pa
             stderr=said,
             start_new_session=True,
         )
-    try:
-        assert job.wait(60) == 0, (tmp_path / "said").read_text()
-    finally:
-        os.killpg(job.pid, signal.SIGKILL)
+        try:
+            assert job.wait(60) == 0, (tmp_path / "said").read_text()
+        finally:
+            os.killpg(job.pid, signal.SIGKILL)
     where = f"{azurite.account}/{container}/run-45"
     assert blobfs("verify", "--endpoint", azurite.endpoint, tree, where).returncode == 0
     assert (tmp_path / "said").read_text().count("Registered to") == 2

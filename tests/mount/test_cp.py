@@ -404,12 +404,13 @@ def test_a_file_that_somebody_else_made_meanwhile_is_not_overwritten(
 ) -> None:
     service = strained.service
     (tmp_path / "file").write_bytes(b"mine")
-    service.order(Rule(kind="LIST", latency_seconds=2.0))  # with which it finds that nothing is there
+    service.order(Rule(kind="PUT blob", fault=Fault.HOLD, count=1))  # it has found that nothing is there
     copying = strained.start("cp", tmp_path / "file", strained.at("file"))
     wait_until(lambda: service.hits == [1])
     with service.client() as client:
         blob = client.get_blob_client(strained.container, "file")
         blob.upload_blob(b"theirs")
+        service.order()
         assert copying.wait(30) == 1
         assert blob.download_blob().readall() == b"theirs"
     copying.communicate()
@@ -422,12 +423,13 @@ def test_a_file_that_is_written_while_it_is_read_is_not_copied(
     here = tmp_path / "file"
     here.write_bytes(os.urandom(24 * MiB))
     before = here.stat()
-    strained.service.order(Rule(kind="PUT block", skip=1, count=4, latency_seconds=1.0))
+    strained.service.order(Rule(kind="PUT block", skip=1, count=4, fault=Fault.HOLD))
     copying = strained.start("cp", "--memory", "16MiB", "--block-size", "2MiB", here, strained.at("file"))
     wait_until(lambda: strained.service.hits[0] > 0)
     with here.open("r+b") as file:
         file.write(b"new")
     os.utime(here, ns=(before.st_atime_ns, before.st_mtime_ns))
+    strained.service.order()
     assert "written while it was being copied" in copying.communicate(timeout=30)[1]
     assert copying.returncode == 1
 
@@ -441,10 +443,11 @@ def test_a_file_that_was_written_here_during_a_download_is_not_overwritten(
         client.get_blob_client(strained.container, "file").upload_blob(b"there")
     if before is not None:
         here.write_text(before)
-    service.order(Rule(kind="GET blob", latency_seconds=2.0))
+    service.order(Rule(kind="GET blob", fault=Fault.HOLD))
     copying = strained.start("cp", strained.at("file"), here)
     wait_until(lambda: service.hits == [1])
     here.write_text("edited here")
+    service.order()
     assert "file: failed" in copying.communicate(timeout=30)[1]
     assert copying.returncode == 1
     assert here.read_text() == "edited here"

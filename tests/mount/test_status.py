@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from mounts import Mounts, blobfs, run
+from ports import reserved_port
 from prometheus_client.parser import text_string_to_metric_families
 from responder.control import Responder
 from responder.faults import Fault, Rule
@@ -243,12 +244,6 @@ class _Screen:
 # Prometheus
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def scrape(connection: HTTPConnection) -> dict[str, float]:
     """Read the metrics as Prometheus does; return them by name, requests with their kind."""
     connection.request("GET", "/metrics")
@@ -264,8 +259,8 @@ def scrape(connection: HTTPConnection) -> dict[str, float]:
 
 
 def test_prometheus_gets_the_numbers_of_the_status(mount: Mounts) -> None:
-    port = free_port()
-    path = mount("--metrics", f"127.0.0.1:{port}").path
+    with reserved_port() as port:
+        path = mount("--metrics", f"127.0.0.1:{port}").path
     (path / "file").write_bytes(bytes(MiB))
     metrics = scrape(HTTPConnection("127.0.0.1", port))
     status = status_of(path)

@@ -12,6 +12,7 @@ from typing import Any
 class Fault(enum.Enum):
     """What goes wrong on the way. A position is the rule's `at_byte`, in the body."""
 
+    HOLD = "hold"  # nothing is done until other rules are in force, nor at all if the client hangs up
     RESET = "reset"  # after the request has arrived; nothing is done
     RESET_UPLOAD = "reset upload"  # when that much of the request's body has arrived; nothing is done
     FLIP_UPLOAD = "flip upload"  # all bits of the request's byte there are turned before it is looked at
@@ -104,6 +105,10 @@ class Rulebook:
     def replace(self, rules: Sequence[Rule]) -> None:
         """Put these rules in force instead of all others."""
         self._rules = [_Counted(rule) for rule in rules]
+
+    def is_in_force(self, rule: Rule) -> bool:
+        """Return whether a rule that hit a request has not been replaced since."""
+        return any(counted.rule is rule for counted in self._rules)
 
     @property
     def hits(self) -> list[int]:

@@ -16,6 +16,7 @@ from responder.routes import Operation, route
 from responder.staging import drop_uncommitted
 from responder.wire import Wire
 
+_GLANCE_SECONDS = 0.01  # between two looks at the rules
 _NOTHING = Content().part()
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -112,6 +113,8 @@ class _Conversation:
         self._is_new = False
         if plan.latency_seconds > 0:
             self._wire.wait_for_hang_up(plan.latency_seconds)
+        if plan.fault is Fault.HOLD:
+            self._hold(plan.disturbance)
         if plan.fault is Fault.RESET:
             self._wire.reset()
         reply = self._service.carry_out(operation, request, body, plan.disturbance)
@@ -119,6 +122,11 @@ class _Conversation:
         if plan.fault is Fault.LOSE_REPLY:
             self._wire.reset()
         return self._send_by(plan, request, reply)
+
+    def _hold(self, rule: Rule) -> None:
+        while self._service.rulebook.is_in_force(rule):
+            if self._wire.wait_for_hang_up(_GLANCE_SECONDS):
+                self._wire.reset()
 
     def _receive_upload(self, request: Request, operation: Operation, plan: Plan) -> Part:
         if plan.fault is Fault.RESET_UPLOAD:

@@ -65,11 +65,11 @@ class Wire:
         for piece in self._paced(body, bytes_per_second):
             self._socket.sendall(piece)
 
-    def wait_for_hang_up(self, seconds: float) -> None:
-        """Return when the client is gone or the time is over; 0 is for ever."""
+    def wait_for_hang_up(self, seconds: float) -> bool:
+        """Return when the client is gone or the time is over, and whether it is gone; 0 is for ever."""
         poll = select.poll()
         poll.register(self._socket, _HANGS_UP)
-        poll.poll(seconds * 1000 if seconds else None)
+        return bool(poll.poll(seconds * 1000 if seconds else None))
 
     def reset(self) -> NoReturn:
         """Close without regard to what is under way, so that the client sees a reset; raise OSError."""

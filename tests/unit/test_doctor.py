@@ -28,9 +28,14 @@ WriteSas = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobfs.azure.inspection.ANSWER_SECONDS", 1.0)
+def little_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blobfs.doctor.network.BANDWIDTH_SECONDS", 0.05)
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For services that are not there or not trusted: each question is asked again until its time is over."""
+    monkeypatch.setattr("blobfs.azure.inspection.ANSWER_SECONDS", 1.0)
 
 
 def run(account: str, container: str, endpoint: str, *options: str | Path) -> Result:
@@ -151,6 +156,7 @@ def test_a_missing_container_is_a_problem(responder: Responder) -> None:
     )
 
 
+@pytest.mark.usefixtures("impatience")
 def test_a_refused_connection_is_a_problem_that_ends_the_examination() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}/devstoreaccount1"

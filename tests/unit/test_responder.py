@@ -7,6 +7,7 @@ import resource
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from responder.faults import Fault, Rule
 from responder.memory import Pool
 from responder.recipes import Recipe
 from tokens import container_sas
+from waiting import wait_until
 
 from blobfs.blocks import MiB, digest_of
 
@@ -169,6 +171,16 @@ def test_refusal_may_have_a_code_of_its_own(client: Client) -> None:
 
 
 # The way there and back
+
+
+def test_held_request_is_carried_out_once_other_rules_are_in_force(client: Client) -> None:
+    client.responder.order(Rule(kind="PUT blob", fault=Fault.HOLD))
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(client.put, "x")
+        wait_until(lambda: client.responder.hits == [1])
+        assert client.responder.counters.statuses == {}
+        client.responder.order()
+        assert held.result(10).status == 201
 
 
 def test_reset_comes_before_anything_is_done(client: Client) -> None:
