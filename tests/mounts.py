@@ -20,17 +20,18 @@ import pytest
 from blobfs.cli.control import read_status
 
 PROJECT = Path(__file__).parents[1]
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # with this project's commands
 COMMAND_SECONDS = 120.0  # no command of ours takes so long; one that hangs fails its test
 TROUBLE = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback ", re.MULTILINE)
 
 on_both_bindings = pytest.mark.parametrize("binding", ["libfuse3", "libfuse2"], indirect=True)
 
 
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and return what it said."""
     return subprocess.run(
         [str(part) for part in command],
-        cwd=PROJECT,
+        cwd=cwd,
         env={**clean_environment(), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -43,6 +44,19 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 def blobfs(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return run(sys.executable, "-m", "blobfs", *arguments, **environment)
+
+
+def bash(directory: Path, script: str, **environment: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a directory as a user would, with this project's commands on PATH."""
+    names = {name: str(value) for name, value in environment.items()}
+    return run("bash", "-c", script, cwd=directory, **{"PATH": PATH, **names})
+
+
+def shell(directory: Path, script: str, **environment: object) -> str:
+    """Run a script likewise and return what it printed. Fails the test if a command in it fails."""
+    ended = bash(directory, f"set -eu\n{script}", **environment)
+    assert ended.returncode == 0, f"{script}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
 
 
 def clean_environment() -> Mapping[str, str]:

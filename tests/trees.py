@@ -6,8 +6,6 @@ import random
 import stat
 from pathlib import Path
 
-from mounts import run
-
 
 def make_tree(root: Path) -> Path:
     """Fill a new directory: nested files of many sizes, odd names, links, empty directories, a fifo."""
@@ -68,11 +66,3 @@ def _content(path: Path) -> str:
     if stat.S_ISLNK(mode):
         return os.readlink(path)
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if stat.S_ISREG(mode) else ""
-
-
-def shell(directory: Path, script: str, **environment: str | Path) -> str:
-    """Run a script in a directory and return what it printed. Fails the test if a command in it fails."""
-    names = {name: str(value) for name, value in environment.items()}
-    ended = run("sh", "-euc", f'cd "$DIR"\n{script}', DIR=str(directory), **names)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout

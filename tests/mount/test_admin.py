@@ -13,7 +13,7 @@ import click
 import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
-from mounts import PROJECT, Mounts, clean_environment, is_mountpoint, run
+from mounts import PROJECT, Mounts, bash, is_mountpoint, run
 
 from blobfs.cli.main import blobfs
 from blobfs.cli.options import PARAMETERS
@@ -36,27 +36,10 @@ def example(name: str, **words: object) -> str:
     return str(text)
 
 
-def bash(script: str, directory: Path, **environment: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", script],
-        cwd=directory,
-        env={
-            **clean_environment(),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            **{name: str(value) for name, value in environment.items()},
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("man")
-    ended = bash(f"{PROJECT}/scripts/man {directory}", PROJECT)
+    ended = bash(PROJECT, f"scripts/man {directory}")
     assert ended.returncode == 0, ended.stderr
     return directory
 
@@ -74,7 +57,7 @@ def names(group: click.Group, prefix: str = "blobfs") -> list[str]:
 def test_every_command_has_a_manual_page_that_formats(manual: Path) -> None:
     assert sorted(page.stem for page in manual.iterdir()) == sorted(names(blobfs))
     for page in manual.iterdir():
-        ended = bash(f"man --warnings -l {page} | cat", PROJECT, MANWIDTH=80)
+        ended = bash(PROJECT, f"man --warnings -l {page} | cat", MANWIDTH=80)
         assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -85,7 +68,7 @@ def test_the_manual_page_of_mount_has_every_option(manual: Path) -> None:
 
 
 def test_completion_knows_commands_and_values(tmp_path: Path) -> None:
-    ended = bash(example("bash-completion", DIRECTORY=tmp_path), tmp_path)
+    ended = bash(tmp_path, example("bash-completion", DIRECTORY=tmp_path))
     assert ended.returncode == 0, ended.stderr
     complete = """
         source ./blobfs
@@ -94,15 +77,15 @@ def test_completion_knows_commands_and_values(tmp_path: Path) -> None:
         _blobfs_completion blobfs
         echo "${{COMPREPLY[*]}}"
     """
-    said = bash(complete.format("blobfs st", 1), tmp_path).stdout
+    said = bash(tmp_path, complete.format("blobfs st", 1)).stdout
     assert said.endswith("\nstatus\n")
     assert "-o default" in said
-    assert "off blocks all" in bash(complete.format("blobfs mount --verify ''", 3), tmp_path).stdout
+    assert "off blocks all" in bash(tmp_path, complete.format("blobfs mount --verify ''", 3)).stdout
 
 
 def test_zsh_completes_commands_values_and_names_of_files(tmp_path: Path) -> None:
     """The first time it loads what there is to do so, and later it has it."""
-    ended = bash(example("zsh-completion", DIRECTORY=tmp_path), tmp_path)
+    ended = bash(tmp_path, example("zsh-completion", DIRECTORY=tmp_path))
     assert ended.returncode == 0, ended.stderr
     (tmp_path / "table.csv").touch()
     asked = {"blobfs cp tab": "table.csv", "blobfs stat": "status", "blobfs mount --verify bl": "blocks"}
@@ -121,21 +104,21 @@ def test_zsh_completes_commands_values_and_names_of_files(tmp_path: Path) -> Non
         zpty -d shell
     """
     (tmp_path / "script").write_text(script)
-    ended = bash("zsh -f script", tmp_path)
+    ended = bash(tmp_path, "zsh -f script")
     assert ended.stdout.split() == [*asked.values()] * 2
 
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "mnt-results.mount"
     unit.write_text(example(unit.name))
-    ended = bash(f"systemd-analyze verify {unit}", tmp_path)
+    ended = bash(tmp_path, f"systemd-analyze verify {unit}")
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_the_line_of_fstab_is_one(tmp_path: Path) -> None:
     fstab = tmp_path / "fstab"
     fstab.write_text(example("fstab"))
-    ended = bash(f"findmnt --tab-file {fstab} -rno SOURCE,TARGET,FSTYPE", tmp_path)
+    ended = bash(tmp_path, f"findmnt --tab-file {fstab} -rno SOURCE,TARGET,FSTYPE")
     assert ended.stdout == "ACCOUNT/CONTAINER /mnt/results fuse.blobfs\n"
 
 
@@ -193,12 +176,12 @@ def test_a_slurm_job_with_prolog_and_epilog(azurite: Azurite, tmp_path: Path, *,
     if fails:
         job = job.replace("blobfs sync", "kill -9 $$; blobfs sync")
 
-    assert bash(example("prolog", **words), tmp_path, **slurm).returncode == 0
-    ended = bash(job, tmp_path, **slurm)
+    assert bash(tmp_path, example("prolog", **words), **slurm).returncode == 0
+    ended = bash(tmp_path, job, **slurm)
     assert (ended.returncode != 0) == fails, ended.stderr
     mountpoint = tmp_path / "run" / "7" / "data"
     assert is_mountpoint(mountpoint) == fails
-    assert bash(example("epilog", **words), tmp_path, **slurm).returncode == 0
+    assert bash(tmp_path, example("epilog", **words), **slurm).returncode == 0
 
     assert not is_mountpoint(mountpoint)
     assert not mountpoint.parent.exists()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from azcopy import download, kept_by_azcopy, upload, url_of
 from azurite import Azurite
-from trees import make_tree, shell, snapshot
+from mounts import shell
+from trees import make_tree, snapshot
 
 # What is on the service does not depend on the binding.
 pytestmark = pytest.mark.parametrize("shared_mounts", ["libfuse3"], indirect=True)

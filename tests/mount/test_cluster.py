@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from azurite import Azurite
 from click.testing import CliRunner
-from mounts import PROJECT, blobfs, clean_environment, run
+from mounts import PATH, PROJECT, bash, blobfs, clean_environment
 from ports import reserved_port
 from responder.control import Responder
 from responder.faults import Fault, Rule
@@ -24,7 +24,6 @@ from waiting import wait_until
 from blobfs.cli.main import blobfs as command
 
 TEXT = (PROJECT / "docs" / "cluster.md").read_text()
-PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 MANY = 100  # files: all threads of the workers have one of them in the middle of the copy
 
@@ -240,7 +239,7 @@ def test_the_commands_for_a_cluster_work_in_their_order(
     assert install == "pip install '.[cluster]'\n"  # as for tests
     for example in examples:
         script = _replaced(example, words)
-        ended = run("bash", "-ec", f"cd '{tmp_path}'; {script}", PATH=PATH, BLOBFS_ENDPOINT=azurite.endpoint)
+        ended = bash(tmp_path, f"set -e\n{script}", BLOBFS_ENDPOINT=azurite.endpoint)
         assert ended.returncode == 0, ended.stderr
     assert snapshot(tmp_path / "copy-44") == snapshot(tree)
 

@@ -353,28 +353,6 @@ def test_umount_leaves_a_busy_mount_in_place_and_names_who_uses_it(
     assert elsewhere.download_blob("file").readall() == b"open, and usable"
 
 
-def test_umount_names_the_file_that_cannot_be_committed_and_stays(
-    mount: Mounts, elsewhere: ContainerClient
-) -> None:
-    mounted = mount()
-    mount.expect_log("file")
-    (mounted.path / "file").write_bytes(b"old")
-    file = (mounted.path / "file").open("wb", buffering=0)
-    file.write(b"new")
-    lease = elsewhere.get_blob_client("file").acquire_lease()
-
-    ended = blobfs("umount", mounted.path)
-
-    assert ended.returncode == 1
-    assert f"{mounted.path} stays mounted. Not committed:\n" in ended.stderr
-    assert "file: " in ended.stderr
-    assert elsewhere.download_blob("file").readall() == b"old"
-    assert is_mountpoint(mounted.path)
-    lease.release()
-    with suppress(OSError):
-        file.close()
-
-
 def test_umount_names_a_working_directory_below_the_mount(mount: Mounts) -> None:
     mounted = mount()
     (mounted.path / "below").mkdir()

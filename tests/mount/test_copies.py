@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from mounts import Mounts, run
-from trees import contents, make_tree, shell, snapshot
+from mounts import Mounts, run, shell
+from trees import contents, make_tree, snapshot
 
 PRESERVING = {
     "cp": 'cp -a "$FROM" "$TO"',

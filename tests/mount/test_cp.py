@@ -15,11 +15,11 @@ import pytest
 from azcopy import download, kept_by_azcopy, upload, url_of
 from azure.storage.blob import BlobBlock, BlockState, ContainerClient, ContentSettings
 from azurite import Azurite
-from mounts import PROJECT, Mounts, blobfs, clean_environment, run
+from mounts import PROJECT, Mounts, blobfs, clean_environment, run, shell
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from responder.recipes import Recipe
-from trees import contents, make_tree, shell, snapshot
+from trees import contents, make_tree, snapshot
 from waiting import wait_until
 
 from blobfs.azure.store import AzureStore

@@ -1,15 +1,12 @@
 """Every command of docs/from-blobxfer.md, run as it stands there, and every option that it must know."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from azurite import Azurite
-from mounts import PROJECT, Mounts, clean_environment, run
+from mounts import PROJECT, Mounts, run, shell
 from tokens import container_sas
 
 TEXT = (PROJECT / "docs" / "from-blobxfer.md").read_text()
@@ -31,21 +28,6 @@ def commands() -> tuple[list[str], list[str]]:
             lines = [inline.replace(r"\|", "|")] if inline else block.splitlines()
             to_run.update(dict.fromkeys(line for line in lines if line not in NAMES))
     return list(to_run), left_out
-
-
-def shell(command: str, directory: Path, settings: dict[str, str]) -> None:
-    """Run a command line as a user would, every part of a pipe being asked how it ended."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ended = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=directory,
-        env={**clean_environment(), "PATH": path, **settings},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
 
 
 def make_results(directory: Path) -> None:
@@ -80,7 +62,8 @@ def test_the_commands_work_in_their_order(
     settings = {"BLOBFS_ENDPOINT": azurite.endpoint, "BLOBFS_LOG_FILE": str(tmp_path / "log")}
 
     for command in commands()[0]:
-        shell(re.sub("|".join(words), lambda word: words[word.group()], command), tmp_path, settings)
+        script = re.sub("|".join(words), lambda word: words[word.group()], command)
+        shell(tmp_path, f"set -o pipefail\n{script}", **settings)
 
     original = (tmp_path / "results" / "table.csv").read_text()
     for name in ("table.csv", "fetched/table.csv", "copy/table.csv", "table.plain", "unpacked.csv"):

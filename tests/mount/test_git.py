@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from trees import shell
+from mounts import shell
 
 SETTINGS = """
     export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerClient
-from mounts import Mount, Mounts, blobfs, on_both_bindings
+from mounts import Mount, Mounts, blobfs, on_both_bindings, shell
 from responder.control import Responder
-from trees import make_tree, shell, snapshot
+from trees import make_tree, snapshot
 from unix import refused
 from waiting import wait_until
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mounts import Mount, Mounts, run
-from trees import shell
+from mounts import Mount, Mounts, shell
 from unix import refused
 
 # git
@@ -247,33 +246,6 @@ def test_python_makes_temporary_files_and_directories(directory: Path) -> None:
         named.flush()
         assert Path(named.name).read_bytes() == b"content"
     assert os.listdir(directory) == []
-
-
-# Checking
-
-
-def fio(directory: Path, *options: str) -> None:
-    """Have fio write in the directory, read everything back and check it."""
-    verify = [
-        "--verify=crc32c",
-        "--verify_fatal=1",
-        "--ioengine=psync",
-        "--fallocate=none",
-        "--verify_state_save=0",
-    ]
-    ended = run("fio", "--name=verify", f"--directory={directory}", *verify, *options)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
-@pytest.mark.parametrize("pattern", ["randwrite", "write", "randrw"])
-def test_fio_verifies_small_writes(directory: Path, pattern: str) -> None:
-    fio(directory, "--size=9M", f"--rw={pattern}", "--bs=6k", "--fsync=500")
-
-
-def test_fio_verifies_blocks_that_several_jobs_write_to_one_file(directory: Path) -> None:
-    jobs = ["--size=4M", "--offset_increment=4M", "--numjobs=3"]
-    fio(directory, "--filename=file", *jobs, "--rw=randwrite", "--bs=4k")
-    assert (directory / "file").stat().st_size == 12 << 20
 
 
 # Locks and shared memory

@@ -3,12 +3,11 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from azurite import Azurite
-from mounts import PROJECT, Mounts, clean_environment
+from mounts import PROJECT, Mounts, shell
 
 from blobfs.cli.options import config_values
 
@@ -18,23 +17,6 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 # These have tests of their own, or are what runs this one.
 ELSEWHERE = ["scripts/demo", "scripts/test", "pip install ."]
-
-
-def shell(command: str, directory: Path, **environment: str) -> str:
-    """Run a command line as a user would, with this project's commands on PATH."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ended = subprocess.run(
-        command,
-        shell=True,
-        cwd=directory,
-        env={**clean_environment(), "PATH": path, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, f"{command}: {ended.stderr}"
-    return ended.stdout
 
 
 def test_the_commands_of_the_readme_work_in_their_order(
@@ -52,14 +34,14 @@ def test_the_commands_of_the_readme_work_in_their_order(
     last = commands.pop(1)
 
     for command in [*commands, last]:
-        shell(re.sub("|".join(words), lambda word: words[word.group()], command), tmp_path, **settings)
+        shell(tmp_path, re.sub("|".join(words), lambda word: words[word.group()], command), **settings)
 
     assert (tmp_path / "copy" / "deep" / "table.csv").read_text() == "1,2\n"
     assert not os.path.ismount(mountpoint)
 
 
 def test_the_demo_copies_compares_and_cleans_up(tmp_path: Path) -> None:
-    said = shell("scripts/demo", PROJECT, TMPDIR=str(tmp_path))
+    said = shell(PROJECT, "scripts/demo", TMPDIR=tmp_path)
     assert "files are the same, byte for byte" in said
     assert list(tmp_path.iterdir()) == []
 
@@ -67,8 +49,8 @@ def test_the_demo_copies_compares_and_cleans_up(tmp_path: Path) -> None:
 def test_pip_install_gives_the_command(tmp_path: Path) -> None:
     """Without dependencies: the environment that runs this has them."""
     options = f"--quiet --disable-pip-version-check --no-deps --target {shlex.quote(str(tmp_path / 'site'))}"
-    shell(f"{shlex.quote(sys.executable)} -m pip install {options} .", PROJECT)
-    said = shell(f"{tmp_path}/site/bin/blobfs --version", tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    shell(PROJECT, f"{shlex.quote(sys.executable)} -m pip install {options} .")
+    said = shell(tmp_path, "site/bin/blobfs --version", PYTHONPATH=tmp_path / "site")
     assert said.startswith("blobfs, version ")
 
 

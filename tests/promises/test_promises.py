@@ -17,11 +17,11 @@ from azure.storage.blob import (
     StandardBlobTier,
 )
 from azurite import Azurite
-from mounts import PROJECT, Mount, Mounts, blobfs, on_both_bindings
+from mounts import PROJECT, Mount, Mounts, blobfs, on_both_bindings, shell
 from responder.control import Responder
 from responder.recipes import Recipe
 from tokens import container_sas
-from trees import make_tree, shell, snapshot
+from trees import make_tree, snapshot
 from unix import refused
 
 MiB = 1 << 20
@@ -202,6 +202,7 @@ def test_promise_7_umount_waits_or_names(mount: Mounts, blob: BlobClient) -> Non
     lease = blob.acquire_lease()
     ended = blobfs("umount", mounted.path)
     assert ended.returncode != 0
+    assert f"{mounted.path} stays mounted. Not committed:\n" in ended.stderr
     assert "/file" in ended.stderr
     assert blob.download_blob().readall() == b"old"
 

@@ -535,19 +535,6 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     assert f"blobfs umount --force {tmp_path} gives these files up" in result.stderr
 
 
-def test_files_that_the_status_has_no_room_to_name_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Path) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    status = MountStatus(os.getpid(), "account", "container", [Uncommitted("/file", "a lease")], 7)
-    monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
-    monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
-    monkeypatch.setattr("blobfs.cli.umount.commit_all_below", fail)
-    assert "/file: a lease\nand 7 more\n" in run("umount", tmp_path).stderr
-
-
 def test_status_does_not_wait_for_a_mount_that_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
