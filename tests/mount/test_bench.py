@@ -70,3 +70,11 @@ def test_a_cell_that_there_is_not_is_refused_with_those_there_are() -> None:
 
     assert ended.returncode == 2
     assert "There is no workload 'swim' here, only: read-sequential," in ended.stderr
+
+
+def test_the_list_names_every_workload() -> None:
+    ended = bench("--list")
+    known = bench("--only", "swim").stderr.partition(" here, only: ")[2].rstrip(".\n").split(", ")
+    assert ended.returncode == 0
+    assert len(known) > 20
+    assert [name for name in known if name not in ended.stdout] == []

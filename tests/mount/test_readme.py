@@ -7,31 +7,65 @@ import sys
 from pathlib import Path
 
 from azurite import Azurite
-from mounts import PROJECT, Mounts, shell
+from mounts import PROJECT, Mounts, bash, shell
 
 from blobfs.cli.options import config_values
 
 README = (PROJECT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMANDS = [line for kind, block in BLOCK.findall(README) if kind == "sh" for line in block.splitlines()]
+# In a line of text; mere names of commands are none.
+PROGRAMS = r"(?:blobfs [a-z]+|getfattr|mount|pip install|python|setfattr) |scripts/"
+INLINE = re.findall(rf"`((?:{PROGRAMS})[^`]+)`", BLOCK.sub("", README))
 
-# These have tests of their own, or are what runs this one.
-ELSEWHERE = ["scripts/demo", "scripts/test", "pip install ."]
+# Which test runs them instead, or why none does.
+RUNS_THIS = "it runs this test"
+FORCED = "test_command_line.py::test_umount_by_force_names_what_it_gives_up"
+INSTALLED = "test_readme.py::test_pip_install_gives_the_command"
+MEASURED = "test_bench.py::test_chosen_cells_of_the_benchmark_are_measured_and_written_down"
+ELSEWHERE = {
+    "scripts/demo": "test_readme.py::test_the_demo_copies_compares_and_cleans_up",
+    "scripts/demo --keep": "it leaves everything up",
+    "scripts/test": RUNS_THIS,
+    "scripts/test -k NAME": RUNS_THIS,
+    "scripts/lint": RUNS_THIS,
+    "pip install .": INSTALLED,
+    "pip install '.[entra]'": INSTALLED,
+    "mount -t fuse.blobfs": "test_command_line.py::test_mount8_mounts_a_type_of_fuse_blobfs",
+    "blobfs mount --metrics 127.0.0.1:9464": "test_status.py::test_prometheus_gets_the_numbers_of_the_status",
+    "blobfs umount --force": FORCED,
+    "blobfs umount --force MOUNTPOINT": FORCED,
+    "scripts/bench": MEASURED,
+    "scripts/bench --only read-sequential --system blobfs --model none --repeats 1": MEASURED,
+    "scripts/bench --list": "test_bench.py::test_the_list_names_every_workload",
+    "scripts/bench --quick": "it takes minutes",
+}
+
+
+def test_commands_that_are_left_out_are_there_and_have_their_tests() -> None:
+    assert set(ELSEWHERE) <= {*COMMANDS, *INLINE}
+    for file, test in (place.split("::") for place in ELSEWHERE.values() if "::" in place):
+        assert f"def {test}(" in (PROJECT / "tests" / "mount" / file).read_text()
 
 
 def test_the_commands_of_the_readme_work_in_their_order(
     azurite: Azurite, container: str, mount: Mounts, tmp_path: Path
 ) -> None:
+    """Those in lines of text after those in blocks, but before the mount is taken down."""
     (tmp_path / "results" / "deep").mkdir(parents=True)
     (tmp_path / "results" / "deep" / "table.csv").write_text("1,2\n")
     mountpoint = mount.new_mountpoint()
     (tmp_path / "spool").mkdir(mode=0o700)
     words = {"ACCOUNT": azurite.account, "CONTAINER": container, "MOUNTPOINT": shlex.quote(str(mountpoint))}
+    words["FILE"] = shlex.quote(str(mountpoint / "run-42" / "deep" / "table.csv"))
+    words["DIRECTORY"] = shlex.quote(str(mountpoint / "run-42"))
     words["DIR"] = shlex.quote(str(tmp_path / "spool"))
     settings = {"BLOBFS_ENDPOINT": azurite.endpoint, "BLOBFS_LOG_FILE": str(tmp_path / "log")}
     commands = [command for command in COMMANDS if command not in ELSEWHERE]
     assert commands[1] == "blobfs umount MOUNTPOINT"
     last = commands.pop(1)
+    commands += ["cp -r results MOUNTPOINT"]
+    commands += [command for command in INLINE if command not in ELSEWHERE and command not in COMMANDS]
 
     for command in [*commands, last]:
         shell(tmp_path, re.sub("|".join(words), lambda word: words[word.group()], command), **settings)
@@ -49,7 +83,9 @@ def test_the_demo_copies_compares_and_cleans_up(tmp_path: Path) -> None:
 def test_pip_install_gives_the_command(tmp_path: Path) -> None:
     """Without dependencies: the environment that runs this has them."""
     options = f"--quiet --disable-pip-version-check --no-deps --target {shlex.quote(str(tmp_path / 'site'))}"
-    shell(PROJECT, f"{shlex.quote(sys.executable)} -m pip install {options} .")
+    ended = bash(PROJECT, f"{shlex.quote(sys.executable)} -m pip install {options} '.[entra]'")
+    assert ended.returncode == 0, ended.stderr
+    assert "does not provide the extra" not in ended.stderr
     said = shell(tmp_path, "site/bin/blobfs --version", PYTHONPATH=tmp_path / "site")
     assert said.startswith("blobfs, version ")
 
