@@ -14,7 +14,7 @@ def shared_mount(shared_mounts: Mounts) -> Mount:
 
 
 CHECKS = ["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]
-JOBS = ["--numjobs=3", "--size=3M", "--bs=4k"]  # on a file each
+JOBS = ["--numjobs=3", "--size=1M", "--bs=4k"]  # on a file each
 
 
 def fio(directory: Path, *options: str) -> None:
@@ -27,8 +27,8 @@ def fio(directory: Path, *options: str) -> None:
 def test_what_fio_wrote_at_random_is_right_here_and_on_another_mount(
     directory: Path, remounted: Callable[[], Path]
 ) -> None:
-    fio(directory, *JOBS, "--rw=randwrite", "--fsync=200")
-    fio(directory, *JOBS, "--rw=randrw", "--fsync=200")
+    fio(directory, *JOBS, "--rw=randwrite", "--fsync=60")
+    fio(directory, *JOBS, "--rw=randrw", "--fsync=60")
     again = remounted()
     fio(again, *JOBS, "--rw=read")
     with (again / "job.0.0").open("r+b") as file:
@@ -40,9 +40,9 @@ def test_what_fio_wrote_at_random_is_right_here_and_on_another_mount(
 
 @pytest.mark.parametrize("pattern", ["randwrite", "write", "randrw"])
 def test_writes_that_cross_the_ends_of_pages_and_blocks_are_right(directory: Path, pattern: str) -> None:
-    fio(directory, f"--rw={pattern}", "--size=3M", "--bs=6k", "--fsync=200")
+    fio(directory, f"--rw={pattern}", "--size=1M", "--bs=6k", "--fsync=60")
 
 
 def test_what_several_jobs_write_to_one_file_is_right(directory: Path) -> None:
-    fio(directory, *JOBS, "--rw=randwrite", "--filename=file", "--offset_increment=3M")
-    assert (directory / "file").stat().st_size == 9 << 20
+    fio(directory, *JOBS, "--rw=randwrite", "--filename=file", "--offset_increment=1M")
+    assert (directory / "file").stat().st_size == 3 << 20
