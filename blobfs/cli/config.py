@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from blobfs.cli.messages import without_secrets
 from blobfs.cli.options import PARAMETERS, MountCommand, credential, place_of
 from blobfs.cli.values import spell_address, spell_size
 
@@ -80,4 +81,4 @@ def _as_in_a_file(name: str, value: Any) -> str | int | float | bool | None:
         return f"{value:03o}"
     if name == "metrics":
         return spell_address(value)
-    return value if isinstance(value, (bool, int, float)) else str(value)
+    return value if isinstance(value, (bool, int, float)) else without_secrets(str(value))

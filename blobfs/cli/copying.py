@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.cli.logs import warnings_on_stderr
+from blobfs.cli.messages import say
 from blobfs.cli.options import PARAMETERS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
-from blobfs.cli.values import spell_rounded
+from blobfs.cli.values import public_name, spell_rounded
 from blobfs.copying.meter import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
@@ -42,6 +43,9 @@ def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
     """Return what arguments name. Raises UsageError."""
     try:
         places = [place_of(os.path.expanduser(text), os.path.lexists) for text in texts]
+        for place in places:
+            if place.container is not None:
+                public_name(place.text)
         return at_endpoints(places, ctx.params["endpoint"])
     except InvalidArgument as error:
         raise click.UsageError(f"{error}.") from error
@@ -133,12 +137,12 @@ def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
     else:
         for outcome in run.report.bad:
             where = outcome.source or outcome.target
-            click.echo(f"blobfs: {where}: {outcome.verdict.value}: {outcome.reason}", err=True)
-        click.echo(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}", err=True)
+            say(f"blobfs: {where}: {outcome.verdict.value}: {outcome.reason}")
+        say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
     if run.trouble:
-        click.echo(f"blobfs: ended early: {run.trouble}", err=True)
+        say(f"blobfs: ended early: {run.trouble}")
     if run.was_interrupted:
-        click.echo("blobfs: interrupted; the same command goes on from here.", err=True)
+        say("blobfs: interrupted; the same command goes on from here.")
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from blobfs.cli.config import config
 from blobfs.cli.cp import cp
 from blobfs.cli.doctor import doctor
 from blobfs.cli.helper import mount8
+from blobfs.cli.messages import say
 from blobfs.cli.mount import mount
 from blobfs.cli.recover import recover
 from blobfs.cli.status import status
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 class Explained(click.ClickException):
     """A failure in words for whoever typed the command; exits with 1."""
 
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"blobfs: {self.message}", file=file, err=True)
+    def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002
+        say(f"blobfs: {self.message}")
 
 
 class Misused(Explained):

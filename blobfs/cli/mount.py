@@ -11,6 +11,7 @@ import click
 
 from blobfs.cli.daemon import detach
 from blobfs.cli.logs import log_path, require_log, start_logging, warnings_on_stderr
+from blobfs.cli.messages import say
 from blobfs.cli.mountpoint import (
     FILESYSTEM,
     claimed,
@@ -139,7 +140,7 @@ def _check(settings: MountSettings) -> None:
 
 def _tell(message: str) -> None:
     """Say on stderr, which the waiting command shares, what it waits for."""
-    click.echo(f"blobfs: {message} …", err=True)
+    say(f"blobfs: {message} …")
 
 
 def _serve(settings: MountSettings, ready: Callable[[str], None]) -> None:

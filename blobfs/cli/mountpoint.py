@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from blobfs.cli.control import read_status
+from blobfs.cli.messages import say
 from blobfs.errors import AccessDenied, Busy, NotADirectory, NotFound, Unavailable
 
 FILESYSTEM = "fuse.blobfs"  # what the kernel calls our mounts
@@ -58,10 +59,10 @@ def release(descriptor: int) -> None:
 def warn_of_hidden(mountpoint: Path) -> None:
     """Say on stderr what the mount will hide. Raises OSError if the directory cannot be listed."""
     if any(mountpoint.iterdir()):
-        click.echo(f"blobfs: {mountpoint} is not empty; the mount hides what is in it.", err=True)
+        say(f"blobfs: {mountpoint} is not empty; the mount hides what is in it.")
     with suppress(FileNotFoundError):  # a working directory that was removed
         if Path.cwd().is_relative_to(mountpoint):
-            click.echo(f"blobfs: the mount hides your working directory; enter it: cd {mountpoint}", err=True)
+            say(f"blobfs: the mount hides your working directory; enter it: cd {mountpoint}")
 
 
 def filesystem_at(mountpoint: Path) -> str | None:

@@ -23,6 +23,7 @@ from blobfs.cli.values import (
     existing_file,
     local_address,
     octal,
+    public_name,
     seconds_between,
     secret_file,
     size_between,
@@ -148,8 +149,8 @@ def _fit_block_size(ctx: click.Context, _: click.Parameter, block_bytes: int | N
 
 
 PARAMETERS: tuple[click.Parameter, ...] = (
-    click.Argument(["account"], envvar="BLOBFS_ACCOUNT"),
-    click.Argument(["container"], envvar="BLOBFS_CONTAINER"),
+    click.Argument(["account"], envvar="BLOBFS_ACCOUNT", type=public_name),
+    click.Argument(["container"], envvar="BLOBFS_CONTAINER", type=public_name),
     click.Argument(["mountpoint"], envvar="BLOBFS_MOUNTPOINT", type=absolute_path),
     click.Option(
         ["--config"],

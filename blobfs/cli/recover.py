@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from blobfs.cli.messages import say
 from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
@@ -140,7 +141,7 @@ def _save(settings: MountSettings, leftovers: Iterable[Leftover], directory: Pat
             missing = recovery.save(leftover, path)
             click.echo(f"{leftover.name}: saved as {path}; it is still in the spool, too.")
             for start, end in missing:
-                click.echo(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros", err=True)
+                say(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros")
 
 
 def _free_path(directory: Path, name: str) -> Path:

@@ -25,6 +25,7 @@ from blobfs.cli.control import (
     read_facts_soon,
     read_status,
 )
+from blobfs.cli.messages import say
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, real_path, servers_of
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
@@ -61,7 +62,7 @@ def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
         raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n{left}\n{cure}")
     process = _process(mountpoint, status.pid)
     if left:
-        click.echo(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}", err=True)
+        say(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}")
     unmount(mountpoint, lazily=force, server=status.pid)
     if not force:  # otherwise it lives as long as a program still has a file open
         select.select([process], [], [])
@@ -74,11 +75,11 @@ def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
 def _said_if_slow(mountpoint: Path) -> Iterator[None]:
     """Say on stderr what is waited for, once that has taken a while."""
 
-    def say() -> None:
+    def tell() -> None:
         cure = f"If that is stuck: blobfs umount --force {mountpoint}"
-        click.echo(f"blobfs: {mountpoint}: waiting for {_server(mountpoint)}. {cure}", err=True)
+        say(f"blobfs: {mountpoint}: waiting for {_server(mountpoint)}. {cure}")
 
-    timer = threading.Timer(ANSWER_SECONDS, say)
+    timer = threading.Timer(ANSWER_SECONDS, tell)
     timer.daemon = True
     timer.start()
     try:
@@ -100,11 +101,10 @@ def _is_stuck(mountpoint: Path) -> bool:
 def _take_away(mountpoint: Path) -> NoReturn:
     """Unmount without the process that serves it, and raise Unavailable that says so."""
     server = _server(mountpoint)
-    click.echo(
+    say(
         f"blobfs: {mountpoint}: {server} does not answer within {ANSWER_SECONDS:.0f} seconds, and it alone "
         "knows which files are not committed. Giving up what no close(), fsync() or blobfs sync has "
-        "reported as written.",
-        err=True,
+        "reported as written."
     )
     unmount(mountpoint, lazily=True)
     raise Unavailable(

@@ -14,12 +14,12 @@ from pathlib import Path
 import click
 
 from blobfs.blocks import KiB
+from blobfs.cli.messages import holds_secret
 from blobfs.errors import InvalidName, NameTooLong
 from blobfs.format.names import normalized_prefix
 
 _SIZE = re.compile(r"(?P<number>\d{1,18}) ?(?P<unit>[KMGT]?)(?P<base>i?B)?", re.IGNORECASE)
 
-_SECRET = re.compile(r"[?&]?\bsig=|AccountKey=|SharedAccessSignature=|^[A-Za-z0-9+/]{86}==$")
 _SHOWN_CHARACTERS = 200
 _LOCAL_ADDRESSES = "127.0.0.1:9464, [::1]:9464 or unix:/run/blobfs.sock"
 
@@ -121,10 +121,17 @@ def spell_address(address: tuple[str, int] | Path) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def public_name(value: str) -> str:
+    """Read what names something of the service; a secret there would end up in logs and as a name."""
+    if holds_secret(value):
+        raise click.BadParameter(f"{value!r} has a SAS or key in it, which belongs in a file: --sas-file.")
+    return value
+
+
 def subtree(value: str) -> str:
     """Read the path of a part of the container; it stays as it is written."""
     try:
-        normalized_prefix(value)
+        normalized_prefix(public_name(value))
     except (InvalidName, NameTooLong) as error:
         raise click.BadParameter(f"{error}.") from error
     return value
@@ -176,7 +183,7 @@ def new_file(value: str | Path) -> Path:
 
 def secret_file(value: str | Path) -> Path:
     """Read the path of a file that holds a secret; a secret given in its place is not shown."""
-    if _SECRET.search(str(value)):
+    if holds_secret(str(value)):
         raise click.BadParameter("this is the secret itself; write it into a file and give the file's path.")
     return existing_file(value)
 

@@ -11,6 +11,7 @@ STREAM = "-"  # standard input or output
 
 _CERTAINLY_LOCAL = re.compile(r"/|~|\.{1,2}(/|\Z)")
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_FORM = "Write https://HOST/CONTAINER or …/CONTAINER/PATH"
 _HOST = re.compile(r"\A[^/]*//[^/]*")  # and the scheme: in both, case means nothing (RFC 3986, 6.2.2.1)
 
 
@@ -78,10 +79,13 @@ def place_of(text: str, is_here: Callable[[str], bool]) -> Place:
 
 
 def _place_at(url: str) -> Place:
-    shown = url.partition("?")[0]
-    if shown != url or "#" in url or "@" in url:
-        raise InvalidArgument(f"{shown.partition('@')[0]}: a SAS or password belongs in a file: --sas-file")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message may show a password
+        raise InvalidArgument(f"what begins with https:// is no address. {_FORM}") from None
+    if "?" in url or "#" in url or "@" in parts.netloc:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        raise InvalidArgument(f"{shown}: a SAS or password belongs in a file: --sas-file")
     path = unquote(parts.path.lstrip("/"))
     if ".blob." in parts.netloc:
         account, endpoint = parts.netloc.partition(".")[0], f"{parts.scheme}://{parts.netloc}"
@@ -89,7 +93,7 @@ def _place_at(url: str) -> Place:
         account, _, path = path.partition("/")
         endpoint = f"{parts.scheme}://{parts.netloc}/{account}"
     if not account or not path.strip("/"):
-        raise InvalidArgument(f"{url}: names no container. Write https://HOST/CONTAINER or …/CONTAINER/PATH")
+        raise InvalidArgument(f"{url}: names no container. {_FORM}")
     return _remote(url, account, path, _spelled(endpoint))
 
 

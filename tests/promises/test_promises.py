@@ -269,6 +269,18 @@ def test_promise_9_secrets_stay_secret(
         refusal = blobfs(*mount.arguments(mount.new_mountpoint()), option, file)
         assert refusal.returncode == 1
         assert spoilt[:-6] not in refusal.stderr + refusal.stdout
+        # Nor one that stands where a name belongs, or after one.
+        pasted = file.read_text()
+        for arguments in (
+            ("mount", pasted, container, tmp_path),
+            ("mount", azurite.account, f"{container}?{pasted}", tmp_path),
+            ("mount", azurite.account, container, tmp_path, pasted),
+            ("cp", file, f"{azurite.account}/{container}/file?{pasted}"),
+            ("verify", f"{azurite.endpoint}/{container}#{pasted}"),
+        ):
+            refusal = blobfs(*arguments)
+            assert refusal.returncode == 2
+            assert spoilt[:-6] not in refusal.stderr + refusal.stdout
 
 
 def write_secrets(azurite: Azurite, container: str, directory: Path) -> dict[str, tuple[Path, str]]:

@@ -18,6 +18,7 @@ from blobfs.blocks import KiB, MiB
 from blobfs.cli.control import MountStatus, Uncommitted, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
+from blobfs.cli.messages import without_secrets
 from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS, config_values
@@ -415,6 +416,47 @@ def test_a_secret_in_place_of_its_file_is_not_shown(tmp_path: Path, secret: str)
         assert result.exit_code == 2
         assert "write it into a file" in result.stderr
         assert "SECRET" not in result.output
+
+
+KEY = "SECRET" * 14 + "AB=="
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mount", "https://acc.blob.core.windows.net/con?sv=1&sig=SECRET", "con", "DIR"],
+        ["mount", "https://user:SECRET@acc.blob.core.windows.net", "con", "DIR"],
+        ["mount", "AccountName=acc;AccountKey=SECRET", "con", "DIR"],
+        ["mount", KEY, "con", "DIR"],
+        ["mount", "account", "con?sig=SECRET", "DIR"],
+        ["mount", "account", "con", "DIR", "sv=1&sig=SECRET"],
+        ["mount", "account", "con", "DIR", "--auth", "sv=1&sig=SECRET"],
+        ["mount", "account", "con", "DIR", "--prefix", "x?sv=1&sig=SECRET"],
+        ["account/con?sv=1&sig=SECRET", "DIR"],
+        ["cp", "DIR", "account/con/x?sv=1&sig=SECRET"],
+        ["cp", "DIR", "https://user:SECRET@acc.blob.core.windows.net/con/x"],
+        ["cp", "DIR", "https://acc.blob.core.windows.net/con/x#sig=SECRET"],
+        ["cp", "DIR", "SharedAccessSignature=SECRET"],
+        ["verify", "account/con?sig=SECRET"],
+        ["umount", "sv=1&sig=SECRET"],
+        ["sig=SECRET"],
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_refused_and_not_shown(tmp_path: Path, arguments: list[str]) -> None:
+    result = run(*(argument.replace("DIR", str(tmp_path)) for argument in arguments))
+    assert result.exit_code == (1 if arguments[0] == "umount" else 2)
+    assert result.stderr.startswith("blobfs: ")
+    assert "SECRET" not in result.output
+
+
+def test_a_message_keeps_what_only_resembles_a_secret() -> None:
+    for text in ("runs/sig=0.5/x.nc", "sigma=1&design=2", "a@b", "https://host/a@b", "x" * 86):
+        assert without_secrets(text) == text
+
+
+def test_settings_are_shown_without_a_secret_among_them() -> None:
+    result = run("config", "show", "--endpoint", "https://user:SECRET@host?sig=SECRET")
+    assert (result.exit_code, "https://…@host?sig=…" in result.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("path", ["/", "/proc", "/sys/fs", "/dev", "/dev/shm/x", "/etc/../proc/self"])

@@ -76,11 +76,29 @@ def test_the_address_of_an_emulator_names_the_account_in_its_path() -> None:
     assert found.path == "a"
 
 
-@pytest.mark.parametrize("text", ["", "https://acc.blob.core.windows.net/", "https://a.blob.x/c?sig=SECRET"])
-def test_what_names_no_place_is_refused_and_shows_no_secret(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("https://acc.blob.core.windows.net/", "https://acc.blob.core.windows.net/"),
+        ("https://a.blob.x/c?sig=SECRET", "https://a.blob.x/c: "),
+        ("https://a.blob.x/c/d#sig=SECRET", "https://a.blob.x/c/d: "),
+        ("https://user:SECRET@a.blob.x/c/d", "https://a.blob.x/c/d: "),
+        ("https://user:SECRET@a.blob.x/c/d?sig=SECRET", "https://a.blob.x/c/d: "),
+        ("https://user:SECRET[@a.blob.x/c/d", "is no address"),
+        ("https://[bad/cont/x", "is no address"),
+    ],
+)
+def test_what_names_no_place_is_refused_and_shows_no_secret(text: str, shown: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
         place(text)
+    assert shown in str(refusal.value)
     assert "SECRET" not in str(refusal.value)
+
+
+def test_only_before_a_host_does_an_at_sign_mark_a_password() -> None:
+    found = place("http://127.0.0.1:1/devstoreaccount1/cont/user@example.csv")
+    assert found.path == "user@example.csv"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ LAYERS = """
     cluster
     status metrics doctor.examination
     mount
-    cli cli.values cli.machine cli.control cli.daemon cli.logs cli.bar
+    cli cli.messages cli.machine cli.control cli.daemon cli.logs cli.bar
+    cli.values
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync

@@ -1,0 +1,27 @@
+"""What commands say: without the secrets that somebody has put in a wrong place."""
+
+import re
+
+import click
+
+_SECRET = re.compile(
+    r"((?<![\w/.-])sig=|AccountKey=|SharedAccessSignature=)[^\s&;'\"]+"  # not the directory a/sig=1/b
+    r"|(://)[^/\s]+(?=@)"
+    r"|[A-Za-z0-9+/]{86}==",
+    re.IGNORECASE,
+)
+
+
+def say(message: str) -> None:
+    """Write a message to stderr."""
+    click.echo(without_secrets(message), err=True)
+
+
+def holds_secret(text: str) -> bool:
+    """Return whether a part of the text is a SAS, a key or a password, as far as its looks tell."""
+    return _SECRET.search(text) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with an ellipsis in place of each secret."""
+    return _SECRET.sub(r"\1\2…", text)
