@@ -13,6 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from blobfs.cli.messages import printable
 from blobfs.copying.report import BAD, Outcome
 
 REFRESHES_PER_SECOND = 4
@@ -42,7 +43,7 @@ class Bar:
         self._done += 1
         self._failed += outcome.verdict in BAD
         failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
-        name = (outcome.source or outcome.target)[-SHOWN_CHARACTERS:]
+        name = printable(outcome.source or outcome.target)[-SHOWN_CHARACTERS:]
         self._progress.update(self._task, done=self._done, failed=failed, name=name)
 
 

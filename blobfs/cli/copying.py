@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.messages import say
+from blobfs.cli.messages import printable, say
 from blobfs.cli.options import PARAMETERS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import public_name, spell_rounded
@@ -137,7 +137,7 @@ def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
     else:
         for outcome in run.report.bad:
             where = outcome.source or outcome.target
-            say(f"blobfs: {where}: {outcome.verdict.value}: {outcome.reason}")
+            say(f"blobfs: {printable(where)}: {outcome.verdict.value}: {outcome.reason}")
         say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
     if run.trouble:
         say(f"blobfs: ended early: {run.trouble}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from logging.handlers import SysLogHandler, WatchedFileHandler
 from pathlib import Path
 
+from blobfs.cli.messages import shown
 from blobfs.errors import Unavailable
 from blobfs.settings import MountSettings
 
@@ -57,13 +58,18 @@ def _append(path: Path, line: str) -> None:
 def warnings_on_stderr() -> Iterator[None]:
     """Have warnings shown to whoever typed the command, as long as no log is there for them."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("blobfs: %(message)s"))
+    handler.setFormatter(_Shown("blobfs: %(message)s"))
     logger = logging.getLogger("blobfs")
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class _Shown(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def _handler(settings: MountSettings) -> tuple[logging.Handler, str]:

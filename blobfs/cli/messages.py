@@ -1,4 +1,4 @@
-"""What commands say: without the secrets that somebody has put in a wrong place."""
+"""What commands say: without the secrets that somebody has put in a wrong place, and what terminals obey."""
 
 import re
 
@@ -14,7 +14,17 @@ _SECRET = re.compile(
 
 def say(message: str) -> None:
     """Write a message to stderr."""
-    click.echo(without_secrets(message), err=True)
+    click.echo(shown(message), err=True)
+
+
+def shown(message: str) -> str:
+    """Return a message, of one line or several, as it may be shown."""
+    return "\n".join(printable(line) for line in without_secrets(message).split("\n"))
+
+
+def printable(text: str) -> str:
+    """Return the text, such as a name, with escapes like Python's for what is not to be seen."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def holds_secret(text: str) -> bool:

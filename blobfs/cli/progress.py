@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import click
 
+from blobfs.cli.messages import printable
 from blobfs.copying.report import Outcome, Verdict
 
 
@@ -43,9 +44,9 @@ class Quiet:
     def tell(self, outcome: Outcome) -> None:
         """Name what would be copied or deleted, if asked to."""
         if self._lists and outcome.verdict is Verdict.COPIED:
-            click.echo(f"would copy {outcome.source} to {outcome.target}")
+            click.echo(f"would copy {printable(outcome.source)} to {printable(outcome.target)}")
         elif self._lists and outcome.verdict is Verdict.DELETED:
-            click.echo(f"would delete {outcome.target}")
+            click.echo(f"would delete {printable(outcome.target)}")
 
 
 class JsonLines(Quiet):

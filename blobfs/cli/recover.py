@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from blobfs.cli.messages import say
+from blobfs.cli.messages import printable, say
 from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
@@ -115,7 +115,7 @@ def _commit(settings: MountSettings, leftovers: Iterable[Leftover], *, by_name: 
         failures = [failure for leftover in asked if (failure := _failure_to_commit(commit, leftover))]
     for leftover in others:
         cure = "; name it to commit it" if leftover.state is State.NEVER_CLOSED else ""
-        click.echo(f"{leftover.name or leftover.path}: {leftover.state.value}, and still in the spool{cure}.")
+        click.echo(f"{_named(leftover)}: {leftover.state.value}, and still in the spool{cure}.")
     if failures:
         raise Unavailable("not committed, and kept:\n" + "\n".join(failures))
 
@@ -125,7 +125,7 @@ def _failure_to_commit(commit: Callable[[Leftover], BlobInfo], leftover: Leftove
         info = commit(leftover)
     except Failure as failure:
         return str(failure)
-    click.echo(f"{info.name}: committed, {info.size_bytes} bytes.")
+    click.echo(f"{printable(info.name)}: committed, {info.size_bytes} bytes.")
     if leftover.has_unclosed_edits:
         click.echo("  edits after that were never closed: they are still in the spool")
     return ""
@@ -139,7 +139,8 @@ def _save(settings: MountSettings, leftovers: Iterable[Leftover], directory: Pat
             path = _free_path(directory, leftover.name or leftover.path.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             missing = recovery.save(leftover, path)
-            click.echo(f"{leftover.name}: saved as {path}; it is still in the spool, too.")
+            said = f"{leftover.name}: saved as {path}; it is still in the spool, too."
+            click.echo(printable(said))
             for start, end in missing:
                 say(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros")
 
@@ -158,7 +159,7 @@ def _free_path(directory: Path, name: str) -> Path:
 def _discard(leftovers: Iterable[Leftover]) -> None:
     for leftover in leftovers:
         leftover.discard()
-        click.echo(f"{leftover.name}: removed from the spool.")
+        click.echo(f"{_named(leftover)}: removed from the spool.")
 
 
 def _list(leftovers: Iterable[Leftover]) -> None:
@@ -167,11 +168,15 @@ def _list(leftovers: Iterable[Leftover]) -> None:
         base = f"changes version {facts['base']}" if facts["base"] else "a new file"
         age_seconds = max(0.0, time.time() - leftover.modified_ns / 10**9)
         click.echo(
-            f"{leftover.name or leftover.path}: {facts['state']}, {facts['size_bytes']} bytes, {base}; "
+            f"{_named(leftover)}: {facts['state']}, {facts['size_bytes']} bytes, {base}; "
             f"{facts['journal_bytes']} bytes in the journal, {_spell_age(age_seconds)} old"
         )
         if note := _note_on(leftover):
-            click.echo(f"  {note}")
+            click.echo(f"  {printable(note)}")
+
+
+def _named(leftover: Leftover) -> str:
+    return printable(leftover.name or str(leftover.path))
 
 
 def _note_on(leftover: Leftover) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blobfs.cli.looks import Facts, Looks
+from blobfs.cli.messages import printable
 from blobfs.settings import MountSettings
 
 Row = tuple[str, str]
@@ -63,7 +64,7 @@ def _mount_rows(facts: Facts) -> Iterator[Row]:
     count, size = facts["uncommitted_files"], spell_bytes(facts["uncommitted_bytes"])
     yield "not committed", f"{count:,} files and directories, {size} written" if count else "nothing"
     for file in facts["uncommitted"][:NAMED_FILES]:
-        yield "", f"{file['path']}: {file['reason']}"
+        yield "", printable(f"{file['path']}: {file['reason']}")
 
 
 def _changed(settings: Facts) -> Iterator[str]:

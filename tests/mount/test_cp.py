@@ -730,6 +730,22 @@ def test_verify_names_all_that_is_missing_whatever_it_is_called(
     assert found == dict.fromkeys(names, "missing")
 
 
+def test_no_control_character_of_a_name_reaches_the_terminal(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    name = "a\x1b[2Jb\nc"
+    (tmp_path / "here").mkdir()
+    with strained.service.client() as client:
+        client.get_blob_client(strained.container, f"t/{name}").upload_blob(b"bytes")
+    for command in (
+        ("verify", tmp_path / "here", strained.at("t")),
+        ("cp", "-r", strained.at("t"), tmp_path / "back"),
+    ):
+        said = strained(*command, code=1)
+        assert r"t/a\x1b[2Jb\nc: " in said
+        assert "\x1b" not in said
+
+
 def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responder], tree: Path) -> None:
     service = strained.service
     strained("cp", "-r", tree, strained.at("tree"))

@@ -18,7 +18,7 @@ from blobfs.blocks import KiB, MiB
 from blobfs.cli.control import MountStatus, Uncommitted, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
-from blobfs.cli.messages import without_secrets
+from blobfs.cli.messages import printable, shown, without_secrets
 from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS, config_values
@@ -452,6 +452,13 @@ def test_a_secret_in_a_wrong_place_is_refused_and_not_shown(tmp_path: Path, argu
 def test_a_message_keeps_what_only_resembles_a_secret() -> None:
     for text in ("runs/sig=0.5/x.nc", "sigma=1&design=2", "a@b", "https://host/a@b", "x" * 86):
         assert without_secrets(text) == text
+
+
+def test_a_terminal_gets_no_control_characters_of_a_name(tmp_path: Path) -> None:
+    result = run("umount", tmp_path / "a\x1b[2Jb\x9b\u202ec\udcff")
+    assert f"{tmp_path}/a\\x1b[2Jb\\x9b\\u202ec\\udcff does not exist" in result.stderr
+    assert shown("Two\nlines of 1 µs") == "Two\nlines of 1 µs"
+    assert printable("a\nb") == "a\\nb"
 
 
 def test_settings_are_shown_without_a_secret_among_them() -> None:

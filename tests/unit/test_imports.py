@@ -76,8 +76,8 @@ LAYERS = """
     cluster
     status metrics doctor.examination
     mount
-    cli cli.messages cli.machine cli.control cli.daemon cli.logs cli.bar
-    cli.values
+    cli cli.messages cli.machine cli.control cli.daemon
+    cli.bar cli.logs cli.values
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
