@@ -4,6 +4,7 @@ import logging
 from typing import IO, Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from blobfs.cli.config import config
 from blobfs.cli.cp import cp
@@ -49,6 +50,8 @@ class Commands(click.Group):
         """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""
         try:
             return super().invoke(ctx)
+        except NoArgsIsHelpError:
+            raise  # its message is the help
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else ctx.command_path
             raise Misused(f"{error.format_message().rstrip('.')}. See {command} --help.") from error

@@ -542,6 +542,13 @@ def test_wrong_usage_exits_with_2() -> None:
     assert run("mount", "account", "container", "/mnt", "--sas-file=/no/such/file").exit_code == 2
 
 
+def test_a_group_without_a_command_gives_its_help() -> None:
+    for group in ([], ["config"]):
+        result = run(*group)
+        assert result.stderr == run(*group, "--help").stdout
+        assert result.exit_code == 2
+
+
 def test_a_missing_mountpoint_is_one_line_with_its_cure(tmp_path: Path) -> None:
     result = run("mount", "account", "container", tmp_path / "missing")
     assert (result.exit_code, result.stderr) == (
