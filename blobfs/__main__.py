@@ -10,8 +10,10 @@ def main() -> None:
         # Until there is something to put in order, Ctrl-C just ends the process.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from blobfs.cli.main import blobfs
+    from blobfs.cli.output import name_output
 
     signal.signal(signal.SIGINT, handler)
+    name_output()
     blobfs(prog_name="blobfs")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,17 +117,9 @@ def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
     except Failure as failure:
         run.trouble = str(failure)
     except BrokenPipeError:
-        _let_go_of_output()
         run.trouble = "nobody reads standard output any more"
     except OSError as error:
-        if error.filename is None:  # what was opened by name says its name
-            _let_go_of_output()
-        run.trouble = f"{error.filename or 'standard input or output'}: {error.strerror}"
-
-
-def _let_go_of_output() -> None:
-    """Have the rest of standard output go nowhere. Closed, it would fail the interpreter on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        run.trouble = f"{error.filename or 'standard input'}: {error.strerror}"  # all else says its name
 
 
 def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:

@@ -120,8 +120,8 @@ def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any
     _refuse_contradictions(wishes, is_upload=places[0].container is None)
     if destination.is_stream or places[0].is_stream:
         _refuse_with_stream(wishes)
-        if (sys.__stdout__ if destination.is_stream else sys.__stdin__) is None:
-            raise click.UsageError("-: standard input or output is closed. Open it, or give a path.")
+        if places[0].is_stream and sys.__stdin__ is None:
+            raise click.UsageError("-: standard input is closed. Open it, or give a path.")
         if values["as_json"] and destination.is_stream:
             raise click.UsageError("--json and a copy to standard output would mix.")
     settings = settings_for(ctx, container)

@@ -1,6 +1,9 @@
 """The command group, and the one place where a failure becomes a line on stderr and an exit code."""
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import click
@@ -46,23 +49,42 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         return mount.name, mount8, args  # messages send its callers to the help of `mount`
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command; print the help and version."""
+        if sys.stdout is None:
+            raise Misused("standard output is closed. Open it, or write to /dev/null.")
+        with _explained(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Failures, and system errors that name a file, are explained; others are bugs."""
-        try:
+        """Run the command."""
+        with _explained(ctx):
             return super().invoke(ctx)
-        except NoArgsIsHelpError:
-            raise  # its message is the help
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else ctx.command_path
-            raise Misused(f"{error.format_message().rstrip('.')}. See {command} --help.") from error
-        except Failure as failure:
-            logger.debug("failed", exc_info=True)
-            raise Explained(str(failure)) from failure
-        except OSError as error:
-            if error.filename is None:
-                raise
-            logger.debug("failed", exc_info=True)
-            raise Explained(f"{error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def _explained(ctx: click.Context) -> Iterator[None]:
+    """Have output written; explain failures, and system errors that name a file. Others are bugs."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except NoArgsIsHelpError:
+        raise  # its message is the help
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else ctx.command_path
+        raise Misused(f"{error.format_message().rstrip('.')}. See {command} --help.") from error
+    except Failure as failure:
+        logger.debug("failed", exc_info=True)
+        raise Explained(str(failure)) from failure
+    except BrokenPipeError:
+        raise  # click ends without a word
+    except OSError as error:
+        if error.filename is None:
+            raise
+        logger.debug("failed", exc_info=True)
+        raise Explained(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

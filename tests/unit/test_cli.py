@@ -644,6 +644,52 @@ def test_users_of_a_directory_are_named_with_their_process(tmp_path: Path) -> No
     assert user.endswith(f"({os.getpid()})")
 
 
+# Standard output
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private working directory, in which this project's commands are found."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+
+
+def ended_with_output(redirection: str, command: str) -> tuple[int, str]:
+    """Run a command line with its standard output elsewhere; return its exit code and what it said."""
+    script = f'"$0" -m blobfs {command} {redirection}'
+    ended = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stderr
+
+
+PRINTING = [
+    "--version",
+    "--help",
+    "mount --help",
+    "config show",
+    "status",
+    "recover acc con --spool-dir=.",
+]
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("command", PRINTING)
+def test_output_that_cannot_be_written_is_one_line(command: str) -> None:
+    full = (1, "blobfs: standard output: No space left on device\n")
+    assert ended_with_output("> /dev/full", command) == full
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("command", PRINTING)
+def test_a_closed_output_is_refused(command: str) -> None:
+    closed = (2, "blobfs: standard output is closed. Open it, or write to /dev/null.\n")
+    assert ended_with_output(">&-", command) == closed
+
+
+def test_nobody_needs_to_read_all_of_the_output() -> None:
+    code, said = ended_with_output("| true", "mount --help")
+    assert (code, said) == (0, "")
+
+
 # Into the background
 
 

@@ -76,7 +76,7 @@ LAYERS = """
     cluster
     status metrics doctor.examination
     mount
-    cli cli.messages cli.machine cli.control cli.daemon
+    cli cli.messages cli.machine cli.control cli.daemon cli.output
     cli.bar cli.logs cli.values
     cli.progress
     cli.mountpoint
