@@ -332,13 +332,16 @@ class MountCommand(click.Command):
     """A command that takes a list after ``-o`` as well as long options; those given as such win."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an error names the file or variable that it comes from."""
-        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        """Parse; an error names the command, and the file or variable that it comes from."""
         try:
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
             return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
         except click.BadParameter as error:
             if error.param is not None and (place := place_of(ctx, error.param)) not in _PLAIN_PLACES:
                 raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
+            raise
+        except click.UsageError as error:
+            error.ctx = ctx  # which those of a list and of the parser do not know
             raise
 
 

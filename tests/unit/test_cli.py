@@ -306,9 +306,11 @@ def test_what_a_mount_list_says_to_the_kernel_is_kept_in_order() -> None:
     ],
 )
 def test_an_error_in_a_mount_list_is_named(mount_list: str, complaint: str) -> None:
-    with pytest.raises(click.UsageError) as caught:
-        settings("-o", mount_list)
-    assert complaint in caught.value.format_message()
+    for command, arguments in ("mount", ["account", "container", "/mnt"]), ("config show", []):
+        result = run(*command.split(), *arguments, "-o", mount_list)
+        assert result.exit_code == 2
+        assert complaint in result.stderr
+        assert f". See blobfs {command} --help." in result.stderr
 
 
 def test_the_spec_of_mount8_names_account_container_and_prefix() -> None:
