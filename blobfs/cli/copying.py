@@ -129,7 +129,8 @@ def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
         for outcome in run.report.bad:
             where = outcome.source or outcome.target
             say(f"blobfs: {printable(where)}: {outcome.verdict.value}: {outcome.reason}")
-        say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
+        if run.report.counts or not (run.trouble or run.was_interrupted):
+            say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
     if run.trouble:
         say(f"blobfs: ended early: {run.trouble}")
     if run.was_interrupted:

@@ -539,6 +539,15 @@ def test_a_terminal_shows_how_far_it_is(copies: Copies[Azurite], tree: Path) -> 
     assert "25/25" in said
 
 
+def test_an_early_end_does_not_say_that_there_was_nothing_to_do(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    nowhere = f"{strained.service.account}/missing-{strained.container}/x"
+    for arguments in ("cp", tmp_path, nowhere), ("cp", nowhere, tmp_path), ("verify", nowhere):
+        said = strained(*arguments, code=1)
+        assert said.startswith("blobfs: ended early: ")
+
+
 # What they cost, and what is left of those that are ended
 
 
