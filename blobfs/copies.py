@@ -121,13 +121,19 @@ class Session:
                 self._run(errand, helpers)
 
     def check(self, local: Place | None, remote: Place) -> None:
-        """Compare a tree here with one there, or what is there with its own checksums. Blocks."""
+        """Compare a tree here with one there, or what is there with its own checksums. Blocks.
+
+        To have compared nothing because of what was asked for is no success.
+        """
         checker = Checker(self.comparer, self.report, self.interruption, jobs=self.wishes.jobs)
         there = self._remote(self.store, remote.path)
         if local is None:
             checker.audit(there)
         else:
             checker.compare(self._local(local.path, follow_root=True), there)
+        if not self.report.counts and (self.wishes.include or self.wishes.exclude):
+            nothing = "nothing was compared: --include and --exclude leave nothing"
+            self.report.add(Outcome(Verdict.UNVERIFIABLE, remote.text, reason=nothing))
 
     def _errands(self, sources: Sequence[Place], target: Place) -> list["_Errand"]:
         """Look at everything that is named before anything is copied."""

@@ -28,7 +28,7 @@ def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     """Compare the tree LOCAL with REMOTE, ACCOUNT/CONTAINER/PATH, by checksums that the service has.
 
     Without LOCAL, read everything in REMOTE and compare it with the checksums that were stored with it.
-    Exits with 0 only if everything matches.
+    Exits with 0 only if everything matches, and --include and --exclude leave something.
     """
     *local, remote = places_of(ctx, places)
     if len(local) > 1:

@@ -755,6 +755,21 @@ def test_no_control_character_of_a_name_reaches_the_terminal(
         assert "\x1b" not in said
 
 
+def test_a_pattern_that_leaves_nothing_to_compare_is_a_failure(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    (here / "sub").mkdir(parents=True)
+    strained("cp", "-r", here, strained.at("t"))
+    strained("verify", here, strained.at("t"))  # nothing is there, and nothing is missing
+    (here / "sub" / "file").touch()
+    strained("cp", "-r", f"{here}/.", strained.at("t"))
+    for places in (here, strained.at("t")), (strained.at("t"),):
+        assert "1 match" in strained("verify", "--include", "fil*", *places)
+        for pattern in ("--include", "fill*"), ("--exclude", "*"):
+            assert "nothing was compared" in strained("verify", *pattern, *places, code=1)
+
+
 def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responder], tree: Path) -> None:
     service = strained.service
     strained("cp", "-r", tree, strained.at("tree"))
