@@ -254,7 +254,8 @@ def _default_chain() -> "TokenCredential":
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError as error:
-        raise InvalidArgument("--auth entra needs azure-identity: pip install blobfs[entra]") from error
+        cure = "in the clone of blobfs: pip install '.[entra]'"
+        raise InvalidArgument(f"--auth entra needs azure-identity, which is not installed; {cure}") from error
     return DefaultAzureCredential()
 
 

@@ -176,7 +176,8 @@ def _refuse_with_stream(wishes: CopySettings) -> None:
 def _refuse_with_scheduler(values: dict[str, Any], *, has_stream: bool) -> None:
     if find_spec("distributed") is None:
         raise click.UsageError(
-            "--scheduler needs Dask, which is not installed: pip install 'blobfs[cluster]'."
+            "--scheduler needs Dask, which is not installed; "
+            "in the clone of blobfs: pip install '.[cluster]'."
         )
     if has_stream:
         raise click.UsageError(

@@ -301,4 +301,4 @@ def test_without_dask_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "distributed", None)
     result = CliRunner().invoke(command, ["cp", "--scheduler", "local", "here", "ada/results"])
     assert result.exit_code == 2
-    assert "pip install 'blobfs[cluster]'" in result.output
+    assert "in the clone of blobfs: pip install '.[cluster]'" in result.output

@@ -465,5 +465,5 @@ def test_entra_login_that_fails_is_access_denied(
 
 def test_entra_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)
-    with pytest.raises(InvalidArgument, match=r"pip install blobfs\[entra\]"):
+    with pytest.raises(InvalidArgument, match=r"in the clone of blobfs: pip install '\.\[entra\]'"):
         find(auth="entra")
