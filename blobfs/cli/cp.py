@@ -29,8 +29,7 @@ def _flag(*names: str, text: str) -> click.Option:
 
 
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
-    click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…"),
-    click.Argument(["target"], metavar="DST"),
+    click.Argument(["places"], nargs=-1, required=True, metavar="SRC… DST"),
     _flag("-r", "-R", "--recursive", text="Copy directories with everything in them."),
     click.Option(
         ["--include"],
@@ -101,7 +100,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
-def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any) -> None:
+def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     """Copy SRC… to DST, one of which is in a container: ACCOUNT/CONTAINER or ACCOUNT/CONTAINER/PATH.
 
     Between two places in one account the service copies. Something that is called ACCOUNT in the
@@ -109,33 +108,35 @@ def cp(ctx: click.Context, /, sources: Sequence[str], target: str, **values: Any
     one, and ./PATH always. - is standard input or output. What is copied into, and what is
     overwritten, is as for cp(1).
     """
-    *places, destination = places_of(ctx, [*sources, target])
+    *sources, destination = places_of(ctx, places)
+    if not sources:
+        raise click.UsageError("Missing argument 'DST'.")
     try:
-        require_direction(places, destination)
+        require_direction(sources, destination)
     except InvalidArgument as error:
         raise click.UsageError(f"{error}.") from error
-    container = destination.container or places[0].container
+    container = destination.container or sources[0].container
     assert container is not None
     wishes = _wishes(values)
-    _refuse_contradictions(wishes, is_upload=places[0].container is None)
-    if destination.is_stream or places[0].is_stream:
+    _refuse_contradictions(wishes, is_upload=sources[0].container is None)
+    if destination.is_stream or sources[0].is_stream:
         _refuse_with_stream(wishes)
-        if places[0].is_stream and sys.__stdin__ is None:
+        if sources[0].is_stream and sys.__stdin__ is None:
             raise click.UsageError("-: standard input is closed. Open it, or give a path.")
         if values["as_json"] and destination.is_stream:
             raise click.UsageError("--json and a copy to standard output would mix.")
     settings = settings_for(ctx, container)
     scheduler = values["scheduler"]
     if scheduler:
-        _refuse_with_scheduler(values, has_stream=destination.is_stream or places[0].is_stream)
+        _refuse_with_scheduler(values, has_stream=destination.is_stream or sources[0].is_stream)
 
     def copy(session: "Session") -> None:
         if not scheduler:
-            session.copy(places, destination)
+            session.copy(sources, destination)
             return
         from blobfs.cluster import cluster
 
-        *origins, end = (seen_from_anywhere(place, os.getcwd()) for place in [*places, destination])
+        *origins, end = (seen_from_anywhere(place, os.getcwd()) for place in [*sources, destination])
         with cluster(scheduler, session) as helpers:
             session.copy(origins, end, helpers)
 

@@ -551,6 +551,12 @@ def test_a_group_without_a_command_gives_its_help() -> None:
         assert result.exit_code == 2
 
 
+def test_the_missing_argument_of_a_copy_is_named() -> None:
+    assert "Missing argument 'SRC… DST'" in run("cp").stderr
+    assert "Missing argument 'DST'" in run("cp", "file").stderr
+    assert "Usage: blobfs cp [OPTIONS] SRC… DST\n" in run("cp", "--help").stdout
+
+
 def test_a_missing_mountpoint_is_one_line_with_its_cure(tmp_path: Path) -> None:
     result = run("mount", "account", "container", tmp_path / "missing")
     assert (result.exit_code, result.stderr) == (
