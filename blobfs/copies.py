@@ -138,6 +138,8 @@ class Session:
     def _errands(self, sources: Sequence[Place], target: Place) -> list["_Errand"]:
         """Look at everything that is named before anything is copied."""
         found = self._tree(target, target.path).root()
+        if found is None and target.container is not None:  # the system itself refuses a path below a file
+            self._remote(self.store, target.path).require_place()
         errands = []
         for source in sources:
             tree = self._source(source)

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 
-from blobfs.copying.entries import Entry, virtual_directory
+from blobfs.copying.entries import Entry, above, virtual_directory
 
 CACHE_KIB = 16 * 1024  # of the temporary database; what is more goes to the disk
 
@@ -51,18 +51,11 @@ class Catalogue:
         for entry in entries:
             parent = entry.path.rpartition("/")[0]
             if parent != last:
-                virtual = [(_key(path), pickle.dumps(virtual_directory(path))) for path in _lineage(parent)]
+                virtual = [(_key(path), pickle.dumps(virtual_directory(path))) for path in above(entry.path)]
                 self._database.executemany("INSERT OR IGNORE INTO entry VALUES (?, ?)", virtual)
                 last = parent
             row = (_key(entry.path), pickle.dumps(entry))
             self._database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", row)
-
-
-def _lineage(path: str) -> Iterator[str]:
-    """Yield a path and what it is in, but for the root."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
 
 
 def _key(path: str) -> bytes:

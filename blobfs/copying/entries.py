@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blobfs.format.attributes import Attributes, Defaults, attributes_of
@@ -73,6 +74,12 @@ def entry_of_file(path: str, status: os.stat_result) -> Entry:
 def virtual_directory(path: str) -> Entry:
     """Return a directory that is only part of the names of blobs."""
     return Entry(path, Attributes(stat.S_IFDIR | 0o777, 0, 0, 0, 0, 0), 0)
+
+
+def above(path: str) -> Iterator[str]:
+    """Yield the directories that a path is in, the nearest first, but for the root."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def with_xattrs(attributes: Attributes, file: int | str) -> Attributes:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from blobfs.copying.entries import Entry, entry_of_blob, entry_of_file, virtual_directory
+from blobfs.copying.entries import Entry, above, entry_of_blob, entry_of_file, virtual_directory
 from blobfs.copying.selection import Selection
-from blobfs.errors import Changed, Failure, NotFound
+from blobfs.errors import Changed, Failure, NotADirectory, NotFound
 from blobfs.format.attributes import Defaults
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.store import BlobInfo, BlobStore, Condition, ListPage
@@ -171,6 +171,14 @@ class RemoteTree:
         if found is not None and found.is_directory:
             return found
         return virtual_directory("") if self._has_names_below() else found
+
+    def require_place(self) -> None:
+        """Raise NotADirectory if the root would be below a file. Blocks: a request for each name above it."""
+        for path in above(self.path):
+            tree = replace(self, path=path)
+            found = tree._blob(path)
+            if found is not None and not found.is_directory and not tree._has_names_below():
+                raise NotADirectory(f"{path} is a file: nothing can be in it")
 
     def entries(self) -> Iterator[Entry]:
         """See `Tree.entries`. A directory that no blob stands for is not among them."""

@@ -465,6 +465,27 @@ def test_two_blobs_that_would_be_one_file_are_not_both_called_copied(
     assert (tmp_path / "back" / "one").read_text() == "twins/one"
 
 
+def test_a_copy_to_a_name_below_a_file_is_refused_and_the_file_stays(
+    strained: Copies[Responder], tree: Path
+) -> None:
+    strained("cp", tree / "one", strained.at("x/a"))
+    strained.service.reset_counters()
+    for arguments in ((tree / "one",), ("-r", tree)):
+        said = strained("cp", *arguments, strained.at("x/a/b/c"), code=1)
+        assert "x/a is a file" in said
+    assert strained.service.counters.requests.get("PUT blob", 0) == 0
+    strained("cp", tree / "one", strained.at("x/b/c"))
+
+
+def test_a_blob_that_is_hidden_by_a_directory_keeps_nothing_out_of_it(
+    strained: Copies[Responder], tree: Path
+) -> None:
+    with strained.service.client() as client:
+        for name in ("x/a", "x/a/old"):
+            client.get_blob_client(strained.container, name).upload_blob(b"text")
+    strained("cp", tree / "one", strained.at("x/a/b/new"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
