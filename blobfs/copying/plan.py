@@ -76,8 +76,8 @@ def root_for(source: Place, kind: Entry, target: Place, found: Entry | None, *, 
         raise NotADirectory(f"{target.text} is no directory")
     if is_one_of_many and not (is_there or target.means_directory):
         raise NotADirectory(f"{target.text} does not exist; several sources go into a directory: end it in /")
-    if source.is_stream and is_there:
-        raise IsADirectory(f"{target.text} is a directory: give the name that standard input is to have")
+    if source.is_stream and (is_there or target.means_directory):
+        raise IsADirectory(f"{target.text} names a directory: give the name that standard input is to have")
     goes_into = is_there or (target.means_directory and not kind.is_directory) or is_one_of_many
     base = target.path.rstrip("/") or ("/" if target.path else "")
     if not goes_into or source.means_contents:

@@ -188,6 +188,7 @@ def test_a_copy_goes_where_cp_would_put_it(
         ("f", FILE, "acc/cont/new", None, True, NotADirectory),
         ("f", FILE, "acc/cont/f", FILE, True, NotADirectory),
         ("-", FILE, "acc/cont", DIRECTORY, False, IsADirectory),
+        ("-", FILE, "acc/cont/new/", None, False, IsADirectory),
     ],
 )
 def test_what_cp_refuses_is_refused(
