@@ -122,9 +122,11 @@ class SocketEndpoint(Endpoint):
             os.umask(mask)
 
     def server_close(self) -> None:
-        """Stop listening, and leave no file behind."""
+        """Stop listening, and leave no file behind; what kept the socket from being made is not ours."""
+        was_made = bool(self.socket.getsockname())
         super().server_close()
-        self._path.unlink(missing_ok=True)
+        if was_made:
+            self._path.unlink(missing_ok=True)
 
 
 def listen(address: tuple[str, int] | Path, gather: Gather) -> Endpoint:

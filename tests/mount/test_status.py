@@ -292,7 +292,11 @@ def test_a_taken_address_fails_the_mount(mount: Mounts, tmp_path: Path) -> None:
         ended = blobfs(*mount.arguments(mount.new_mountpoint()), "--metrics", address)
     assert ended.returncode == 1
     assert f"cannot serve metrics on {address}: Address already in use" in ended.stderr
-    mount("--metrics", f"unix:{tmp_path}/taken.sock")
-    ended = blobfs(*mount.arguments(mount.new_mountpoint()), "--metrics", f"unix:{tmp_path}/taken.sock")
-    assert ended.returncode == 1
-    assert f"cannot serve metrics on {tmp_path}/taken.sock" in ended.stderr
+    socket_of_another, file = tmp_path / "taken.sock", tmp_path / "file"
+    mount("--metrics", f"unix:{socket_of_another}")
+    file.touch()
+    for place in (socket_of_another, file):
+        ended = blobfs(*mount.arguments(mount.new_mountpoint()), "--metrics", f"unix:{place}")
+        assert ended.returncode == 1
+        assert f"cannot serve metrics on {place}: Address already in use" in ended.stderr
+        assert place.exists()
