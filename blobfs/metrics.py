@@ -1,5 +1,6 @@
 """The numbers of a mount's status as Prometheus text, and an endpoint on this machine to read them from."""
 
+import errno
 import os
 import socket
 import socketserver
@@ -14,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import MetricsHandler
 from prometheus_client.registry import Collector
 
-from blobfs.errors import Unavailable
+from blobfs.errors import InvalidArgument, Unavailable
 
 REQUEST_SECONDS = 10.0  # for a reader to say what it wants
 
@@ -130,15 +131,19 @@ class SocketEndpoint(Endpoint):
 
 
 def listen(address: tuple[str, int] | Path, gather: Gather) -> Endpoint:
-    """Return an endpoint that is to be started. Raises Unavailable if the address cannot be had."""
+    """Return an endpoint that is to be started.
+
+    Raises Unavailable if somebody else has the address, InvalidArgument if it cannot be had.
+    """
     place = address if isinstance(address, Path) else "{}:{}".format(*address)
     try:
         if isinstance(address, Path):
             return SocketEndpoint(address, gather)
         return Endpoint(*address, gather)
     except OSError as error:
-        cure = "Give --metrics another one."
-        raise Unavailable(f"cannot serve metrics on {place}: {error.strerror or error}. {cure}") from error
+        failure = Unavailable if error.errno == errno.EADDRINUSE else InvalidArgument
+        reason = error.strerror or error
+        raise failure(f"cannot serve metrics on {place}: {reason}; give --metrics another one") from error
 
 
 def _handler_of(gather: Gather) -> type[MetricsHandler]:

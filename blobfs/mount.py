@@ -12,6 +12,7 @@ from pathlib import Path
 from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
 from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
+from blobfs.content.disk_cache import place_in
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
@@ -50,11 +51,15 @@ WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed fil
 def check(settings: MountSettings) -> None:
     """Raise the Failure that `serve` would raise before it asks the service anything.
 
-    InvalidArgument for a setting that cannot work, Unavailable without libfuse.
+    InvalidArgument for a setting that cannot work, Unavailable without libfuse and for a taken address.
     """
     binding.load(settings.binding)
     open_service(settings, Callers(lambda: 0)).close()
     open_spool(settings)
+    if settings.cache_dir is not None:
+        place_in(settings.cache_dir)
+    if settings.metrics is not None:
+        listen(settings.metrics, dict).server_close()
 
 
 def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[[str], None]) -> None:

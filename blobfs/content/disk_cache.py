@@ -17,7 +17,7 @@ from pathlib import Path
 from blobfs.blocks import md5_digest
 from blobfs.content.memory import Buffer
 from blobfs.content.piece_file import TornPiece, piece_bytes, read_piece, write_piece
-from blobfs.errors import AccessDenied, NotADirectory
+from blobfs.errors import InvalidArgument
 from blobfs.store import BlobVersion
 from blobfs.transfers import Transfers
 
@@ -40,16 +40,14 @@ class Entry:
 class DiskCache:
     """Pieces of one container's blobs in a directory that may hold `capacity_bytes`.
 
-    `owner` names the container among all others. Raises AccessDenied or NotADirectory if the
-    directory is not a private place.
+    `owner` names the container among all others. Raises InvalidArgument if the directory is not
+    a private place.
     """
 
     def __init__(
         self, directory: Path, owner: str, transfers: Transfers, *, capacity_bytes: int, waiting_pieces: int
     ) -> None:
-        require_private(directory)
-        self._directory = directory / SUBDIRECTORY
-        require_private(self._directory)
+        self._directory = place_in(directory)
         self._owner = owner
         self._transfers = transfers
         self.capacity_bytes = capacity_bytes
@@ -194,27 +192,32 @@ class DiskCache:
                     yield Entry(found.st_mtime_ns, found.st_size, path)
 
 
-def require_private(directory: Path) -> None:
-    """Make a directory that only its owner can change, or check that it is one.
+def place_in(directory: Path) -> Path:
+    """Return where a directory has the pieces. Both are made, or checked to be their owner's to change alone.
 
-    Raises AccessDenied or NotADirectory, naming the cure.
+    Raises InvalidArgument, naming the cure.
     """
+    return _private(_private(directory) / SUBDIRECTORY)
+
+
+def _private(directory: Path) -> Path:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
     except FileExistsError as error:
-        raise NotADirectory(f"the cache cannot be in {directory}: it is not a directory.") from error
+        raise InvalidArgument(f"the cache cannot be in {directory}: it is not a directory") from error
     except OSError as error:
-        raise AccessDenied(f"the cache cannot be in {directory}: {error.strerror}.") from error
+        raise InvalidArgument(f"the cache cannot be in {directory}: {error.strerror}") from error
     if found.st_uid != os.geteuid():
-        raise AccessDenied(
+        raise InvalidArgument(
             f"the cache cannot be in {directory}: it belongs to user {found.st_uid}. "
-            "Name a directory of your own with --cache-dir."
+            "Name a directory of your own with --cache-dir"
         )
     if found.st_mode & 0o022:
-        raise AccessDenied(
-            f"the cache cannot be in {directory}: others may write there. Run chmod go-w {directory}."
+        raise InvalidArgument(
+            f"the cache cannot be in {directory}: others may write there. Run chmod go-w {directory}"
         )
+    return directory
 
 
 def _remove(path: str) -> None:

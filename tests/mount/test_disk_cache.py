@@ -141,8 +141,9 @@ def test_full_disk_is_no_error_to_readers(mount: Mounts, content: bytes, tmp_pat
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_place_that_is_not_private_is_refused(mount: Mounts, tmp_path: Path) -> None:
+def test_place_that_is_not_private_is_refused_before_anything_is_sent(mount: Mounts, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    ended = blobfs(*mount.arguments(mount.new_mountpoint()), "--cache-dir", tmp_path)
-    assert ended.returncode == 1
+    nowhere = ("--endpoint", "http://127.0.0.1:9/account", "--create-container")
+    ended = blobfs(*mount.arguments(mount.new_mountpoint()), *nowhere, "--cache-dir", tmp_path)
+    assert ended.returncode == 2
     assert f"chmod go-w {tmp_path}" in ended.stderr

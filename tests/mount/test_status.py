@@ -286,6 +286,14 @@ def test_a_unix_socket_is_for_its_owner_and_gone_with_the_mount(mount: Mounts, t
     assert not place.exists()
 
 
+def test_an_address_that_cannot_be_is_refused_before_anything_is_sent(mount: Mounts, tmp_path: Path) -> None:
+    nowhere = ("--endpoint", "http://127.0.0.1:9/account", "--create-container")
+    place = tmp_path / "missing" / "metrics.sock"
+    ended = blobfs(*mount.arguments(mount.new_mountpoint()), *nowhere, "--metrics", f"unix:{place}")
+    assert ended.returncode == 2
+    assert f"cannot serve metrics on {place}: No such file or directory" in ended.stderr
+
+
 def test_a_taken_address_fails_the_mount(mount: Mounts, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blobfs.blocks import KiB
-from blobfs.content.disk_cache import SUBDIRECTORY, DiskCache, require_private
+from blobfs.content.disk_cache import SUBDIRECTORY, DiskCache, place_in
 from blobfs.content.memory import BufferPool
 from blobfs.content.piece_file import TornPiece, read_piece, write_piece
-from blobfs.errors import AccessDenied, NotADirectory
+from blobfs.errors import InvalidArgument
 from blobfs.store import BlobVersion
 
 KEY = b"0123456789abcdef"
@@ -152,19 +152,19 @@ def test_nothing_is_written_while_the_disk_is_behind(tmp_path: Path) -> None:
 
 
 def test_directory_is_made_private(tmp_path: Path) -> None:
-    require_private(tmp_path / "new")
+    place_in(tmp_path / "new")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
 def test_directory_that_others_can_change_is_refused(tmp_path: Path) -> None:
     for mode in (0o770, 0o707):
         tmp_path.chmod(mode)
-        with pytest.raises(AccessDenied, match="chmod go-w"):
-            require_private(tmp_path)
+        with pytest.raises(InvalidArgument, match="chmod go-w"):
+            place_in(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectory, match="not a directory"):
-        require_private(tmp_path / "file")
+    with pytest.raises(InvalidArgument, match="not a directory"):
+        place_in(tmp_path / "file")
     tmp_path.chmod(0o700)
     os.chown(tmp_path, 12345, -1)
-    with pytest.raises(AccessDenied, match="belongs to user 12345"):
-        require_private(tmp_path)
+    with pytest.raises(InvalidArgument, match="belongs to user 12345"):
+        place_in(tmp_path)
