@@ -16,6 +16,7 @@ from blobfs.cli.mountpoint import answering_mount_of
 from blobfs.cli.values import absolute_path, new_file
 from blobfs.errors import InvalidArgument, NotFound, Unavailable
 
+STDOUT = Path("-")
 RECEIPTS_AT_ONCE = 16  # each is two requests
 
 
@@ -42,7 +43,7 @@ def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None
         _commit(place, root)
     if manifest is not None:
         _write_manifest(manifest, _files(places))
-    click.echo(f"{mountpoint}: everything is committed.")
+    click.echo(f"{mountpoint}: everything is committed.", err=manifest == STDOUT)
 
 
 def _mount_of(path: Path) -> Path:
@@ -73,7 +74,7 @@ def _inside(path: Path, root: Path) -> str:
 
 def _write_manifest(path: Path, files: Iterable[Path]) -> None:
     """Write a line for each file. What is there already is replaced by a complete manifest or not at all."""
-    if str(path) == "-":
+    if path == STDOUT:
         _write_receipts(sys.stdout, files)
         return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")

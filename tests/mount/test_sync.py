@@ -80,6 +80,15 @@ def test_sync_takes_a_path_in_the_mount_alone(mount: Mounts, blobs: ContainerCli
             assert blobs.download_blob(f"{number}").readall() == b"open"
 
 
+def test_manifest_on_standard_output_is_nothing_but_json(mount: Mounts) -> None:
+    root = mount().path
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"1")
+    ended = sync(root, "--manifest", "-")
+    assert [json.loads(line)["name"] for line in ended.stdout.splitlines()] == ["a", "b"]
+    assert ended.stderr == f"{root}: everything is committed.\n"
+
+
 @pytest.mark.parametrize("where", ["/nosuch/x", "/", "directory"])
 def test_sync_refuses_a_manifest_that_cannot_be_written_before_it_looks_for_the_mount(
     tmp_path: Path, where: str
