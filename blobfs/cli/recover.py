@@ -27,11 +27,25 @@ SHARED = (
 
 ACTIONS = ("commit", "save_to", "discard")
 
+# What is done is only said on the command line: a variable must not turn a listing into a removal.
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["names"], nargs=-1),
-    click.Option(["--commit"], is_flag=True, help="Commit what was closed, or all that is named."),
-    click.Option(["--save-to"], type=absolute_path, metavar="DIRECTORY", help="Save as local files there."),
-    click.Option(["--discard"], is_flag=True, help="Remove what is named for good."),
+    click.Option(
+        ["--commit"],
+        is_flag=True,
+        allow_from_autoenv=False,
+        help="Commit what was closed, or all that is named.",
+    ),
+    click.Option(
+        ["--save-to"],
+        type=absolute_path,
+        allow_from_autoenv=False,
+        metavar="DIRECTORY",
+        help="Save as local files there.",
+    ),
+    click.Option(
+        ["--discard"], is_flag=True, allow_from_autoenv=False, help="Remove what is named for good."
+    ),
     click.Option(["--json", "as_json"], is_flag=True, help="List as JSON."),
 )
 

@@ -189,6 +189,15 @@ def test_arguments_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert parsed() == MountSettings("/ACCOUNT", "/CONTAINER", Path("/MOUNTPOINT"))
 
 
+def test_no_variable_turns_a_listing_of_what_is_left_into_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in ("COMMIT", "SAVE_TO", "DISCARD"):
+        monkeypatch.setenv(f"BLOBFS_{action}", "1")
+    result = run("recover", "account", "container", "--spool-dir", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "Nothing is left.\n")
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
