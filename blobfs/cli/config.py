@@ -44,7 +44,6 @@ def config() -> None:
     cls=MountCommand,
     params=[*OPTIONS, click.Option(["--json", "as_json"], is_flag=True, help="Print a JSON list.")],
     short_help="Print all settings and their places.",
-    context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
 def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:

@@ -10,6 +10,7 @@ import click
 
 from blobfs.blocks import KiB
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
+from blobfs.cli.options import ConfiguredCommand
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.errors import InvalidArgument
@@ -96,8 +97,8 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 
 
 @click.command(
+    cls=ConfiguredCommand,
     params=[*OWN_PARAMETERS, *shared_parameters("block_size", "file_md5", "verify")],
-    context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
 def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:

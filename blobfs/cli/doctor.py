@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.options import PARAMETERS, credential
+from blobfs.cli.options import PARAMETERS, ConfiguredCommand, credential
 from blobfs.doctor.findings import Finding, Level
 from blobfs.errors import InvalidArgument
 from blobfs.settings import MountSettings
@@ -33,9 +33,9 @@ _COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
 
 
 @click.command(
+    cls=ConfiguredCommand,
     params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
     short_help="Find what keeps a mount from working.",
-    context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
 def doctor(ctx: click.Context, /, *, bandwidth: bool, as_json: bool, **values: Any) -> None:

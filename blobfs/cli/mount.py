@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
     cls=MountCommand,
     params=list(PARAMETERS),
     short_help="Mount a container on a directory.",
-    context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
 def mount(ctx: click.Context, /, **_: Any) -> None:

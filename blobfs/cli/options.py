@@ -328,14 +328,16 @@ PARAMETERS: tuple[click.Parameter, ...] = (
 )
 
 
-class MountCommand(click.Command):
-    """A command that takes a list after ``-o`` as well as long options; those given as such win."""
+class ConfiguredCommand(click.Command):
+    """A command whose options may also stand in ``BLOBFS_…`` variables and in the configuration file."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(context_settings={"auto_envvar_prefix": "BLOBFS"}, **settings)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; an error names the command, and the file or variable that it comes from."""
         try:
-            given, _, _ = self.make_parser(ctx).parse_args(list(args))
-            return super().parse_args(ctx, [*spell_out(given.get("mount_lists", ())), *args])
+            return super().parse_args(ctx, self.spelled_out(ctx, args))
         except click.BadParameter as error:
             if error.param is not None and (place := place_of(ctx, error.param)) not in _PLAIN_PLACES:
                 raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
@@ -343,6 +345,19 @@ class MountCommand(click.Command):
         except click.UsageError as error:
             error.ctx = ctx  # which those of a list and of the parser do not know
             raise
+
+    def spelled_out(self, _ctx: click.Context, args: list[str]) -> list[str]:
+        """Return the arguments with long options only."""
+        return args
+
+
+class MountCommand(ConfiguredCommand):
+    """One that takes a list after ``-o`` as well as long options; those given as such win."""
+
+    def spelled_out(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `ConfiguredCommand.spelled_out`."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        return [*spell_out(given.get("mount_lists", ())), *args]
 
 
 _PLAIN_PLACES = ("command line", "default")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
+from blobfs.cli.options import PARAMETERS, ConfiguredCommand, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
@@ -51,9 +51,9 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 
 
 @click.command(
+    cls=ConfiguredCommand,
     params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
     short_help="Show and use what a crash left.",
-    context_settings={"auto_envvar_prefix": "BLOBFS"},
 )
 @click.pass_context
 def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:

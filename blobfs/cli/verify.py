@@ -7,6 +7,7 @@ import click
 
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.cp import OWN_PARAMETERS as COPY_PARAMETERS
+from blobfs.cli.options import ConfiguredCommand
 from blobfs.settings import CopySettings
 
 SHARED = ("include", "exclude", "jobs", "as_json")
@@ -20,9 +21,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 )
 
 
-@click.command(
-    params=[*OWN_PARAMETERS, *shared_parameters()], context_settings={"auto_envvar_prefix": "BLOBFS"}
-)
+@click.command(cls=ConfiguredCommand, params=[*OWN_PARAMETERS, *shared_parameters()])
 @click.pass_context
 def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     """Compare the tree LOCAL with REMOTE, ACCOUNT/CONTAINER/PATH, by checksums that the service has.

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -251,15 +252,24 @@ def test_every_option_of_the_file_refuses_a_list_and_a_table(tmp_path: Path) -> 
                 config_values(config)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("mount", "account", "container", "here"),
+        ("config", "show"),
+        ("cp", "file", "account/container"),
+        ("verify", "account/container"),
+        ("doctor", "account", "container"),
+        ("recover", "account", "container"),
+    ],
+)
 def test_a_bad_value_is_named_with_the_file_or_the_variable_it_is_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
 ) -> None:
     config = written(tmp_path / "config.toml", 'memory = "much"')
-    assert (
-        f"{config}: Invalid value for '--memory'" in run("mount", "a", "b", "c", f"--config={config}").stderr
-    )
+    assert f"{config}: Invalid value for '--memory'" in run(*command, f"--config={config}").stderr
     monkeypatch.setenv("BLOBFS_MEMORY", "more")
-    assert "BLOBFS_MEMORY: Invalid value" in run("mount", "a", "b", "c").stderr
+    assert "BLOBFS_MEMORY: Invalid value" in run(*command).stderr
 
 
 def test_a_byte_order_mark_before_the_file_does_not_matter(tmp_path: Path) -> None:
