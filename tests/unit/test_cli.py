@@ -199,6 +199,14 @@ def test_no_variable_turns_a_listing_of_what_is_left_into_more(
     assert (result.exit_code, result.stdout) == (0, "Nothing is left.\n")
 
 
+@pytest.mark.parametrize("names", [("ACCOUNT", "container"), ("account", "Container")])
+def test_names_that_cannot_be_are_not_said_to_have_nothing_left(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    result = run("recover", *names, "--spool-dir", tmp_path)
+    assert (result.exit_code, "name: 3 to" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -116,6 +116,7 @@ RESERVED = {
     },
     "blobfs.azure": {
         *("assembly", "copies", "mount", "status"),
+        "cli.recover",  # what names may be: its list needs no service
         *("doctor.examination", "doctor.network", "doctor.service"),
         *(module for module in RANKS if module.startswith("azure")),
     },
