@@ -9,7 +9,13 @@ from typing import Any
 
 from blobfs import __version__
 from blobfs.cli.control import ANSWER_SECONDS, read_facts_soon
-from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, our_mount_of, our_mountpoints, real_path
+from blobfs.cli.mountpoint import (
+    FILESYSTEM,
+    answering_mount_of,
+    filesystem_at,
+    our_mountpoints,
+    real_path,
+)
 from blobfs.errors import NotFound
 
 FLOWS = ("program_read_bytes", "program_written_bytes", "received_bytes", "sent_bytes")
@@ -21,7 +27,7 @@ class Looks:
     """Two readings of each mount, some time apart, and what is wrong with those that gave none."""
 
     def __init__(self, mountpoint: Path | None) -> None:
-        """Take the first reading. Raises NotFound if there is no mount where one was named."""
+        """Take the first reading. Raises a Failure if there is no mount where one was named."""
         self._mountpoint = None if mountpoint is None else real_path(mountpoint)
         self.troubles: list[str] = []
         self._before: dict[Path, Facts] = {}
@@ -54,7 +60,7 @@ class Looks:
         if self._mountpoint is None:
             return our_mountpoints()
         if filesystem_at(self._mountpoint) != FILESYSTEM:
-            root = our_mount_of(self._mountpoint)
+            root = answering_mount_of(self._mountpoint)
             inside = f", but lies inside a mount: {root}" if root is not None else ""
             raise NotFound(f"{self._mountpoint} is not mounted by blobfs{inside}.")
         return [self._mountpoint]

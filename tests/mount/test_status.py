@@ -187,6 +187,9 @@ def test_status_of_what_is_no_mount_says_so(mount: Mounts, tmp_path: Path) -> No
     ended = blobfs("status", mounted.path)
     cure = f"Run blobfs umount {mounted.path}."
     assert (ended.returncode, ended.stderr) == (1, f"blobfs: {mounted.path}: its process has died. {cure}\n")
+    ended = blobfs("status", mounted.path / "file")
+    said = f"blobfs: {mounted.path} is a mount whose process has died. Run blobfs umount {mounted.path}"
+    assert (ended.returncode, ended.stderr) == (1, f"{said}, then mount again.\n")
 
 
 def test_status_of_a_directory_in_a_mount_names_the_mount(mount: Mounts) -> None:
