@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
-from blobfs.cli.machine import default_memory_bytes
+from blobfs.cli.machine import LEAST_BYTES, default_memory_bytes
 from blobfs.cli.values import (
     absolute_path,
     certificate_file,
@@ -201,7 +201,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--memory"],
         type=size_between(16 * MiB, 1024**5),
         default=lambda: spell_size(default_memory_bytes(_DEFAULTS.memory_bytes)),
-        show_default=f"{spell_size(_DEFAULTS.memory_bytes)}, or a quarter of what control groups allow",
+        show_default=f"{spell_size(_DEFAULTS.memory_bytes)}, or a quarter of what the machine or a control "
+        f"group has if that is less; at least {spell_size(LEAST_BYTES)}",
         help="All the memory that data and metadata may take.",
     ),
     click.Option(

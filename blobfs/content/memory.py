@@ -62,7 +62,7 @@ class Buffer:
 
 
 class BufferPool:
-    """At most `budget_bytes` of buffers, in sizes that are powers of two from 64 KiB."""
+    """At most `budget_bytes` of buffers, in sizes that are powers of two from SMALLEST_BYTES."""
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
