@@ -45,7 +45,7 @@ def _copy(state: Path, *arguments: str) -> None:
         "AZCOPY_DISABLE_SYSLOG": "true",
         "AZCOPY_CONCURRENCY_VALUE": "4",
     }
-    ended = run("azcopy", "copy", *arguments, *PRESERVE, **environment)
+    ended = run("azcopy", "copy", *arguments, *PRESERVE, cwd=state, **environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

@@ -43,7 +43,7 @@ def run(*command: str | Path, cwd: Path = PROJECT, **environment: str) -> subpro
 
 def blobfs(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    return run(sys.executable, "-m", "blobfs", *arguments, **environment)
+    return run(sys.executable, "-m", "blobfs", *arguments, cwd=PROJECT, **environment)
 
 
 def bash(directory: Path, script: str, **environment: object) -> subprocess.CompletedProcess[str]:

@@ -3,17 +3,20 @@
 import os
 import re
 import shlex
-import sys
+import sysconfig
 from pathlib import Path
 
 from azurite import Azurite
 from mounts import PROJECT, Mounts, bash, shell
 
 from blobfs.cli.options import config_values
+from blobfs.doctor.machine import OLDEST_KERNEL
 
 README = (PROJECT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-COMMANDS = [line for kind, block in BLOCK.findall(README) if kind == "sh" for line in block.splitlines()]
+BLOCKS = [block for kind, block in BLOCK.findall(README) if kind == "sh"]
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+(INSTALL,) = (block for block in BLOCKS if "pip install" in block)
 # In a line of text; mere names of commands are none.
 PROGRAMS = r"(?:blobfs [a-z]+|getfattr|mount|pip install|python|setfattr) |scripts/"
 INLINE = re.findall(rf"`((?:{PROGRAMS})[^`]+)`", BLOCK.sub("", README))
@@ -21,7 +24,7 @@ INLINE = re.findall(rf"`((?:{PROGRAMS})[^`]+)`", BLOCK.sub("", README))
 # Which test runs them instead, or why none does.
 RUNS_THIS = "it runs this test"
 FORCED = "test_command_line.py::test_umount_by_force_names_what_it_gives_up"
-INSTALLED = "test_readme.py::test_pip_install_gives_the_command"
+INSTALLED = "test_readme.py::test_the_installation_gives_the_command"
 MEASURED = "test_bench.py::test_chosen_cells_of_the_benchmark_are_measured_and_written_down"
 ELSEWHERE = {
     "scripts/demo": "test_readme.py::test_the_demo_copies_compares_and_cleans_up",
@@ -29,7 +32,7 @@ ELSEWHERE = {
     "scripts/test": RUNS_THIS,
     "scripts/test -k NAME": RUNS_THIS,
     "scripts/lint": RUNS_THIS,
-    "pip install .": INSTALLED,
+    **dict.fromkeys(INSTALL.splitlines(), INSTALLED),
     "pip install '.[entra]'": INSTALLED,
     "mount -t fuse.blobfs": "test_command_line.py::test_mount8_mounts_a_type_of_fuse_blobfs",
     "blobfs mount --metrics 127.0.0.1:9464": "test_status.py::test_prometheus_gets_the_numbers_of_the_status",
@@ -80,14 +83,21 @@ def test_the_demo_copies_compares_and_cleans_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pip_install_gives_the_command(tmp_path: Path) -> None:
+def test_the_installation_gives_the_command(tmp_path: Path) -> None:
     """Without dependencies: the environment that runs this has them."""
-    options = f"--quiet --disable-pip-version-check --no-deps --target {shlex.quote(str(tmp_path / 'site'))}"
-    ended = bash(PROJECT, f"{shlex.quote(sys.executable)} -m pip install {options} '.[entra]'")
+    options = {"PIP_QUIET": 1, "PIP_DISABLE_PIP_VERSION_CHECK": 1, "PIP_NO_DEPS": 1}
+    dependencies = shlex.quote(sysconfig.get_path("purelib"))
+    look = f"cd ~ && PYTHONPATH={dependencies} blobfs --version && command -v blobfs"
+    ended = bash(PROJECT, f"{INSTALL}pip install '.[entra]' && {look}", HOME=tmp_path, **options)
     assert ended.returncode == 0, ended.stderr
     assert "does not provide the extra" not in ended.stderr
-    said = shell(tmp_path, "site/bin/blobfs --version", PYTHONPATH=tmp_path / "site")
-    assert said.startswith("blobfs, version ")
+    version, place = ended.stdout.splitlines()
+    assert version.startswith("blobfs, version ")
+    assert place == f"{tmp_path}/.blobfs/bin/blobfs"
+
+
+def test_the_oldest_kernel_is_the_one_that_doctor_demands() -> None:
+    assert f"Linux {'.'.join(map(str, OLDEST_KERNEL))} or later" in README
 
 
 def test_the_configuration_of_the_readme_is_valid(tmp_path: Path) -> None:
