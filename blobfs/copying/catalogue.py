@@ -22,7 +22,9 @@ class Catalogue:
         with ExitStack() as undoing:
             undoing.callback(self._database.close)
             self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._database.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+            self._database.execute(
+                "CREATE TABLE entry (path BLOB PRIMARY KEY, value BLOB, taken DEFAULT FALSE) WITHOUT ROWID"
+            )
             self._database.execute("BEGIN")
             self._fill(entries)
             undoing.pop_all()
@@ -34,15 +36,31 @@ class Catalogue:
     def take(self, path: str) -> Entry | None:
         """Return what stands at a path, the first time; None otherwise."""
         key = (_key(path),)
-        row = self._database.execute("SELECT value FROM entry WHERE path = ?", key).fetchone()
+        row = self._database.execute("SELECT value FROM entry WHERE path = ? AND NOT taken", key).fetchone()
         if row is None:
             return None
-        self._database.execute("DELETE FROM entry WHERE path = ?", key)
+        self._database.execute("UPDATE entry SET taken = TRUE WHERE path = ?", key)
         return _entry(row[0])
+
+    def file_above(self, path: str) -> str | None:
+        """Return the path of the file that a path is below, None if there is none. Taken ones count.
+
+        What has something in it is a directory, whatever else has its name.
+        """
+        for directory in above(path):
+            key = _key(directory)
+            row = self._database.execute("SELECT value FROM entry WHERE path = ?", (key,)).fetchone()
+            if row is not None:
+                inside = (key + b"/", key + b"0")  # the byte after a slash
+                query = "SELECT 1 FROM entry WHERE path > ? AND path < ?"
+                is_directory = _entry(row[0]).is_directory or self._database.execute(query, inside).fetchone()
+                return None if is_directory else directory
+        return None
 
     def rest(self) -> Iterator[Entry]:
         """Yield what was not taken, everything below a directory before the directory."""
-        with closing(self._database.execute("SELECT value FROM entry ORDER BY path DESC")) as rows:
+        query = "SELECT value FROM entry WHERE NOT taken ORDER BY path DESC"
+        with closing(self._database.execute(query)) as rows:
             for (value,) in rows:
                 yield _entry(value)
 
@@ -52,10 +70,10 @@ class Catalogue:
             parent = entry.path.rpartition("/")[0]
             if parent != last:
                 virtual = [(_key(path), pickle.dumps(virtual_directory(path))) for path in above(entry.path)]
-                self._database.executemany("INSERT OR IGNORE INTO entry VALUES (?, ?)", virtual)
+                self._database.executemany("INSERT OR IGNORE INTO entry (path, value) VALUES (?, ?)", virtual)
                 last = parent
             row = (_key(entry.path), pickle.dumps(entry))
-            self._database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", row)
+            self._database.execute("INSERT OR REPLACE INTO entry (path, value) VALUES (?, ?)", row)
 
 
 def _key(path: str) -> bytes:

@@ -83,7 +83,9 @@ class Copier:
             yield work
         for entry in source.entries() if root.is_directory else ():
             self._interruption.check()
-            if work := self._plan(source, target, entry, there.take(entry.path)):
+            if (file := there.file_above(entry.path)) is not None:
+                self._fail(_origin(entry, source), f"{target.address(file)} is no directory")
+            elif work := self._plan(source, target, entry, there.take(entry.path)):
                 yield work
 
     def _plan(self, source: Tree, target: Tree, entry: Entry, found: Entry | None) -> Work | None:

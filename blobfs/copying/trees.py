@@ -178,7 +178,7 @@ class RemoteTree:
             tree = replace(self, path=path)
             found = tree._blob(path)
             if found is not None and not found.is_directory and not tree._has_names_below():
-                raise NotADirectory(f"{path} is a file: nothing can be in it")
+                raise NotADirectory(f"{path} is no directory")
 
     def entries(self) -> Iterator[Entry]:
         """See `Tree.entries`. A directory that no blob stands for is not among them."""

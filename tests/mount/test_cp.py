@@ -472,9 +472,22 @@ def test_a_copy_to_a_name_below_a_file_is_refused_and_the_file_stays(
     strained.service.reset_counters()
     for arguments in ((tree / "one",), ("-r", tree)):
         said = strained("cp", *arguments, strained.at("x/a/b/c"), code=1)
-        assert "x/a is a file" in said
+        assert "x/a is no directory" in said
     assert strained.service.counters.requests.get("PUT blob", 0) == 0
     strained("cp", tree / "one", strained.at("x/b/c"))
+
+
+def test_a_file_that_meets_a_directory_of_a_tree_stays(strained: Copies[Responder], tmp_path: Path) -> None:
+    (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "b" / "c").touch()
+    (tmp_path / "a").touch()
+    with strained.service.client() as client:
+        client.get_blob_client(strained.container, "prefixes/a/b/c").upload_blob(b"")  # without directories
+    for source in (tmp_path / "tree", strained.at("prefixes")):
+        strained("cp", tmp_path / "a", strained.at("there/a"))
+        said = strained("cp", "-r", f"{source}/.", strained.at("there"), code=1)
+        assert "there/a is no directory" in said
+        strained("verify", tmp_path / "a", strained.at("there/a"))
 
 
 def test_a_blob_that_is_hidden_by_a_directory_keeps_nothing_out_of_it(

@@ -326,6 +326,16 @@ def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
     catalogue.close()
 
 
+def test_a_catalogue_knows_what_is_below_a_file() -> None:
+    blobs = [BlobInfo(name, "1", 5, 0) for name in ("a", "b", "b/x", "b-")]
+    catalogue = Catalogue(entry_of_blob(blob.name, blob, DEFAULTS) for blob in blobs)
+    catalogue.take("a")
+    assert catalogue.file_above("a/b/c") == "a"
+    for path in ("a", "b/y", "b/x", "c/d"):
+        assert catalogue.file_above(path) is None
+    catalogue.close()
+
+
 @pytest.mark.parametrize("marker_first", [True, False])
 def test_a_directory_with_a_blob_of_its_own_is_that_blob(marker_first: bool) -> None:
     marker = BlobInfo("a", "1", 0, 0, {"hdi_isfolder": "true"})
