@@ -19,6 +19,8 @@ class Catalogue:
     def __init__(self, entries: Iterable[Entry]) -> None:
         """Blocks until all entries are in. Raises what making them raises."""
         self._database = sqlite3.connect("", isolation_level=None)  # temporary and private
+        self._last_directory = ""  # above which a file was looked for last
+        self._last_file: str | None = None  # what was found
         with ExitStack() as undoing:
             undoing.callback(self._database.close)
             self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -47,6 +49,12 @@ class Catalogue:
 
         What has something in it is a directory, whatever else has its name.
         """
+        directory = path.rpartition("/")[0]
+        if directory != self._last_directory:  # one after the other, as in a tree's order
+            self._last_directory, self._last_file = directory, self._look_above(path)
+        return self._last_file
+
+    def _look_above(self, path: str) -> str | None:
         for directory in above(path):
             key = _key(directory)
             row = self._database.execute("SELECT value FROM entry WHERE path = ?", (key,)).fetchone()
