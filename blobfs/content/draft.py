@@ -139,6 +139,7 @@ class Draft:
         if self._is_detached:
             return
         self._staging.note()
+        self._staging.drop_kept(0)
         copies = [extent for extent in self.extents if extent.is_droppable]
         for extent in copies:
             extent.buffer = None

@@ -12,6 +12,9 @@ from blobfs.errors import Failure, OtherIdLength
 from blobfs.store import BlobStore, BlobVersion
 from blobfs.transfers import Transfers
 
+# While no more than this part of the pool is in use, what was staged stays in memory: HDF5 and its like
+# go back to their indexes, and what is only staged would have to be committed and read again for that.
+KEPT_SHARE = 4
 BLOCKS_IN_FLIGHT = 20  # per file: more than the write pool has threads, so it never runs dry
 
 
@@ -36,6 +39,7 @@ class Staging:
         self._whole_md5 = whole_md5
         self._block_bytes = block_bytes
         self._in_flight: deque[Extent] = deque()
+        self._kept: deque[Extent] = deque()  # staged, and in memory unless somebody needed that
         self._service_ids: set[str] = set()  # staged since the last commit, or in it
         self._is_stopped = False
 
@@ -63,6 +67,7 @@ class Staging:
             if extent.staging is not None:
                 extent.staging.exception()
                 extent.staging = None
+        self._kept.clear()
         self._service_ids.clear()
 
     def stop(self) -> None:
@@ -131,12 +136,20 @@ class Staging:
             return
         # Headers are written again and short blocks outgrown: both stay.
         if not keep_buffer and extent.start > 0 and extent.length >= self._block_bytes:
-            extent.buffer = None
+            self._kept.append(extent)
+            self.drop_kept(self._pool.budget_bytes // KEPT_SHARE)
 
     def finish_all(self) -> None:
         """Wait until everything in flight is staged. Raises the first failure."""
         while self._in_flight:
             self.finish(self._in_flight[0])
+
+    def drop_kept(self, allowed_bytes: int) -> None:
+        """Let go of bytes, first of those staged longest ago, while more of the pool than that is in use."""
+        while self._kept and self._pool.in_use_bytes > allowed_bytes:
+            extent = self._kept.popleft()
+            if extent.is_droppable:
+                extent.buffer = None
 
     def _make_room(self) -> None:
         while len(self._in_flight) >= BLOCKS_IN_FLIGHT:

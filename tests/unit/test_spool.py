@@ -408,6 +408,7 @@ def test_a_journal_that_is_damaged_is_not_read_back(
     crash.store.fail_method("commit_blocks", Unavailable("x"))
     with pytest.raises(Unavailable):
         file.commit()
+    file.release_memory()
     (journal,) = crash.journals()
     with journal.open("r+b") as damaged:
         damaged.seek(5 * BLOCK)

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from blobfs.blocks import KiB, digest_of
 from blobfs.content.draft import OnlyStaged
+from blobfs.content.memory import SMALLEST_BYTES
 from blobfs.content.staging import BLOCKS_IN_FLIGHT
 from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter
@@ -623,6 +624,32 @@ def test_sequential_writer_that_lost_its_memory_goes_on_without_a_commit(memory:
         info = writer.commit(PROPERTIES, IF_ABSENT)
     assert memory.bodies == {"x": body}
     assert info.content_md5 == hashlib.md5(body).digest()
+
+
+def test_block_that_was_staged_a_moment_ago_is_changed_without_a_commit(
+    parts: Machine, memory: MemoryStore
+) -> None:
+    body = bytearray(text(6 * BLOCK))
+    writer = parts.writer("x")
+    writer.write(0, memoryview(body))
+    writer.write(2 * BLOCK + 1, memoryview(b"!"))
+    body[2 * BLOCK + 1 : 2 * BLOCK + 2] = b"!"
+    assert content(writer) == body
+    writer.commit(PROPERTIES, IF_ABSENT)
+    assert memory.bodies == {"x": body}
+    assert memory.requests == {"PUT block": 7, "PUT block list": 1}
+
+
+def test_staged_blocks_leave_memory_when_more_than_a_quarter_of_it_is_in_use(memory: MemoryStore) -> None:
+    with machine(memory, block_bytes=BLOCK, inline=True, budget_bytes=256 * KiB) as parts:
+        writer = parts.writer("x")
+        for block in range(100):
+            writer.write(block * BLOCK, memoryview(text(BLOCK)))
+            # Besides, the first one and the one that is being written.
+            assert parts.pool.in_use_bytes <= 64 * KiB + 2 * SMALLEST_BYTES
+        assert parts.pool.in_use_bytes >= 64 * KiB
+        writer.release_memory()
+        assert parts.pool.in_use_bytes <= 2 * SMALLEST_BYTES
 
 
 def test_bytes_that_are_only_staged_are_read_back_after_a_commit(memory: MemoryStore) -> None:
