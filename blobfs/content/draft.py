@@ -127,7 +127,10 @@ class Draft:
         return extent.parts(min(part_bytes, self._largest_block_bytes))
 
     def detach(self) -> None:
-        """Take all bytes into this process. Raises OnlyStaged, NoSpace."""
+        """Take all bytes to the local disk: memory that holds them could not be had again.
+
+        Raises OnlyStaged, NoSpace.
+        """
         buffers = [self._own_buffer(extent) for extent in self.extents]
         self._staging.stop()
         for extent, buffer in zip(self.extents, buffers, strict=True):
@@ -257,9 +260,9 @@ class Draft:
         return disk_buffer(size_bytes) if self._is_detached else self._pool.take_if_free(size_bytes)
 
     def _own_buffer(self, extent: Extent) -> Buffer | None:
-        """Return a buffer with the extent's bytes that needs no service; None for a hole."""
-        if extent.is_hole or extent.buffer is not None:
-            return extent.buffer
+        """Return a buffer with the extent's bytes that needs no service and no memory; None for a hole."""
+        if extent.is_hole:
+            return None
         buffer = disk_buffer(extent.length)
         self._copy(extent, extent.start, buffer.view[: extent.length])
         return buffer

@@ -157,7 +157,7 @@ class BlobWriter:
         self.name = info.name
 
     def detach(self) -> None:
-        """Take all bytes into this process, because the blob is about to go. Raises OnlyStaged, NoSpace."""
+        """Take all bytes to the local disk, because the blob is about to go. Raises OnlyStaged, NoSpace."""
         self._draft.detach()
         self._blocks_known = True
 

@@ -835,3 +835,14 @@ def test_detached_file_is_read_and_written_without_the_service(parts: Machine, m
     expected += bytes(60 - len(expected)) + b"beyo"
     assert content(writer) == expected
     assert memory.requests == {}
+
+
+def test_detached_file_holds_no_memory(parts: Machine) -> None:
+    expected = text(5 * BLOCK + 3)
+    writer = parts.writer("x")
+    writer.write(0, memoryview(expected))
+    writer.truncate(8 * BLOCK)
+    writer.detach()
+    writer.write(7 * BLOCK, memoryview(b"written"))
+    assert parts.pool.in_use_bytes == 0
+    assert content(writer) == expected + bytes(7 * BLOCK - len(expected)) + b"written" + bytes(1)
