@@ -36,7 +36,7 @@ class Journal(Protocol):
         ...
 
     def retarget(self) -> None:
-        """Note that name, base or attributes are others now. Raises nothing."""
+        """Note that name, base or attributes are others now. Raises nothing: without room, the notes stay."""
         ...
 
     def request_commit(self) -> bool:
@@ -95,6 +95,7 @@ class DiskJournal:
         self._file: JournalFile | None = None
         self._is_given_up = False  # until the next commit: a part of it could not be noted
         self._is_requested = False  # and nothing was noted since
+        self._noted = Target("")  # what was noted last
         self._kept_name = ""  # the disk keeps all that was written, under this name
         self._image: Image | None = None  # of what was noted until now, once somebody has asked
 
@@ -111,7 +112,7 @@ class DiskJournal:
 
     def undo(self) -> None:
         self._image = None
-        if self._file is not None:
+        if self._file is not None and not self._is_given_up:
             self._file.cut_last()
             if self._file.record_count == 1:
                 self.end()
@@ -138,14 +139,15 @@ class DiskJournal:
         return True
 
     def retarget(self) -> None:
-        if self._file is not None:
+        if self._file is not None and not self._is_given_up:
+            target = self._target()
             try:
-                self._note(Kind.TARGET, body=body_of_target(self._target()))
+                self._note_target(Kind.TARGET, target)
             except NoSpace as full:
-                # Notes for another name would be worse than none.
-                self.end()
-                self._is_given_up = True
-                logger.warning("%s: a crash before its commit would lose it: %s", self._target().name, full)
+                # What a close has accepted is better found by an older name than lost.
+                self._is_given_up = _place_of(target) != _place_of(self._noted)
+                what = "under its old name" if self._is_given_up else "with older attributes"
+                logger.warning("%s: a crash before its commit would leave it %s: %s", target.name, what, full)
 
     def request_commit(self) -> bool:
         if self._is_given_up:
@@ -154,13 +156,13 @@ class DiskJournal:
             return True
         target = self._target()
         try:
-            file = self._note(Kind.COMMIT, body=body_of_target(target))
+            file = self._note_target(Kind.COMMIT, target)
             if self._kept_name != target.name:  # metadata is not worth a wait for the disk
                 file.sync()
                 self._kept_name = target.name
         except (NoSpace, OSError) as trouble:
             # What the service has in a moment needs no spool.
-            logger.warning("%s: the spool does not know of its commit: %s", self._target().name, trouble)
+            logger.warning("%s: the spool does not know of its commit: %s", target.name, trouble)
             return False
         self._is_requested = True
         return True
@@ -193,16 +195,26 @@ class DiskJournal:
         file.append(kind, number, body)
         return file
 
+    def _note_target(self, kind: Kind, target: Target) -> JournalFile:
+        file = self._note(kind, body=body_of_target(target))
+        self._noted = target
+        return file
+
     def _begun(self) -> JournalFile:
         if self._file is None:
-            file = self._files.take()
+            file, target = self._files.take(), self._target()
             try:
-                file.append(Kind.TARGET, body=body_of_target(self._target()))
+                file.append(Kind.TARGET, body=body_of_target(target))
             except NoSpace:
                 self._files.give_back(file)
                 raise
-            self._file = file
+            self._file, self._noted = file, target
         return self._file
+
+
+def _place_of(target: Target) -> tuple[str, str]:
+    """Return the name that a commit is to make, and the version that it is to replace."""
+    return target.name, target.expected_etag
 
 
 def _part(target: memoryview, offset: int, piece: Piece) -> memoryview:

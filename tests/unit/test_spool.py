@@ -100,6 +100,19 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the spool's disk take no record whole."""
+
+    def full(descriptor: int, buffers: list[memoryview], position: int) -> int:
+        os.pwrite(descriptor, buffers[0][:10], position)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", full)
+        yield
+
+
 def write(file: File, offset: int | None, data: bytes) -> None:
     file.write(offset, memoryview(data))
 
@@ -521,13 +534,7 @@ def test_a_full_spool_refuses_the_write_and_keeps_what_it_has(
 ) -> None:
     file = crash.file()
     write(file, 0, b"kept")
-
-    def full(descriptor: int, buffers: list[memoryview], position: int) -> int:
-        os.pwrite(descriptor, buffers[0][:10], position)
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", full)
+    with full_disk(monkeypatch):
         with pytest.raises(NoSpace):
             write(file, None, b"refused")
         file.request_commit()
@@ -536,6 +543,55 @@ def test_a_full_spool_refuses_the_write_and_keeps_what_it_has(
     assert leftover.state is State.NEVER_CLOSED
     crash.recovery().commit_named(leftover)
     assert crash.memory.bodies == {"x": b"kept"}
+
+
+def test_a_full_spool_keeps_a_closed_file_whose_attributes_it_cannot_note(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    assert file.request_commit()
+    with full_disk(monkeypatch):
+        file.set_attributes(lambda old: old._replace(mode=stat.S_IFREG | 0o600))
+        assert not file.request_commit()
+    write(file, None, b" and more")
+    assert file.request_commit()
+    crashed(file)
+    info = crash.recovery().commit(crash.leftover())
+    assert crash.memory.bodies == {"x": b"closed and more"}
+    assert info.metadata["permissions"] == str(stat.S_IFREG | 0o600)
+
+
+def test_a_full_spool_keeps_a_closed_file_under_the_name_that_it_has_noted(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    assert file.request_commit()
+    with full_disk(monkeypatch):
+        file.move_unsent("y", "")
+    assert not file.request_commit()
+    write(file, 0, b"of the new name")
+    crashed(file)
+    crash.recovery().commit(crash.leftover())
+    assert crash.memory.bodies == {"x": b"closed"}
+
+
+def test_a_file_renamed_while_the_spool_was_full_leaves_nothing_once_it_is_committed(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = crash.file()
+    write(file, 0, b"closed")
+    file.request_commit()
+    with full_disk(monkeypatch):
+        file.move_unsent("y", "")
+    file.commit()
+    assert (crash.memory.bodies, crash.journals()) == ({"y": b"closed"}, [])
+    write(file, 0, b"edited")
+    assert file.request_commit()
+    crashed(file)
+    crash.recovery().commit(crash.leftover())
+    assert crash.memory.bodies == {"y": b"edited"}
 
 
 def test_a_write_that_failed_leaves_no_note(crash: Machines) -> None:
