@@ -11,7 +11,7 @@ from blobfs.content.layout import Layout
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.runs import Fetch, Run, Shelf
 from blobfs.counters import Counters
-from blobfs.errors import Abandoned
+from blobfs.errors import Abandoned, Changed
 from blobfs.store import BlobVersion
 
 Parameters = ParamSpec("Parameters")
@@ -79,7 +79,7 @@ class RangeCache:
             fetch = found or self._plan(
                 version, layout, row, offset, end, take, verified=verified, by_range_md5=by_range_md5
             )
-            if fetch is not None and self._complete(fetch):
+            if fetch is not None and self._complete(fetch, version):
                 self.counts.add("misses")
                 return fetch.run
 
@@ -286,19 +286,22 @@ class RangeCache:
         with self._lock:
             return fetch.waiting.popleft() if fetch.waiting else None
 
-    def _complete(self, fetch: Fetch) -> bool:
+    def _complete(self, fetch: Fetch, version: BlobVersion) -> bool:
         """Have the fetch done: by this thread what nobody began, so that no reader waits in a queue.
 
-        Returns False if another thread did that for a process that was killed meanwhile.
+        Returns False if it is to be planned anew: another thread did that for a process that was killed
+        meanwhile, or the blob was renamed to `version` since, and is no longer found by the old one.
         """
         failure = self._work(fetch)
+        if failure is None:
+            self._callers.wait(fetch.done.wait)
+            failure = fetch.failure
+            if isinstance(failure, Abandoned):
+                return False
+        if isinstance(failure, Changed) and fetch.wanted.version != version:
+            return False
         if failure is not None:
             raise failure
-        self._callers.wait(fetch.done.wait)
-        if isinstance(fetch.failure, Abandoned):
-            return False
-        if fetch.failure is not None:
-            raise fetch.failure
         return True
 
     def _work(self, fetch: Fetch) -> BaseException | None:

@@ -273,9 +273,13 @@ class BlobReader:
         if check is None:
             if not (self._checksums.enabled and blob.content_md5) or layout.is_complete:
                 return
-            check = stream.whole_check = WholeCheck(self._cache, blob, blob.content_md5)
+            check = stream.whole_check = WholeCheck(self._cache, blob.content_md5)
+        if not check.is_of(blob):
+            # Somebody here has written the file: what was read of it before is another version's.
+            stream.whole_check, stream.starts_at_zero = None, False
+            return
         try:
-            check.advance(layout, end, whole=whole)
+            check.advance(blob, layout, end, whole=whole)
         except Damaged as damage:
             self._fetcher.note_damage(damage)
             self._cache.drop(blob.version)

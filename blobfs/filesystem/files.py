@@ -139,13 +139,14 @@ class File:
 
     def read_into(self, offset: int, target: memoryview, stream: Stream) -> int:
         """Copy bytes to `target`; return how many there are. Blocks. Raises Changed."""
-        writer = self._writer
-        if writer is None:
-            base = self.base
-            assert base is not None
-            return self._reader.read_into(base, offset, target, stream)
-        with self.lock:
-            return self._with_bytes(lambda: writer.read_into(offset, target, stream))
+        while True:
+            base, writer = self.base, self._writer
+            try:
+                return self._read_version(base, writer, offset, target, stream)
+            except Changed:
+                with self.lock:  # which those have who give the blob another name, or other metadata
+                    if self.base is base and self._writer is writer:
+                        raise
 
     def write(self, offset: int | None, data: memoryview) -> None:
         """Put bytes at `offset`, or at the end if it is None. Blocks when too much is unsent."""
@@ -286,6 +287,20 @@ class File:
                 writer.release_memory()
             finally:
                 self.lock.release()
+
+    def _read_version(
+        self,
+        base: BlobInfo | None,
+        writer: BlobWriter | None,
+        offset: int,
+        target: memoryview,
+        stream: Stream,
+    ) -> int:
+        if writer is None:
+            assert base is not None
+            return self._reader.read_into(base, offset, target, stream)
+        with self.lock:
+            return self._with_bytes(lambda: writer.read_into(offset, target, stream))
 
     def _edited(self) -> BlobWriter:
         self._raise_failure()

@@ -302,8 +302,10 @@ class Renames:
     def _finish_move(self, copied: tuple[Move, BlobInfo]) -> None:
         """Delete the source of a complete copy, and have what is here follow the blob."""
         move, moved = copied
-        self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
-        self._settle_move(move.source, moved)
+        file = self._volume.files.get(move.source.name)
+        with file.lock if file is not None else nullcontext():  # who reads it waits for the new name
+            self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
+            self._settle_move(move.source, moved)
 
     def _forget_directory(self, path: str) -> None:
         namespace = self._volume.namespace

@@ -174,6 +174,29 @@ def test_blob_of_another_kind_is_read_and_not_written(parts: Machine, memory: Me
     assert not file.is_uncommitted
 
 
+def test_file_that_gets_other_metadata_while_it_is_read_is_read_on(
+    parts: Machine, memory: MemoryStore, store: FailingStore
+) -> None:
+    file = new(parts, base=memory.put("x", BODY))
+    changes = iter(range(3))
+
+    def chmod(method: str) -> None:
+        if method == "read_range" and next(changes, None) is not None:
+            file.set_attributes(lambda old: old._replace(mode=old.mode ^ 0o040))
+
+    store.on_call = chmod
+    assert content(file) == BODY
+
+
+def test_file_that_another_client_replaces_while_it_is_read_is_not_read_on(
+    parts: Machine, memory: MemoryStore
+) -> None:
+    file = new(parts, base=memory.put("x", BODY))
+    memory.put("x", BODY[::-1])
+    with pytest.raises(Changed):
+        content(file)
+
+
 def test_unlinked_file_lives_on_for_its_handles(parts: Machine, memory: MemoryStore) -> None:
     file = new(parts, base=memory.put("x", BODY))
     file.unlink()

@@ -3,7 +3,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -1070,6 +1070,29 @@ def test_renamed_directory_takes_all_along(fs: Filesystem, memory: MemoryStore, 
     fs.handles.write(handle, 1, memoryview(b"!"))
     close(fs, handle)
     assert memory.bodies["e/0"][:3] == b"!!2"
+
+
+def test_file_is_read_on_while_its_directory_is_renamed(
+    fs: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = os.urandom(1 << 20)
+    memory.put("d/x", body)
+    handle = fs.handles.open("/d/x", os.O_RDONLY).handle
+    target, delete = bytearray(9), memory.delete
+    with ThreadPoolExecutor(1) as threads:
+
+        def delete_slowly(*of: object) -> None:
+            delete(*of)  # type: ignore[arg-type]
+            monkeypatch.undo()
+            reading = threads.submit(fs.handles.read_into, handle, 1 << 19, memoryview(target))
+            readings.append(reading)
+            wait([reading], timeout=0.2)
+
+        readings: list[Future[int]] = []
+        monkeypatch.setattr(memory, "delete", delete_slowly)
+        fs.rename("/d", "/e")
+        assert [reading.result(10) for reading in readings] == [9]
+    assert target == body[1 << 19 :][:9]
 
 
 def test_directory_is_renamed_over_an_empty_one_only(fs: Filesystem, memory: MemoryStore) -> None:

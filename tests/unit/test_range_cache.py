@@ -137,6 +137,17 @@ def test_threads_that_race_for_runs_of_different_lengths_all_get_their_fragment(
         assert {racer.result(10) for racer in racers} == {BODY[:4]}
 
 
+def test_fetch_that_waits_in_a_queue_while_the_blob_gets_other_metadata_is_planned_anew(
+    cache: RangeCache, info: BlobInfo, memory: MemoryStore
+) -> None:
+    assert prefetch(cache, info) is not None
+    new = info._replace(etag=memory.set_metadata(info.version, {}))
+    cache.rename(info.version, new.version)
+    assert fragment(cache, new, 1) == BODY[4:8]
+    with pytest.raises(Changed):
+        fragment(cache, info, 1)
+
+
 def test_reader_takes_over_a_fetch_that_waits_in_a_queue(
     cache: RangeCache, info: BlobInfo, memory: MemoryStore
 ) -> None:

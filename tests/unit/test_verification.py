@@ -204,6 +204,42 @@ def test_foreign_file_read_from_start_to_end_is_verified_by_its_md5(make: Make, 
             read(parts, other, 148, 4, stream)
 
 
+def chmod(parts: Machine, store: MemoryStore, info: BlobInfo) -> BlobInfo:
+    """Give a blob other metadata, as this mount does while somebody reads it."""
+    new = info._replace(etag=store.set_metadata(info.version, {"permissions": "33152"}))
+    parts.reader.rename(info, new)
+    return new
+
+
+@pytest.mark.parametrize("checked", [BODY, b"something else"])
+def test_foreign_file_that_gets_other_metadata_while_it_is_read_is_verified_as_a_whole(
+    make: Make, line: Line, checked: bytes
+) -> None:
+    parts, info = make("blocks"), put_foreign(line, hashlib.md5(checked).digest())
+    stream = Stream()
+    for offset in range(0, 148, 4):
+        if offset == 80:
+            info = chmod(parts, line, info)
+        assert read(parts, info, offset, 4, stream) == BODY[offset : offset + 4]
+    if checked == BODY:
+        assert read(parts, info, 148, 4, stream) == BODY[148:]
+    else:
+        with pytest.raises(Damaged):
+            read(parts, info, 148, 4, stream)
+
+
+def test_file_that_is_written_while_it_is_read_is_not_verified_as_a_whole(make: Make, line: Line) -> None:
+    parts, info = make("blocks"), put_foreign(line, hashlib.md5(BODY).digest())
+    stream = Stream()
+    for offset in range(0, 80, 4):
+        read(parts, info, offset, 4, stream)
+    other = line.put("x", BODY[::-1])
+    line.requests.clear()
+    for offset in range(80, 150, 4):
+        assert read(parts, other, offset, 4, stream) == BODY[::-1][offset : offset + 4]
+    assert line.requests["GET blob"] <= 70 / 4 + 1  # and nothing of what was before it
+
+
 def test_reads_in_nearly_the_right_order_are_verified_as_a_whole(make: Make, line: Line) -> None:
     parts, info = make("blocks"), put_foreign(line, hashlib.md5(b"something else").digest())
     stream = Stream()
