@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +69,7 @@ class Deletions:
         self._due: dict[str, _Deletion] = {}
         self._left: Counter[str] = Counter()  # blobs that are due and still there, by directory
         self._failed: dict[str, Failure] = {}  # certain ones, until a barrier has told
+        self._unkept: dict[str, Failure] = {}  # last names of directories that have no marker yet, and why
 
     @property
     def may_wait(self) -> bool:
@@ -110,6 +111,11 @@ class Deletions:
         """Return the paths that were removed and whose blobs are still to be deleted."""
         with self._settled:
             return [path for path, deletion in self._due.items() if deletion.is_certain]
+
+    def unkept(self) -> list[tuple[str, Failure]]:
+        """Return the directories that have lost their last blob and got no marker, and why."""
+        with self._settled:
+            return [(split_path(path)[0], failure) for path, failure in self._unkept.items()]
 
     def take_over(self, path: str) -> Taken:
         """Leave a blob to a rename that replaces it, if one is due.
@@ -153,11 +159,14 @@ class Deletions:
         self._settle_all(prefix + entry for entry in self.entries_due(path))
         with self._settled:
             failed = [failed for failed in self._failed if split_path(failed)[0] == path]
-            _raise_first([self._failed.pop(path) for path in failed])
+            failures = [self._failed.pop(path) for path in failed]
+        _raise_first(failures + self._keep_all(lambda directory: directory == path))
 
     def sync(self, path: str) -> list[Failure]:
         """Do all that is still to be done in and below a path; return what failed."""
-        return self._settle_all([path, *self._due_below(path)])
+        prefix = path.rstrip("/") + "/"
+        failures = self._settle_all([path, *self._due_below(path)])
+        return failures + self._keep_all(lambda directory: f"{directory}/".startswith(prefix))
 
     def _add(self, path: str, etag: str, file: File | None) -> _Deletion:
         deletion = _Deletion(etag, file is None, threading.get_native_id(), file)
@@ -192,7 +201,29 @@ class Deletions:
             with self._settled:
                 is_last = self._count_down(path)
         if is_last:
+            with suppress(Failure):  # the name is gone all the same, and the next barrier tells
+                self._keep_directory(path)
+
+    def _keep_directory(self, path: str) -> None:
+        """Have the directory of a name stay that may have been its last. Raises Failure: try again then."""
+        try:
             self._volume.keep_directory(path)
+        except Failure as failure:
+            if path not in self._unkept:
+                directory = split_path(path)[0]
+                logger.error("%s is empty, and no marker could be made to keep it: %s", directory, failure)
+            with self._settled:
+                self._unkept[path] = failure
+            raise
+        with self._settled:
+            self._unkept.pop(path, None)
+
+    def _keep_all(self, is_wanted: Callable[[str], bool]) -> list[Failure]:
+        """Try again to keep those directories that are wanted; return what failed."""
+        with self._settled:
+            paths = [path for path in self._unkept if is_wanted(split_path(path)[0])]
+        outcomes = self._volume.transfers.for_each(partial(failure_of, self._keep_directory), paths)
+        return [failure for failure in outcomes if failure is not None]
 
     def _count_down(self, path: str) -> bool:
         """Count one blob less that is due in a directory; tell whether none is left."""

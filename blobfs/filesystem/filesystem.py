@@ -155,6 +155,8 @@ class Filesystem:
         yield from self._directory_commits.uncommitted()
         for path in self._deletions.certain():
             yield Uncommitted(path, "removed, to be deleted")
+        for path, failure in self._deletions.unkept():
+            yield Uncommitted(path, f"empty, and no marker keeps it: {failure}", has_failed=True)
 
     # Attributes…
 

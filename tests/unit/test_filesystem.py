@@ -789,6 +789,50 @@ def test_directory_stays_when_its_last_file_goes(fs: Filesystem, memory: MemoryS
     assert (tree(fs), memory.bodies) == ([], {})
 
 
+def test_directory_whose_marker_is_refused_after_a_deletion_behind_is_named_until_there_is_one(
+    mount: Mount, memory: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store, write_back=WriteBack(files=9, buffered_bytes=0))
+    memory.put("a/b/x", b"")
+    entries(fs, "/a/b")
+    store.fail_method("put_blob", Unavailable("away"))
+    fs.unlink("/a/b/x")
+    later(fs)
+    assert memory.bodies == {}
+    assert "/a/b is empty, and no marker could be made to keep it: away" in caplog.text
+    with pytest.raises(Unavailable):
+        fs.handles.sync("/")
+    directory = fs.directories.open("/a/b")
+    with pytest.raises(Unavailable):
+        fs.sync_directory(directory)
+    assert [(left.path, left.reason, left.has_failed) for left in fs.uncommitted()] == [
+        ("/a/b", "empty, and no marker keeps it: away", True)
+    ]
+    with pytest.raises(NotFound):
+        fs.unlink("/a/b/x")
+    store.heal()
+    fs.sync_directory(directory)
+    assert list(fs.uncommitted()) == []
+    assert memory.bodies == {"a/b": b""}
+
+
+def test_directory_that_could_not_be_kept_and_was_removed_stays_removed(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store, write_back=WriteBack(files=9, buffered_bytes=0))
+    memory.put("a/x", b"")
+    assert tree(fs) == ["/a", "/a/x"]
+    store.fail_method("put_blob", Unavailable("away"))
+    fs.unlink("/a/x")
+    later(fs)
+    store.heal()
+    fs.rmdir("/a")
+    fs.handles.sync("/")
+    assert (list(fs.uncommitted()), memory.bodies) == ([], {})
+
+
 def test_directory_stays_when_its_last_file_moves_out(fs: Filesystem, memory: MemoryStore) -> None:
     memory.put("a/x", b"1")
     fs.rename("/a/x", "/x")
