@@ -58,24 +58,29 @@ class Removal:
             node = volume.namespace.node(path)
             if not node.is_directory:
                 raise NotADirectory(f"{path}: not a directory")
-            self.check_empty(path)
-            if node.blob is not None:
-                volume.store.delete(node.blob.name, ALWAYS)
+            for marker in (node.blob, self.check_empty(path)):
+                if marker is not None:
+                    volume.store.delete(marker.name, ALWAYS)
         volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
         volume.directory_times.forget(volume.names.blob_name(path))
         volume.namespace.record(path, None)
         volume.keep_directory(path)
         volume.entry_changed(path)
 
-    def check_empty(self, path: str) -> None:
-        """Raise DirectoryNotEmpty if anything is below a directory, here or on the service."""
+    def check_empty(self, path: str) -> BlobInfo | None:
+        """Raise DirectoryNotEmpty if anything is below a directory, here or on the service.
+
+        Returns its marker in the old style, if it has one.
+        """
         volume = self._volume
         open_below = volume.files.under(volume.names.directory_prefix(path))
         if any(file.is_uncommitted for file in open_below):
             raise DirectoryNotEmpty(f"{path}: directory not empty")
-        if volume.namespace.has_entries(path):
+        marker, has_entries = volume.namespace.below(path)
+        if has_entries:
             volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
             raise DirectoryNotEmpty(f"{path}: directory not empty")
+        return marker
 
     def hide(self, path: str, hidden_path: str) -> None:
         """Take an open file off its name; its bytes stay for the handles that have it open.

@@ -7,6 +7,7 @@ A virtual directory is a prefix that some blob has, or a marker blob, or both. W
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import cachetools
 
@@ -143,12 +144,16 @@ class Namespace:
         """List a directory, whatever the cache says; False if that takes more than one request."""
         return self._list_small(prefix) is not None
 
-    def has_entries(self, path: str) -> bool:
-        """Ask the service whether anything is below a directory, whatever the cache says."""
+    def below(self, path: str) -> tuple[BlobInfo | None, bool]:
+        """Ask the service what is below a directory, whatever the cache says.
+
+        Returns its marker in the old style, if it has one, and whether there is anything else.
+        """
         prefix = self.names.directory_prefix(path)
-        return any(
-            blob.name != prefix for page in self._pages(prefix, delimiter="", limit=2) for blob in page.blobs
-        )
+        pages = self._pages(prefix, delimiter="", limit=2)
+        first = list(islice((blob for page in pages for blob in page.blobs), 2))
+        marker = next((blob for blob in first if blob.name == prefix and is_directory_marker(blob)), None)
+        return marker, len(first) > (marker is not None)
 
     def descendants(self, path: str) -> Iterator[BlobInfo]:
         """Yield every blob below a directory, whatever the cache says; its own marker is not one."""

@@ -840,6 +840,28 @@ def test_directory_stays_when_its_last_file_moves_out(fs: Filesystem, memory: Me
     assert memory.head("a").metadata["hdi_isfolder"] == "true"
 
 
+@pytest.mark.parametrize("markers", [["a/b/"], ["a/b", "a/b/"]], ids=str)
+def test_directory_with_a_marker_in_the_old_style_is_removed_with_it(
+    fs: Filesystem, memory: MemoryStore, clock: ManualClock, markers: list[str]
+) -> None:
+    for name in markers:
+        memory.put(name, b"", MARKER)
+    assert tree(fs) == ["/a", "/a/b"]
+    fs.rmdir("/a/b")
+    clock.advance(2)
+    assert tree(fs) == ["/a"]
+    assert memory.bodies == {"a": b""}
+
+
+def test_directory_is_not_removed_with_a_blob_in_it_that_has_bytes_and_no_name(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("a/", b"bytes")
+    with pytest.raises(DirectoryNotEmpty):
+        fs.rmdir("/a")
+    assert memory.bodies == {"a/": b"bytes"}
+
+
 def test_directory_with_entries_is_not_removed(fs: Filesystem, mount: Mount) -> None:
     fs.mkdir("/d", 0o755, CALLER)
     handle = create(fs, "/d/x")

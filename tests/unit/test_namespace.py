@@ -338,8 +338,8 @@ def test_emptiness_is_asked_of_the_service_and_not_of_the_cache(store: MemorySto
     store.put("d", b"", MARKER)
     store.put("d/", b"")
     assert names.entries("/d") == {}
-    assert not names.has_entries("/d")
+    assert names.below("/d") == (store.head("d/"), False)
     store.put("d/x/y", b"")
     assert names.entries("/d") == {}
-    assert names.has_entries("/d")
+    assert names.below("/d") == (store.head("d/"), True)
     assert [blob.name for blob in names.descendants("/d")] == ["d/", "d/x/y"]
