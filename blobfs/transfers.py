@@ -3,8 +3,9 @@
 They start in `start`, after the process has forked for the last time. A mount has others too: the
 kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
 
-A task never waits for another task, so no pool can deadlock. Reads, writes and name
-operations have budgets of their own, so uploads cannot starve a reader.
+A task never waits for another task, so no pool can deadlock. Reads, writes, name operations
+and what is due have budgets of their own, so uploads cannot starve a reader, nor the rename
+of a large directory a task that has a time.
 """
 
 import heapq
@@ -25,10 +26,17 @@ Transfer: TypeAlias = Future[Any]
 
 
 class Transfers:
-    """Named thread pools: for reads, writes, names, commits of closed files, and the local disk."""
+    """Named thread pools: reads, writes, names, commits of closed files, what is due, the local disk."""
 
     def __init__(self, *, reads: int, writes: int) -> None:
-        self._sizes = {"read": reads, "write": writes, "name": writes, "commit": writes, "disk": 1}
+        self._sizes = {
+            "read": reads,
+            "write": writes,
+            "name": writes,
+            "commit": writes,
+            "due": writes,
+            "disk": 1,
+        }
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._changed = threading.Condition()  # guards the two fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
@@ -94,14 +102,14 @@ class Transfers:
             self._timer.join()
 
     def _run_due(self) -> None:
-        """Hand each task that is due to the pool for names."""
+        """Hand each task that is due to the pool for that."""
         with self._changed:
             while not self._is_closing:
                 wait_seconds = self._due[0][0] - time.monotonic() if self._due else None
                 if wait_seconds is None or wait_seconds > 0:
                     self._changed.wait(wait_seconds)
                 else:
-                    self._pools["name"].submit(_logged, heapq.heappop(self._due)[2])
+                    self._pools["due"].submit(_logged, heapq.heappop(self._due)[2])
 
 
 def _logged(task: Callable[[], None]) -> None:

@@ -57,6 +57,23 @@ def test_task_for_later_runs_once(transfers: Transfers) -> None:
     assert ran.wait(10)
 
 
+def test_task_for_later_runs_in_time_while_names_are_worked_on(transfers: Transfers) -> None:
+    begun, release, ran = threading.Barrier(3), threading.Event(), threading.Event()
+
+    def task(item: int) -> None:
+        if item < 2:
+            begun.wait(10)
+        assert release.wait(30)
+
+    names = threading.Thread(target=transfers.for_each, args=(task, range(5)))
+    names.start()
+    begun.wait(10)
+    transfers.after(0.0, ran.set)
+    assert ran.wait(5)
+    release.set()
+    names.join()
+
+
 def test_no_thread_runs_before_start_or_after_close() -> None:
     before = set(threading.enumerate())
     transfers = Transfers(reads=2, writes=2)
