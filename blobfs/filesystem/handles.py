@@ -275,17 +275,12 @@ class Handles:
             return None
         name = volume.names.blob_name(path)
         last_write = volume.store.last_write(name)  # first: what is written after it will be met
-        blob = self._committed_here(name) or volume.namespace.believed(path)
+        file = volume.files.get(name)
+        if file is not None:
+            with file.lock:  # what is being committed now is what will be known
+                volume.note_commit(file)
+        blob = volume.namespace.believed(path)
         return Answer(blob, last_write, LONG_AGO) if blob is not None else None
-
-    def _committed_here(self, name: str) -> BlobInfo | None:
-        """Return the newest version of a file that is open here, None if none is. Waits for its commit."""
-        file = self._volume.files.get(name)
-        if file is None:
-            return None
-        with file.lock:
-            self._volume.note_commit(file)
-            return file.base if file.state is FileState.NAMED and file.failure is None else None
 
     def _opened_here(self, file: File, flags: int) -> Opened:
         """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""

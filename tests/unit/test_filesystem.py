@@ -960,6 +960,24 @@ def test_rename_of_the_wrong_kind_is_refused(fs: Filesystem, memory: MemoryStore
     assert list(memory.bodies) == ["d", "d/e", "x"]
 
 
+def test_open_without_close_to_open_believes_no_longer_what_is_open_than_what_is_told(
+    mount: Mount, memory: MemoryStore, clock: ManualClock
+) -> None:
+    fs = mount(close_to_open=False)
+    memory.put("x", b"1")
+    reader = fs.handles.open("/x", os.O_RDONLY).handle
+    assert read_handle(fs, reader) == b"1"
+    memory.put("x", b"longer")
+    assert read(fs, "/x") == b"1"
+    clock.advance(1.0)
+    assert fs.stat("/x").size_bytes == 6
+    assert read(fs, "/x") == b"longer"
+    memory.put("x", b"the third")
+    clock.advance(1.0)
+    assert read(fs, "/x") == b"the third"
+    close(fs, reader)
+
+
 def test_open_handle_follows_a_rename(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", b"old")
     handle = fs.handles.open("/x", os.O_RDWR).handle
