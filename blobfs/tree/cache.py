@@ -33,6 +33,7 @@ class Answer(NamedTuple):
     is_known: bool
 
 
+NO_THREAD = 0  # the kernel's number of one that is not known
 UNKNOWN = Answer(None, is_known=False)
 ABSENT = Answer(None, is_known=True)
 
@@ -55,6 +56,8 @@ class Directory:
     own_until: dict[str, float] = field(default_factory=dict)  # of names told apart from a listing
     walk: Walk | None = None  # to which the listing is offered
     offered_until: float = 0.0
+    shown_to: int = NO_THREAD  # the walk's, which was shown an offered listing
+    shown_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
     asked_at: float = float("-inf")  # when its listing was asked for
@@ -66,9 +69,10 @@ class Directory:
         """The directory's share of the bound."""
         return ENTRY_BYTES * (1 + len(self.nodes))
 
-    def until(self, entry: str) -> float:
-        """Return when a known name stops being believed."""
-        return self.own_until.get(entry, self.listed_until)
+    def until(self, entry: str, thread: int = NO_THREAD) -> float:
+        """Return when a known name stops being believed, by one thread or by everybody."""
+        is_shown = thread != NO_THREAD and thread == self.shown_to
+        return self.own_until.get(entry, self.shown_until if is_shown else self.listed_until)
 
     def newer(self, older_until: float) -> dict[str, Node | None]:
         """Return the names that are believed for longer than this."""
@@ -125,8 +129,11 @@ class TreeCache:
             capacity_bytes, getsizeof=lambda directory: directory.weight_bytes
         )
 
-    def lookup(self, prefix: str, entry: str) -> Answer:
-        """Say what is known of a name now, also by its absence from a complete listing."""
+    def lookup(self, prefix: str, entry: str, thread: int = NO_THREAD) -> Answer:
+        """Say what is known of a name now, also by its absence from a complete listing.
+
+        The thread of a walk is told what it has been shown, too.
+        """
         with self._lock:
             directory = self._directories.get(prefix)
             if directory is None:
@@ -134,7 +141,8 @@ class TreeCache:
             now = self._now()
             if entry not in directory.nodes:
                 return ABSENT if now < directory.absent_until else UNKNOWN
-            return Answer(directory.nodes[entry], is_known=True) if now < directory.until(entry) else UNKNOWN
+            is_believed = now < directory.until(entry, thread)
+            return Answer(directory.nodes[entry], is_known=True) if is_believed else UNKNOWN
 
     def last_known(self, prefix: str, entry: str) -> Node | None:
         """Return what a name last was, however long ago."""
@@ -164,16 +172,21 @@ class TreeCache:
                 return []
             return [entry for entry, node in directory.shown().items() if not node.is_directory]
 
-    def listing(self, prefix: str) -> dict[str, Node] | None:
+    def listing(self, prefix: str, thread: int = NO_THREAD) -> dict[str, Node] | None:
         """Return a complete listing that is still believed, or None.
 
-        One that is offered to a walk is believed anew when the walk gets there, without pause and in time.
+        One that is offered to a walk is shown when the walk gets there, without pause and in time; from
+        then on, its thread believes it anew, and nobody else.
         """
         with self._lock:
             directory = self._directories.get(prefix)
             now = self._now()
-            if directory is None or (now >= directory.complete_until and not self._renew(directory, now)):
+            if directory is None:
                 return None
+            if now >= directory.complete_until:
+                if not self._is_offered(directory, now):
+                    return None
+                directory.shown_to, directory.shown_until = thread, now + self._ttl_seconds
             directory.walk = None
             return directory.shown()
 
@@ -286,12 +299,10 @@ class TreeCache:
         """Tell whether a walk has asked for a directory within `ttl_seconds`: a longer pause ends it."""
         return self._now() - walk.visited_at < self._ttl_seconds
 
-    def _renew(self, directory: Directory, now: float) -> bool:
-        """Believe from now on a listing that was offered to a walk, if it may still be."""
-        if directory.walk is None or now >= directory.offered_until or not self.is_under_way(directory.walk):
-            return False
-        directory.listed_until = directory.complete_until = now + self._ttl_seconds
-        return True
+    def _is_offered(self, directory: Directory, now: float) -> bool:
+        """Tell whether a walk that comes to a directory may be shown what was listed for it."""
+        walk = directory.walk
+        return walk is not None and now < directory.offered_until and self.is_under_way(walk)
 
     def _record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> Directory:
         expires_at = self._now() + self._ttl_seconds

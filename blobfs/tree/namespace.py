@@ -52,6 +52,7 @@ class Namespace:
         self.cache = cache
         self.close_to_open = close_to_open
         self._store = store
+        self._callers = callers
         self._walks = Walks(store, cache, self._offer, transfers, callers, WALK)
         # What a search has listed is not kept for it: others are shown that, too.
         self._searches = Walks(
@@ -99,6 +100,8 @@ class Namespace:
         parent, entry = split_path(path)
         prefix = self.names.directory_prefix(parent)
         answer = self.cache.lookup(prefix, entry)
+        if not answer.is_known:
+            answer = self.cache.lookup(prefix, entry, self._callers.thread_id())
         if answer.node is not None or (answer.is_known and (not self.close_to_open or believe_absence())):
             return answer.node
         if before_asking is not None and not answer.is_known:
@@ -134,10 +137,11 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
+        thread = self._callers.thread_id()
         with self._walks.visit(prefix):
-            known = self.cache.listing(prefix)
+            known = self.cache.listing(prefix, thread)
             if known is None and self._walks.read_up_to(prefix):
-                known = self.cache.listing(prefix)
+                known = self.cache.listing(prefix, thread)
             return known if known is not None else self._list(path, prefix)
 
     def list_again(self, prefix: str) -> bool:

@@ -9,7 +9,7 @@ from fakes import CALLER, FailingStore, InlineTransfers, ManualClock, MemoryStor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs.callers import NOBODY
+from blobfs.callers import NOBODY, Callers
 from blobfs.errors import NotFound, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.format.names import NameMap
@@ -59,9 +59,10 @@ def namespace(
     entries: int = 100_000,
     prefix: str = "",
     transfers: Transfers | None = None,
+    callers: Callers = NOBODY,
 ) -> Namespace:
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=entries * ENTRY_BYTES, now=clock)
-    return Namespace(store, cache, NameMap(prefix, 1024), transfers or InlineTransfers(), NOBODY)
+    return Namespace(store, cache, NameMap(prefix, 1024), transfers or InlineTransfers(), callers)
 
 
 def walk(names: Namespace, path: str = "/") -> Iterator[tuple[str, dict[str, Node]]]:
@@ -162,6 +163,41 @@ def test_directory_that_was_shown_to_the_walk_is_asked_for_again(
     names.entries("/d005")
     clock.advance(0.1)
     assert "new" in names.entries("/d004")
+
+
+def test_what_is_shown_to_a_walk_late_is_told_to_its_thread_and_to_nobody_else(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    threads = [7]
+    names = namespace(store, clock, callers=Callers(lambda: threads[-1]))
+    begin_walk(names)
+    old = names.cache.last_known("d090/", "7")
+    store.put("d090/7", b"changed")
+    store.delete("d090/8", ALWAYS)
+    for _ in range(4):
+        clock.advance(0.5)
+        names.entries("/d003")
+    store.requests.clear()
+    assert names.entries("/d090")["7"] == old
+    assert names.find("/d090/7") == old
+    assert store.requests == {}
+    threads.append(8)
+    assert names.node("/d090/7").blob == store.head("d090/7")
+    assert names.find("/d090/8") is None
+    threads.append(7)
+    assert names.node("/d090/7").blob == store.head("d090/7")
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.1])
+def test_walk_that_asks_for_each_name_takes_requests_for_flat_listings_only(
+    store: MemoryStore, clock: ManualClock, seconds: float
+) -> None:
+    names = namespace(store, clock, callers=Callers(lambda: 7))
+    for path, entries in walk(names):
+        for entry in entries:
+            names.node(f"{path.rstrip('/')}/{entry}")
+        clock.advance(seconds)
+    assert store.requests["LIST"] <= 6 + 2 * 200 * seconds  # the first directory's, whenever a second is over
 
 
 def test_changes_made_here_are_seen_by_the_walk_at_once(clock: ManualClock, filesystem: Filesystem) -> None:
