@@ -47,7 +47,8 @@ def parse_page(body: bytes) -> ListPage:
     """
     try:
         text = _plain_text(body)
-        return _page(_root(body)) if text is None else _plain_page(text)
+        page = None if text is None else _plain_page(text)
+        return _page(_root(body)) if page is None else page
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unavailable(f"the service's listing makes no sense: {error!r}") from error
 
@@ -63,14 +64,15 @@ def _plain_text(body: bytes) -> str | None:
     return None if any(character in text for character in _UNUSUAL_CHARACTERS) else text
 
 
-def _plain_page(text: str) -> ListPage:
+def _plain_page(text: str) -> ListPage | None:
+    """Read a page by its tags; None for one in which metadata is called like an entry."""
     start, *parts = text.split("<Blob>")
     blobs: list[BlobInfo] = []
     rest = [start]
     for part in parts:
         blob, end, after = part.partition("</Blob>")
         if not end:
-            raise ValueError("a blob does not end")
+            return None
         blobs.append(_plain_blob(blob) or _blob(ElementTree.fromstring(f"<Blob>{blob}</Blob>")))
         rest.append(after)
     page = _page(ElementTree.fromstring("".join(rest)))
@@ -81,7 +83,7 @@ def _plain_blob(text: str) -> BlobInfo | None:
     """Read a blob's elements; None for one with other markup, or metadata without a value."""
     before, _, after = text.partition("<Properties>")
     properties, _, after = after.partition("</Properties>")
-    metadata = after.partition("<Metadata>")[2].partition("</Metadata>")[0]
+    metadata = after.partition("<Metadata>")[2].rpartition("</Metadata>")[0]
     name = before.strip().removeprefix("<Name>").removesuffix("</Name>")
     # Of entities, attributes, comments and CDATA. Not by `any`, which takes four times as long.
     has_markup = "&" in text or '"' in text or "'" in text or "!" in text

@@ -93,6 +93,14 @@ def test_page_comes_back_as_the_service_wrote_it(page: ListPage) -> None:
     assert parse_page(listing_of(page)) == page
 
 
+@pytest.mark.parametrize("key", ["Blob", "Blobs", "BlobPrefix", "Etag", "Metadata", "Name", "Properties"])
+@pytest.mark.parametrize("value", ["0", ""])
+def test_metadata_may_be_called_like_what_surrounds_it(key: str, value: str) -> None:
+    blobs = [BlobInfo("a", "0x1", 0, 0, {key: "0", "owner": value}), BlobInfo("b", "0x2", 0, 0)]
+    page = ListPage(blobs, [], "")
+    assert parse_page(listing_of(page)) == page
+
+
 @given(pages, st.sampled_from(["usual", "turned", "any"]), st.randoms(use_true_random=False))
 def test_order_of_properties_says_nothing(page: ListPage, order: str, random: Random) -> None:
     root = ElementTree.fromstring(listing_of(page))
