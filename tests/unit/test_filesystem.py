@@ -724,6 +724,8 @@ def test_who_looks_for_a_name_being_deleted_waits_and_finds_it_absent(
     unlinking = threading.Thread(target=fs.rename, args=("/x", HIDDEN))
     unlinking.start()
     unlinking.join()
+    # Python is done with it before the system is, and as long as it runs, a rename may follow.
+    wait_until(lambda: not Path(f"/proc/self/task/{unlinking.native_id}").exists())
     thread_ids: list[int] = []
 
     def look() -> None:
