@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 from blobfs.content.streams import Stream
 from blobfs.counters import Counters
-from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, IsADirectory, NotFound, Unavailable
+from blobfs.errors import (
+    AlreadyExists,
+    BadHandle,
+    Changed,
+    Damaged,
+    Failure,
+    IsADirectory,
+    NotFound,
+    Unavailable,
+)
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directory_commits import DirectoryCommits
@@ -122,7 +131,11 @@ class Handles:
         else:
             opened = self._open_committed(path, flags)
         if flags & os.O_TRUNC and writable:
-            self.truncate(opened.handle, 0)
+            try:
+                self.truncate(opened.handle, 0)
+            except Failure:
+                self.release(opened.handle)  # of which the kernel hears nothing
+                raise
         return opened
 
     def read_into(self, handle: int, offset: int, target: memoryview) -> int:

@@ -27,13 +27,14 @@ from blobfs.errors import (
     NotPermitted,
     ReadOnly,
     Unavailable,
+    Unsupported,
 )
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.handles import Opened
 from blobfs.spool.directory import Spool
-from blobfs.store import ALWAYS, BlobStore
+from blobfs.store import ALWAYS, BlobKind, BlobStore
 from blobfs.tree.creators import STREAK
 
 BLOCK = 8
@@ -385,6 +386,14 @@ def test_open_of_a_directory_or_of_nothing_is_refused(fs: Filesystem) -> None:
         fs.handles.open("/none", os.O_RDONLY)
     with pytest.raises(InvalidName):
         fs.handles.open("/new\nline", os.O_RDONLY)
+
+
+def test_open_that_fails_to_empty_the_file_leaves_nothing_open(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("x", b"pages")
+    memory.set_kind("x", BlobKind.PAGE)
+    with pytest.raises(Unsupported):
+        fs.handles.open("/x", os.O_WRONLY | os.O_TRUNC)
+    assert list(fs.volume.files) == []
 
 
 def test_failed_commit_is_reported_by_close_and_the_old_blob_stays(mount: Mount, memory: MemoryStore) -> None:
