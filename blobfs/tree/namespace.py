@@ -18,7 +18,7 @@ from blobfs.format.attributes import is_directory_marker
 from blobfs.format.names import NameMap, refusal, split_path
 from blobfs.store import BlobInfo, BlobStore, ListPage
 from blobfs.transfers import Transfers
-from blobfs.tree.cache import Node, TreeCache, Walk
+from blobfs.tree.cache import NO_THREAD, Node, TreeCache, Walk
 from blobfs.tree.walks import SEARCH, WALK, Gathered, Walks
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Namespace:
         prefix = self.names.directory_prefix(parent)
         answer = self.cache.lookup(prefix, entry)
         if not answer.is_known:
-            answer = self.cache.lookup(prefix, entry, self._callers.thread_id())
+            answer = self.cache.lookup(prefix, entry, self._thread())
         if answer.node is not None or (answer.is_known and (not self.close_to_open or believe_absence())):
             return answer.node
         if before_asking is not None and not answer.is_known:
@@ -137,7 +137,7 @@ class Namespace:
     def entries(self, path: str) -> dict[str, Node]:
         """Return a directory's complete listing. Raises NotFound, NotADirectory."""
         prefix = self.names.directory_prefix(path)
-        thread = self._callers.thread_id()
+        thread = self._thread()
         with self._walks.visit(prefix):
             known = self.cache.listing(prefix, thread)
             if known is None and self._walks.read_up_to(prefix):
@@ -186,6 +186,10 @@ class Namespace:
         if path != "/":
             parent, entry = split_path(path)
             self.cache.forget(self.names.directory_prefix(parent), entry)
+
+    def _thread(self) -> int:
+        """Return the number of the thread that looks something up; unknown in threads that serve no call."""
+        return self._callers.thread_id() if self._callers.may_leave.is_on else NO_THREAD
 
     def _recheck_file(self, prefix: str, entry: str) -> Node | None:
         asked_at = self.cache.now()

@@ -169,34 +169,49 @@ def test_what_is_shown_to_a_walk_late_is_told_to_its_thread_and_to_nobody_else(
     store: MemoryStore, clock: ManualClock
 ) -> None:
     threads = [7]
-    names = namespace(store, clock, callers=Callers(lambda: threads[-1]))
-    begin_walk(names)
-    old = names.cache.last_known("d090/", "7")
-    store.put("d090/7", b"changed")
-    store.delete("d090/8", ALWAYS)
-    for _ in range(4):
-        clock.advance(0.5)
-        names.entries("/d003")
-    store.requests.clear()
-    assert names.entries("/d090")["7"] == old
-    assert names.find("/d090/7") == old
-    assert store.requests == {}
-    threads.append(8)
-    assert names.node("/d090/7").blob == store.head("d090/7")
-    assert names.find("/d090/8") is None
-    threads.append(7)
-    assert names.node("/d090/7").blob == store.head("d090/7")
+    callers = Callers(lambda: threads[-1])
+    names = namespace(store, clock, callers=callers)
+    with callers.may_leave:
+        begin_walk(names)
+        old = names.cache.last_known("d090/", "7")
+        store.put("d090/7", b"changed")
+        store.delete("d090/8", ALWAYS)
+        for _ in range(4):
+            clock.advance(0.5)
+            names.entries("/d003")
+        store.requests.clear()
+        assert names.entries("/d090")["7"] == old
+        assert names.find("/d090/7") == old
+        assert store.requests == {}
+        threads.append(8)
+        assert names.node("/d090/7").blob == store.head("d090/7")
+        assert names.find("/d090/8") is None
+        threads.append(7)
+        assert names.node("/d090/7").blob == store.head("d090/7")
+
+
+def test_thread_that_serves_no_call_is_not_asked_for(store: MemoryStore, clock: ManualClock) -> None:
+    """libfuse has no context there."""
+
+    def fail() -> int:
+        raise AssertionError
+
+    names = namespace(store, clock, callers=Callers(fail))
+    assert len(names.entries("/d090")) == 50
+    assert names.find("/d091/absent") is None
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.1])
 def test_walk_that_asks_for_each_name_takes_requests_for_flat_listings_only(
     store: MemoryStore, clock: ManualClock, seconds: float
 ) -> None:
-    names = namespace(store, clock, callers=Callers(lambda: 7))
-    for path, entries in walk(names):
-        for entry in entries:
-            names.node(f"{path.rstrip('/')}/{entry}")
-        clock.advance(seconds)
+    callers = Callers(lambda: 7)
+    names = namespace(store, clock, callers=callers)
+    with callers.may_leave:
+        for path, entries in walk(names):
+            for entry in entries:
+                names.node(f"{path.rstrip('/')}/{entry}")
+            clock.advance(seconds)
     assert store.requests["LIST"] <= 6 + 2 * 200 * seconds  # the first directory's, whenever a second is over
 
 
