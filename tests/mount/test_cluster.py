@@ -227,7 +227,7 @@ def test_ctrl_c_ends_the_workers_of_this_machine_without_a_word_of_theirs(
     os.killpg(copy.pid, signal.SIGINT)  # as a terminal does
     _, said = copy.communicate(timeout=60)
     assert copy.returncode == 130
-    assert said.splitlines()[1:] == ["blobfs: interrupted; the same command goes on from here."]
+    assert said.splitlines() == ["blobfs: interrupted; the same command goes on from here."]
 
 
 def test_the_commands_for_a_cluster_work_in_their_order(
