@@ -18,6 +18,7 @@ from waiting import wait_until
 
 SIZE_BYTES = 300_000
 BODY = os.urandom(SIZE_BYTES)
+MORE_THAN_STAYS = os.urandom(8_000_000)  # in memory of 16 MiB, of what was staged
 
 # Writes what it reads to a file, tells that, and goes on to close it only when its input ends.
 WRITER = """
@@ -121,22 +122,27 @@ def test_a_file_that_was_being_written_is_offered_after_a_crash(
 def test_blocks_that_the_service_has_lost_are_sent_again(
     service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
 ) -> None:
-    mount = mounts(*options)
+    mount = mounts(*options, "--memory", "16MiB")
     service.order(Rule(kind="PUT block list", fault=Fault.DROP_BLOCKS, count=1))
-    (mount.path / "x").write_bytes(BODY)
+    (mount.path / "x").write_bytes(MORE_THAN_STAYS)
     assert service.hits == [1]
-    assert blobs.download_blob("x").readall() == BODY
+    assert blobs.download_blob("x").readall() == MORE_THAN_STAYS
 
 
 def test_without_a_spool_the_writer_is_told_of_blocks_that_the_service_has_lost(
     service: Responder, mounts: Mounts, blobs: ContainerClient
 ) -> None:
-    mount = mounts("--block-size", "64KiB")
+    """Unless they are still in memory."""
+    mount = mounts("--block-size", "64KiB", "--memory", "16MiB")
     mounts.tolerate_log("staged blocks are gone|not committed")
-    service.order(Rule(kind="PUT block list", fault=Fault.DROP_BLOCKS, count=1))
+    lose = Rule(kind="PUT block list", fault=Fault.DROP_BLOCKS, count=1)
+    service.order(lose)
+    (mount.path / "y").write_bytes(BODY)
+    service.order(lose)
     with refused(errno.ESTALE):
-        (mount.path / "x").write_bytes(BODY)
-    assert list(blobs.list_blob_names()) == []
+        (mount.path / "x").write_bytes(MORE_THAN_STAYS)
+    assert service.hits == [1]
+    assert list(blobs.list_blob_names()) == ["y"]
     mounts.give_up(mount)
 
 
