@@ -135,7 +135,10 @@ class Deletions:
         return NOTHING
 
     def settle(self, path: str) -> None:
-        """Delete the blob of a path now, if that is still to be done. Raises Failure: the name is back."""
+        """Delete the blob of a path now, if that is still to be done. Raises Failure: the name is back.
+
+        What replaced an open file's blob since it lost its name stays, for that came later.
+        """
         deletion = self._begin(path)
         if deletion is None:
             return
@@ -143,6 +146,8 @@ class Deletions:
             self._delete(path, deletion.etag)
         except Failure as failure:
             self._volume.namespace.forget(path)
+            if deletion.file is not None and isinstance(failure, Changed):
+                return
             self._report(path, deletion, failure)
             raise
         finally:
@@ -264,13 +269,13 @@ class Deletions:
                 self.settle(path)
 
     def _report(self, path: str, deletion: _Deletion, failure: Failure) -> None:
-        """Say that a name is back, unless it was only hidden and the blob is another client's by now."""
+        """Say that a name is back."""
         if deletion.is_certain:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
             self._volume.lost[path] = f"removed, but that could not be carried out: {failure}"
             with self._settled:
                 self._failed[path] = failure
-        elif not isinstance(failure, Changed):
+        else:
             logger.error("%s was removed while open, but could not be deleted: %s", path, failure)
 
 

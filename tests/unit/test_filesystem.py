@@ -700,6 +700,39 @@ def test_name_of_a_file_unlinked_while_open_can_be_used_again_at_once(
     assert (read_handle(fs, handle), read(fs, "/x"), memory.bodies) == (b"old", b"new", {"x": b"new"})
 
 
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_what_another_client_puts_under_the_name_of_a_file_unlinked_while_open_stays(
+    fs: Filesystem, memory: MemoryStore, caplog: pytest.LogCaptureFixture, is_asked_for: bool
+) -> None:
+    write(fs, "/x", b"old")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    if is_asked_for:
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+    memory.put("x", b"theirs")
+    later(fs)
+    fs.handles.sync("/")  # has nothing to say
+    assert (read(fs, "/x"), caplog.messages) == (b"theirs", [])
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_rename_replaces_what_another_client_put_under_the_name_of_a_file_unlinked_while_open(
+    fs: Filesystem, memory: MemoryStore, is_asked_for: bool
+) -> None:
+    write(fs, "/x", b"old")
+    write(fs, "/new", b"new")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    if is_asked_for:
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+    memory.put("x", b"theirs")
+    fs.rename("/new", "/x")
+    later(fs)
+    assert memory.bodies == {"x": b"new"}
+
+
 def test_file_never_committed_and_unlinked_while_open_sends_nothing(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
