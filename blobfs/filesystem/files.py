@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 from blobfs.content.draft import OnlyStaged, ReadSpooled
@@ -142,7 +143,11 @@ class File:
         while True:
             base, writer = self.base, self._writer
             try:
-                return self._read_version(base, writer, offset, target, stream)
+                if writer is None:
+                    assert base is not None
+                    return self._reader.read_into(base, offset, target, stream)
+                with self.lock:
+                    return self._with_bytes(partial(writer.read_into, offset, target, stream))
             except Changed:
                 with self.lock:  # which those have who give the blob another name, or other metadata
                     if self.base is base and self._writer is writer:
@@ -287,20 +292,6 @@ class File:
                 writer.release_memory()
             finally:
                 self.lock.release()
-
-    def _read_version(
-        self,
-        base: BlobInfo | None,
-        writer: BlobWriter | None,
-        offset: int,
-        target: memoryview,
-        stream: Stream,
-    ) -> int:
-        if writer is None:
-            assert base is not None
-            return self._reader.read_into(base, offset, target, stream)
-        with self.lock:
-            return self._with_bytes(lambda: writer.read_into(offset, target, stream))
 
     def _edited(self) -> BlobWriter:
         self._raise_failure()
