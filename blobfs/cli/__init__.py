@@ -16,7 +16,8 @@ From the top down:
     cp          copies without a mount
     verify      compares without one
     copying     what those two have in common
-    options     every option of a mount, and where one may be written
+    commands    commands with options, and the places where one may be written
+    options     every option of a mount, and the configuration file
     mountpoint  where a container may be mounted
     looks       asking mounts without waiting for one that is stuck
     progress    who watches a copy

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from blobfs.cli.commands import MountCommand, place_of
 from blobfs.cli.messages import without_secrets
-from blobfs.cli.options import PARAMETERS, MountCommand, credential, place_of
+from blobfs.cli.options import PARAMETERS, credential
 from blobfs.cli.values import spell_address, spell_size
 
 _NOT_IN_FILES = ("config", "mount_lists", "kernel_options")

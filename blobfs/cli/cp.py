@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.blocks import KiB
+from blobfs.cli.commands import ConfiguredCommand, switch
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
-from blobfs.cli.options import ConfiguredCommand
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.errors import InvalidArgument
@@ -24,14 +24,9 @@ _DEFAULTS = CopySettings()
 MOST_JOBS = 256
 
 
-def _flag(*names: str, text: str) -> click.Option:
-    """Return a switch that only the command line sets: a variable must not have files deleted."""
-    return click.Option(names, is_flag=True, allow_from_autoenv=False, help=text)
-
-
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["places"], nargs=-1, required=True, metavar="SRC… DST"),
-    _flag("-r", "-R", "--recursive", text="Copy directories with everything in them."),
+    switch("-r", "-R", "--recursive", text="Copy directories with everything in them."),
     click.Option(
         ["--include"],
         multiple=True,
@@ -46,11 +41,11 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
         metavar="GLOB",
         help="Nothing that matches, or is below what does; stronger than --include.",
     ),
-    _flag("-n", "--no-clobber", text="Leave what is there already as it is."),
-    _flag("-u", "--update", text="Leave what is there with the same size and time of change."),
-    _flag("--checksum", text="Leave what is there with the same MD5."),
-    _flag("--delete", "deletes", text="Afterwards, remove from DST what SRC does not have (with -r)."),
-    _flag("--dry-run", text="Only say what would be done."),
+    switch("-n", "--no-clobber", text="Leave what is there already as it is."),
+    switch("-u", "--update", text="Leave what is there with the same size and time of change."),
+    switch("--checksum", text="Leave what is there with the same MD5."),
+    switch("--delete", "deletes", text="Afterwards, remove from DST what SRC does not have (with -r)."),
+    switch("--dry-run", text="Only say what would be done."),
     click.Option(
         ["--preserve/--no-preserve", "preserves"],
         default=True,

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from blobfs.cli.commands import ConfiguredCommand
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.options import PARAMETERS, ConfiguredCommand, credential
+from blobfs.cli.options import PARAMETERS, credential
 from blobfs.doctor.findings import Finding, Level
 from blobfs.errors import InvalidArgument
 from blobfs.settings import MountSettings

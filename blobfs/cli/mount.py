@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from blobfs.cli.commands import MountCommand
 from blobfs.cli.daemon import detach
 from blobfs.cli.logs import log_path, require_log, start_logging, warnings_on_stderr
 from blobfs.cli.messages import say
@@ -20,7 +21,7 @@ from blobfs.cli.mountpoint import (
     release,
     warn_of_hidden,
 )
-from blobfs.cli.options import PARAMETERS, MountCommand, credential, refuse_contradictions, refuse_inside
+from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions, refuse_inside
 from blobfs.cli.umount import unmount
 from blobfs.errors import AccessDenied, Ended, Failure, InvalidArgument, Unavailable
 from blobfs.settings import MountSettings, RetrySettings

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from blobfs.azure.addresses import require_account_name, require_container_name
+from blobfs.cli.commands import ConfiguredCommand, switch
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import PARAMETERS, ConfiguredCommand, credential, refuse_large_blocks
+from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, InvalidArgument, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
@@ -31,12 +32,7 @@ ACTIONS = ("commit", "save_to", "discard")
 # What is done is only said on the command line: a variable must not turn a listing into a removal.
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["names"], nargs=-1),
-    click.Option(
-        ["--commit"],
-        is_flag=True,
-        allow_from_autoenv=False,
-        help="Commit what was closed, or all that is named.",
-    ),
+    switch("--commit", text="Commit what was closed, or all that is named."),
     click.Option(
         ["--save-to"],
         type=absolute_path,
@@ -44,9 +40,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
         metavar="DIRECTORY",
         help="Save as local files there.",
     ),
-    click.Option(
-        ["--discard"], is_flag=True, allow_from_autoenv=False, help="Remove what is named for good."
-    ),
+    switch("--discard", text="Remove what is named for good."),
     click.Option(["--json", "as_json"], is_flag=True, help="List as JSON."),
 )
 

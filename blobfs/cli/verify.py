@@ -5,18 +5,16 @@ from typing import Any
 
 import click
 
+from blobfs.cli.commands import ConfiguredCommand, switch
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.cp import OWN_PARAMETERS as COPY_PARAMETERS
-from blobfs.cli.options import ConfiguredCommand
 from blobfs.settings import CopySettings
 
 SHARED = ("include", "exclude", "jobs", "as_json")
 
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["places"], nargs=-1, required=True, metavar="[LOCAL] REMOTE"),
-    click.Option(
-        ["--full"], is_flag=True, allow_from_autoenv=False, help="Read everything, and compare every byte."
-    ),
+    switch("--full", text="Read everything, and compare every byte."),
     *(param for param in COPY_PARAMETERS if param.name in SHARED),
 )
 

@@ -81,6 +81,7 @@ LAYERS = """
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
+    cli.commands
     cli.config cli.doctor cli.mount cli.recover cli.looks cli.warm
     cli.copying
     cli.cp
