@@ -5,7 +5,7 @@ those, and an ``OSError`` without one turns into garbage in the application.
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 T = TypeVar("T")
@@ -190,6 +190,12 @@ def errno_of(error: BaseException) -> int:
     if isinstance(error, UnicodeError):
         return errno.EINVAL
     return errno.EIO
+
+
+def raise_first(failures: Sequence[Failure]) -> None:
+    """Raise the first of what failed, if anything did."""
+    if failures:
+        raise failures[0]
 
 
 def failure_of(function: Callable[[T], object], argument: T) -> Failure | None:

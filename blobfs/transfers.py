@@ -15,7 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+from blobfs.errors import Failure, failure_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,14 @@ class Transfers:
         for future in futures:
             future.exception()
         return [future.result() for future in futures]
+
+    def failures_of_each(self, task: Callable[[Item], object], items: Iterable[Item]) -> list[Failure]:
+        """Run `task` on all items side by side and return the failures, in order.
+
+        All tasks run to their end; then the first exception that is no Failure, if any, is
+        raised. Not to be called from a task.
+        """
+        return [failure for failure in self.for_each(partial(failure_of, task), items) if failure is not None]
 
     def behind(self, task: Callable[[], None]) -> None:
         """Run a commit, which may wait for writes, in the background; not at all if blobfs ends before."""

@@ -20,6 +20,7 @@ from blobfs.errors import (
     TimedOut,
     Unavailable,
     failure_of,
+    raise_first,
 )
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
@@ -96,14 +97,12 @@ class Commits:
 
     def commit_all(self, files: Iterable[File]) -> list[Failure]:
         """Commit files side by side, those that wait as well; return what failed. Blocks."""
-        outcomes = self._volume.transfers.for_each(partial(failure_of, self.commit), files)
-        return [failure for failure in outcomes if failure is not None]
+        return self._volume.transfers.failures_of_each(self.commit, files)
 
     def commit_closed(self, prefix: str) -> None:
         """Commit the files directly below a prefix that somebody has closed. Raises the first failure."""
         files = [file for file in self._volume.files.under(prefix) if _is_closed(file)]
-        if failures := self.commit_all(file for file in files if "/" not in file.name[len(prefix) :]):
-            raise failures[0]
+        raise_first(self.commit_all(file for file in files if "/" not in file.name[len(prefix) :]))
 
     def release(self, file: File) -> None:
         """Have a file committed after its last handle is gone.

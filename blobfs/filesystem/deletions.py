@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from blobfs.errors import Changed, Failure, NotFound, failure_of
+from blobfs.errors import Changed, Failure, NotFound, raise_first
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
 from blobfs.format.names import split_path
@@ -156,7 +156,7 @@ class Deletions:
 
     def settle_below(self, path: str) -> None:
         """Do all that is still to be done below a directory. Raises the first failure."""
-        _raise_first(self._settle_all(self._due_below(path)))
+        raise_first(self._settle_all(self._due_below(path)))
 
     def settle_entries(self, path: str) -> None:
         """Do all that is still to be done in a directory. Raises the first failure, of earlier ones too."""
@@ -165,7 +165,7 @@ class Deletions:
         with self._settled:
             failed = [failed for failed in self._failed if split_path(failed)[0] == path]
             failures = [self._failed.pop(path) for path in failed]
-        _raise_first(failures + self._keep_all(lambda directory: directory == path))
+        raise_first(failures + self._keep_all(lambda directory: directory == path))
 
     def sync(self, path: str) -> list[Failure]:
         """Do all that is still to be done in and below a path; return what failed."""
@@ -227,8 +227,7 @@ class Deletions:
         """Try again to keep those directories that are wanted; return what failed."""
         with self._settled:
             paths = [path for path in self._unkept if is_wanted(split_path(path)[0])]
-        outcomes = self._volume.transfers.for_each(partial(failure_of, self._keep_directory), paths)
-        return [failure for failure in outcomes if failure is not None]
+        return self._volume.transfers.failures_of_each(self._keep_directory, paths)
 
     def _count_down(self, path: str) -> bool:
         """Count one blob less that is due in a directory; tell whether none is left."""
@@ -247,9 +246,8 @@ class Deletions:
         return [due for due in list(self._due) if due.startswith(prefix)]
 
     def _settle_all(self, paths: Iterable[str]) -> list[Failure]:
-        due = [path for path in paths if path in self._due]
-        outcomes = self._volume.transfers.for_each(partial(failure_of, self.settle), due)
-        return [failure for failure in outcomes if failure is not None]
+        due = (path for path in paths if path in self._due)
+        return self._volume.transfers.failures_of_each(self.settle, due)
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
         again = partial(self._settle_after_grace, path, deletion, graces - 1)
@@ -299,8 +297,3 @@ def _call_of(task: Path) -> list[str]:
         return (task / "syscall").read_text().split()
     except OSError:  # or this is not to be known here
         return []
-
-
-def _raise_first(failures: list[Failure]) -> None:
-    if failures:
-        raise failures[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from blobfs.errors import Failure, NotFound, failure_of
+from blobfs.errors import Failure, NotFound, failure_of, raise_first
 from blobfs.filesystem.commits import RECOMMIT_SECONDS, Uncommitted
 from blobfs.filesystem.volume import Volume
 from blobfs.filesystem.waiting import DELAY_SECONDS
@@ -99,15 +99,13 @@ class DirectoryCommits:
 
     def settle_below(self, path: str) -> None:
         """Send what is still to be sent of a directory and all below it. Raises the first failure."""
-        if failures := self.sync(path):
-            raise failures[0]
+        raise_first(self.sync(path))
 
     def sync(self, path: str) -> list[Failure]:
         """Send what is still to be sent of a directory and all below it; return what failed."""
         volume = self._volume
         due = volume.directory_changes.below(volume.names.directory_prefix(path))
-        outcomes = volume.transfers.for_each(partial(failure_of, self.settle), map(volume.path_of, due))
-        return [failure for failure in outcomes if failure is not None]
+        return volume.transfers.failures_of_each(self.settle, map(volume.path_of, due))
 
     def uncommitted(self) -> list[Uncommitted]:
         """Name the directories whose attributes the service does not have."""

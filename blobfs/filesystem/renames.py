@@ -17,6 +17,7 @@ from blobfs.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    raise_first,
 )
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
@@ -259,8 +260,7 @@ class Renames:
 
     def _commit_below(self, path: str) -> None:
         files = self._volume.files.under(self._volume.names.directory_prefix(path))
-        if failures := self._commits.commit_all(files):
-            raise failures[0]
+        raise_first(self._commits.commit_all(files))
 
     def _marked(self, path: str) -> Node:
         """Give a virtual directory a marker, with the attributes that it has."""
