@@ -313,7 +313,7 @@ class RangeCache:
 
     def _run_part(self, fetch: Fetch, part: range) -> BaseException | None:
         failure = _failure_of(self._fill_part, fetch.wanted, part)
-        if not self._is_last(fetch, failure):
+        if not self._end_part(fetch, failure):
             return failure
         if fetch.failure is None and part != fetch.run.span:
             failure = fetch.failure = _failure_of(self._fetcher.complete, fetch.wanted)
@@ -329,8 +329,8 @@ class RangeCache:
         else:
             self._fetcher.fill_part(wanted, part, held_bytes)
 
-    def _is_last(self, fetch: Fetch, failure: BaseException | None) -> bool:
-        """Note that a part is done; after a failure none is begun any more."""
+    def _end_part(self, fetch: Fetch, failure: BaseException | None) -> bool:
+        """Note that a part is done; tell whether it was the last. After a failure none is begun any more."""
         with self._lock:
             fetch.unfinished -= 1
             if failure is not None:

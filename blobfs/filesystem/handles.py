@@ -270,7 +270,7 @@ class Handles:
         volume.namespace.record_answer(path, Node(info), answer.asked_at)
         if file.has_foreign_pages:
             volume.pages.distrust(info.name)
-        keep_pages = not file.has_foreign_pages and volume.pages.are_valid(info.name, info.etag)
+        keep_pages = not file.has_foreign_pages and volume.pages.note_version(info.name, info.etag)
         # What this mount knows by now, from a listing say, is not what the kernel was told.
         return Opened(
             self._new_handle(file, flags), keep_pages, file.has_foreign_pages, is_newer=not keep_pages

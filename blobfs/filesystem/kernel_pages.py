@@ -16,12 +16,12 @@ class KernelPages:
         self._lock = threading.Lock()  # guards the map
         self._etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(KNOWN_PAGES)
 
-    def are_valid(self, name: str, etag: str) -> bool:
-        """Tell whether the pages the kernel may hold of a name are of this version; from now on they are."""
+    def note_version(self, name: str, etag: str) -> bool:
+        """Note of which version the kernel's pages of a name are from now on; tell whether they were."""
         with self._lock:
-            valid = self._etags.get(name) == etag
+            were_valid = self._etags.get(name) == etag
             self._etags[name] = etag
-            return valid
+            return were_valid
 
     def may_be_of(self, blob: BlobInfo) -> bool:
         """Tell whether the kernel may hold pages of this version."""

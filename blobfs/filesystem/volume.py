@@ -179,7 +179,7 @@ class Volume:
             if file.has_foreign_pages or file.is_uncommitted:
                 self.pages.distrust(news.name)
             else:
-                self.pages.are_valid(news.name, news.etag)
+                self.pages.note_version(news.name, news.etag)
             file.news = None  # only now: who sees that there are none asks the namespace
 
     def path_of(self, name: str) -> str:

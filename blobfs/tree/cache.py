@@ -196,8 +196,8 @@ class TreeCache:
             directory = self._directories.get(prefix)
             return directory is None or not (directory.is_large or self._now() < directory.complete_until)
 
-    def is_browsed(self, prefix: str) -> bool:
-        """Tell whether to list a directory rather than ask for one file of it, whose name was missed now.
+    def note_miss(self, prefix: str) -> bool:
+        """Note that a file's name is believed no more; tell whether to list its directory, not ask for it.
 
         So if it is small, or if another name was missed there within `ttl_seconds`.
         """

@@ -109,7 +109,7 @@ class Namespace:
         last = self.cache.last_known(prefix, entry)
         is_file = last is not None and last.blob is not None and not last.is_directory
         may_list = self.cache.is_worth_listing(prefix)
-        if is_file and not (may_list and self.cache.is_browsed(prefix)):
+        if is_file and not (may_list and self.cache.note_miss(prefix)):
             return self._recheck_file(prefix, entry)
         if may_list:
             if may_search and believe_absence():
