@@ -28,7 +28,7 @@ their own:
                      ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
                      object for all handles of a name, found in the ``file_table``; ``doubt``: was a write
                      done; ``own_writes``: which were ours; ``kernel_pages``: of which version;
-                     ``volume``: the state they share
+                     ``lost``: what was told done and is not; ``volume``: the state they share
 ``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
                      after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:

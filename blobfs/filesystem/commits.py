@@ -90,7 +90,7 @@ class Commits:
             raise
         if committed:
             volume.note_commit(file)
-            volume.lost.pop(path, None)
+            volume.lost.forget(path)
         if self._forget(file):
             logger.warning("%s is committed after all", file.name)
         volume.files.forget_committed(file)
@@ -125,7 +125,7 @@ class Commits:
                 reason = str(failure) if failure else OPEN if file.handles else CLOSED
                 path, size_bytes = self._volume.path_of(file.name), file.uncommitted_bytes
                 yield Uncommitted(path, reason, size_bytes, has_failed=failure is not None)
-        for path, reason in list(self._volume.lost.items()):
+        for path, reason in self._volume.lost.below("/"):
             yield Uncommitted(path, reason, has_failed=True)
 
     def _commit_behind(self, file: File) -> bool:
@@ -173,7 +173,7 @@ class Commits:
             return self._waits_seconds.pop(file, None) is not None
 
     def _lose(self, file: File, failure: Failure) -> None:
-        self._volume.lost[self._volume.path_of(file.name)] = str(failure)
+        self._volume.lost.note(self._volume.path_of(file.name), str(failure))
         logger.error("%s was closed without being committed: %s", file.name, failure)
         if cure := file.leave_journal():
             logger.error("%s is in the spool; see: %s", file.name, cure)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from blobfs.errors import Changed, Failure, NotFound, raise_first
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
-from blobfs.format.names import split_path
+from blobfs.format.names import is_within, split_path
 from blobfs.store import Condition
 
 logger = logging.getLogger(__name__)
@@ -169,9 +169,8 @@ class Deletions:
 
     def sync(self, path: str) -> list[Failure]:
         """Do all that is still to be done in and below a path; return what failed."""
-        prefix = path.rstrip("/") + "/"
         failures = self._settle_all([path, *self._due_below(path)])
-        return failures + self._keep_all(lambda directory: f"{directory}/".startswith(prefix))
+        return failures + self._keep_all(lambda directory: is_within(directory, path))
 
     def _add(self, path: str, etag: str, file: File | None) -> _Deletion:
         deletion = _Deletion(etag, file is None, threading.get_native_id(), file)
@@ -270,7 +269,7 @@ class Deletions:
         """Say that a name is back."""
         if deletion.is_certain:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
-            self._volume.lost[path] = f"removed, but that could not be carried out: {failure}"
+            self._volume.lost.note(path, f"removed, but that could not be carried out: {failure}")
             with self._settled:
                 self._failed[path] = failure
         else:

@@ -10,7 +10,7 @@ from blobfs.errors import BadHandle
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.volume import Stat, Volume
-from blobfs.format.names import split_path
+from blobfs.format.names import is_within, split_path
 from blobfs.tree.cache import Node
 from blobfs.tree.namespace import DIRECTORY
 
@@ -108,7 +108,7 @@ class Directories:
         """Have the handles of a directory, and of those below it, follow it to its new name."""
         with self._lock:
             for directory in self._handles.values():
-                if f"{directory.path}/".startswith(f"{old_path}/"):
+                if is_within(directory.path, old_path):
                     directory.path = new_path + directory.path[len(old_path) :]
 
     def close(self, handle: int) -> None:

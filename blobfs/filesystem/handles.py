@@ -20,6 +20,7 @@ from blobfs.errors import (
     IsADirectory,
     NotFound,
     Unavailable,
+    raise_first,
 )
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
@@ -223,13 +224,8 @@ class Handles:
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
         failures += self._commits.commit_all(files)
         failures += self._directory_commits.sync(path)
-        failures += [Unavailable(f"{lost}: {why}") for lost, why in self._lost_below(path)]
-        if failures:
-            raise failures[0]
-
-    def _lost_below(self, path: str) -> list[tuple[str, str]]:
-        prefix = path.rstrip("/") + "/"
-        return [(lost, why) for lost, why in list(self._volume.lost.items()) if f"{lost}/".startswith(prefix)]
+        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost.below(path)]
+        raise_first(failures)
 
     def release(self, handle: int) -> None:
         """Forget a handle. After the last one, what is uncommitted is committed or known to be."""

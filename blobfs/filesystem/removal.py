@@ -45,7 +45,7 @@ class Removal:
         if file is None or file.etag_in_place:
             self._delete_blob(path)
         volume.namespace.record(path, None)
-        volume.lost.pop(path, None)
+        volume.lost.forget(path)
         volume.keep_directory(path)
         volume.entry_changed(path)
 
@@ -110,7 +110,7 @@ class Removal:
             etag = file.base.etag
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
-        volume.lost.pop(path, None)
+        volume.lost.forget(path)
         volume.orphans.add(hidden_path, file)
         volume.inodes.retire(name)
         volume.entry_changed(path)
@@ -134,7 +134,7 @@ class Removal:
         """Remove a name that nobody has open, and leave its blob to be deleted in the background."""
         volume, etag = self._volume, self._blob(path).etag
         volume.namespace.record(path, None)
-        volume.lost.pop(path, None)
+        volume.lost.forget(path)
         volume.entry_changed(path)
         self._deletions.delete_behind(path, etag)
 

@@ -13,6 +13,7 @@ from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.kernel_pages import KernelPages
+from blobfs.filesystem.lost import Lost
 from blobfs.filesystem.orphans import Orphans
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
@@ -80,7 +81,7 @@ class Volume:
         self.files = FileTable()
         self.pages = KernelPages()
         self.orphans = Orphans(self.files)
-        self.lost: dict[str, str] = {}  # paths closed without a commit, and why
+        self.lost = Lost()
         self.inodes = InodeNumbers()
         self.directory_times = DirectoryTimes()
         self.directory_changes = DirectoryChanges()
@@ -89,12 +90,6 @@ class Volume:
         self._root = self._virtual_directory()
 
     # Looking…
-
-    def rename_lost(self, old_path: str, new_path: str) -> None:
-        """Have what was lost below a path follow it to its new name; what it replaces is nobody's."""
-        self.lost.pop(new_path, None)
-        for path in [path for path in list(self.lost) if f"{path}/".startswith(f"{old_path}/")]:
-            self.lost[new_path + path[len(old_path) :]] = self.lost.pop(path)
 
     def stat(
         self,

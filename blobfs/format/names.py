@@ -49,6 +49,11 @@ def refusal(entry: str) -> str:
     return _TOO_LONG if len(entry.encode()) > MAX_ENTRY_BYTES else ""
 
 
+def is_within(path: str, directory: str) -> bool:
+    """Tell whether a path is that of a directory or of something below it."""
+    return f"{path}/".startswith(directory.rstrip("/") + "/")
+
+
 def is_hidden_name(path_or_entry: str) -> bool:
     """Tell whether the last component is one that libfuse made for a file deleted while open."""
     # Nearly no path has the word in it, which is found out much sooner than all of this.

@@ -47,7 +47,7 @@ LAYERS = """
     content.draft
     content.writer
     spool.recovery
-    filesystem.doubt filesystem.own_writes filesystem.kernel_pages
+    filesystem.doubt filesystem.own_writes filesystem.kernel_pages filesystem.lost
     filesystem.files
     filesystem.file_table
     filesystem.orphans
