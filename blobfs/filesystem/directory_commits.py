@@ -33,15 +33,18 @@ class DirectoryCommits:
         self._under_way: set[str] = set()  # names; whoever puts one there has the same of the field below
         self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time
 
-    def change(self, path: str, change: Change) -> None:
-        """Change what stat(2) or getxattr(2) tell of a path. Raises NotFound, NoSpace, ReadOnly."""
-        self._volume.check_writable(path)
+    def take(self, path: str, change: Change) -> bool:
+        """Have a directory's change sent later; False for what is none, or may not wait.
+
+        Then it is to be made now: what waited of the directory before has been sent. Blocks. Raises Failure.
+        """
         directory = self._directory(path) if self._most_behind else None
-        if directory is not None:
-            if self._keep(path, directory, change):
-                return
-            self.settle(path)
-        self._volume.change_attributes(path, change)
+        if directory is None:
+            return False
+        if self._keep(path, directory, change):
+            return True
+        self.settle(path)
+        return False
 
     def settle(self, path: str) -> None:
         """Send what is still to be sent of a directory, if it is there. Blocks. Raises Failure."""

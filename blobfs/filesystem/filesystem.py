@@ -240,4 +240,10 @@ class Filesystem:
 
     def _change(self, path: str, change: Callable[[Attributes], Attributes]) -> None:
         now_ns = time.time_ns()
-        self._directory_commits.change(path, lambda old: change(old)._replace(ctime_ns=now_ns))
+
+        def stamped_change(old: Attributes) -> Attributes:
+            return change(old)._replace(ctime_ns=now_ns)
+
+        self.volume.check_writable(path)
+        if not self._directory_commits.take(path, stamped_change):
+            self.volume.change_attributes(path, stamped_change)
