@@ -195,8 +195,7 @@ class Filesystem:
 
     def blob(self, path: str) -> BlobInfo | None:
         """Ask for the committed blob of a path; None for a directory without one or a file without."""
-        file = self.volume.local_file(path)
-        known = file.base if file is not None else self.volume.namespace.node(path).blob
+        known = self._known_blob(path)
         return self.volume.store.head(known.name) if known is not None else None
 
     def receipt(self, path: str) -> dict[str, str | int]:
@@ -227,11 +226,14 @@ class Filesystem:
 
     def _committed(self, path: str) -> BlobInfo:
         """Return the blob that is known under a path. Raises NoAttribute for what has no bytes."""
-        file = self.volume.local_file(path)
-        blob = file.base if file is not None else self.volume.namespace.node(path).blob
+        blob = self._known_blob(path)
         if blob is None:
             raise NoAttribute(f"{path}: the service has no bytes of it")
         return blob
+
+    def _known_blob(self, path: str) -> BlobInfo | None:
+        file = self.volume.local_file(path)
+        return file.base if file is not None else self.volume.namespace.node(path).blob
 
     def hidden(self, path: str) -> dict[str, str]:
         """Return the blobs of a directory that cannot be shown, with the reason for each."""

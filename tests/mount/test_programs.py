@@ -128,6 +128,59 @@ def test_a_fortran_program_writes_records_and_changes_one(directory: Path) -> No
     assert (directory / "rows.bin").stat().st_size == 500 * 800
 
 
+RECORD_PROGRAMS = {
+    "records.c": """
+        #include <stdio.h>
+        int main(void) {
+            FILE *file = fopen("records.txt", "w");
+            for (int i = 0; i < 10000; i++) fprintf(file, "%99d\\n", i);
+            return fclose(file);
+        }
+    """,
+    "records.py": """if True:
+        with open("records.txt", "w") as file:
+            for i in range(10_000):
+                file.write(f"{i:99}\\n")
+    """,
+    "records.f90": """
+        program records
+            integer :: i
+            open(10, file='records.txt', status='replace')
+            do i = 0, 9999
+                write(10, '(I99)') i
+            end do
+            close(10)
+        end program
+    """,
+}
+
+
+def writes_of(directory: Path, *command: str, **environment: str) -> int:
+    """Run a command and return how many times it called write(2)."""
+    with subprocess.Popen(command, cwd=directory, env={**os.environ, **environment}) as process:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert ended.si_status == 0
+        return int(re.findall(r"syscw: (\d+)", Path(f"/proc/{process.pid}/io").read_text())[0])
+
+
+def test_programs_that_buffer_their_output_write_much_at_a_time(directory: Path) -> None:
+    for name, source in RECORD_PROGRAMS.items():
+        (directory / name).write_text(source)
+    shell(directory, "gcc -o c records.c; gfortran -o fortran records.f90")
+    records = "".join(f"{number:99}\n" for number in range(10_000))
+    counts = []
+    for command, environment in (
+        (["./c"], {}),
+        ([sys.executable, "records.py"], {}),
+        (["./fortran"], {}),
+        (["./fortran"], {"GFORTRAN_FORMATTED_BUFFER_SIZE": "1048576"}),
+    ):
+        counts.append(writes_of(directory, *command, **environment))
+        assert (directory / "records.txt").read_text() == records
+    assert counts == [16, 16, 123, 1]
+
+
 # Building
 
 
