@@ -89,7 +89,7 @@ class Filesystem:
         self._deletions.settle(path)
         with self._directory_commits.given_up(path):  # those of another directory, removed elsewhere
             volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
-        volume.namespace.cache.record_empty(volume.names.directory_prefix(path))
+        volume.namespace.record_empty(path)
 
     def mknod(self, path: str, mode: int, rdev: int, caller: Caller) -> None:
         """Make an empty file, fifo, socket or device node; the kernel does what they are for."""

@@ -61,7 +61,7 @@ class Removal:
             for marker in (node.blob, self.check_empty(path)):
                 if marker is not None:
                     volume.store.delete(marker.name, ALWAYS)
-        volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
+        volume.namespace.forget_below(path)
         volume.directory_times.forget(volume.names.blob_name(path))
         volume.namespace.record(path, None)
         volume.keep_directory(path)
@@ -78,7 +78,7 @@ class Removal:
             raise DirectoryNotEmpty(f"{path}: directory not empty")
         marker, has_entries = volume.namespace.below(path)
         if has_entries:
-            volume.namespace.cache.forget_tree(volume.names.directory_prefix(path))
+            volume.namespace.forget_below(path)
             raise DirectoryNotEmpty(f"{path}: directory not empty")
         return marker
 

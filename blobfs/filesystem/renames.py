@@ -308,16 +308,15 @@ class Renames:
             self._settle_move(move.source, moved)
 
     def _forget_directory(self, path: str) -> None:
-        namespace = self._volume.namespace
-        namespace.cache.forget_tree(namespace.names.directory_prefix(path))
-        namespace.forget(path)
+        self._volume.namespace.forget_below(path)
+        self._volume.namespace.forget(path)
 
     def _record_directory(self, old_path: str, new_path: str, copies: list[BlobInfo]) -> None:
         volume = self._volume
         name = volume.names.blob_name(new_path)
         marker = next((info for info in copies if info.name == name), None)
-        volume.namespace.cache.forget_tree(volume.names.directory_prefix(old_path))
-        volume.namespace.cache.forget_tree(volume.names.directory_prefix(new_path))
+        volume.namespace.forget_below(old_path)
+        volume.namespace.forget_below(new_path)
         volume.namespace.record(old_path, None)
         volume.namespace.record(new_path, Node(marker, is_directory=True))
         volume.directory_times.rename(volume.names.blob_name(old_path), name)

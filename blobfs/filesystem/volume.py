@@ -251,7 +251,7 @@ class Volume:
         parent = split_path(path)[0]
         if parent == "/" or self._last_known_node(parent).blob is not None:
             return
-        if self.namespace.cache.is_known_empty(self.names.directory_prefix(parent)):
+        if self.namespace.is_known_empty(parent):
             name = self.names.blob_name(parent)
             metadata = metadata_of(self._virtual_directory(), {})
             try:

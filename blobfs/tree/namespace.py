@@ -187,6 +187,18 @@ class Namespace:
             parent, entry = split_path(path)
             self.cache.forget(self.names.directory_prefix(parent), entry)
 
+    def forget_below(self, path: str) -> None:
+        """Forget all that is believed of a directory's entries and what is below them."""
+        self.cache.forget_tree(self.names.directory_prefix(path))
+
+    def record_empty(self, path: str) -> None:
+        """Take note of a directory that this mount has just made."""
+        self.cache.record_empty(self.names.directory_prefix(path))
+
+    def is_known_empty(self, path: str) -> bool:
+        """Tell whether a directory, listed however long ago, has nothing left after this mount's changes."""
+        return self.cache.is_known_empty(self.names.directory_prefix(path))
+
     def _thread(self) -> int:
         """Return the number of the thread that looks something up; unknown in threads that serve no call."""
         return self._callers.thread_id() if self._callers.may_leave.is_on else NO_THREAD
