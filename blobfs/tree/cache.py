@@ -26,7 +26,7 @@ class Node(NamedTuple):
     is_directory: bool = False
 
 
-class Answer(NamedTuple):
+class Belief(NamedTuple):
     """What the cache says of a name. Without a node the name was absent a moment ago, if that is known."""
 
     node: Node | None
@@ -34,8 +34,8 @@ class Answer(NamedTuple):
 
 
 NO_THREAD = 0  # the kernel's number of one that is not known
-UNKNOWN = Answer(None, is_known=False)
-ABSENT = Answer(None, is_known=True)
+UNKNOWN = Belief(None, is_known=False)
+ABSENT = Belief(None, is_known=True)
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class TreeCache:
             capacity_bytes, getsizeof=lambda directory: directory.weight_bytes
         )
 
-    def lookup(self, prefix: str, entry: str, thread: int = NO_THREAD) -> Answer:
+    def lookup(self, prefix: str, entry: str, thread: int = NO_THREAD) -> Belief:
         """Say what is known of a name now, also by its absence from a complete listing.
 
         The thread of a walk is told what it has been shown, too.
@@ -142,7 +142,7 @@ class TreeCache:
             if entry not in directory.nodes:
                 return ABSENT if now < directory.absent_until else UNKNOWN
             is_believed = now < directory.until(entry, thread)
-            return Answer(directory.nodes[entry], is_known=True) if is_believed else UNKNOWN
+            return Belief(directory.nodes[entry], is_known=True) if is_believed else UNKNOWN
 
     def last_known(self, prefix: str, entry: str) -> Node | None:
         """Return what a name last was, however long ago."""

@@ -99,12 +99,12 @@ class Namespace:
         self.names.blob_name(path)
         parent, entry = split_path(path)
         prefix = self.names.directory_prefix(parent)
-        answer = self.cache.lookup(prefix, entry)
-        if not answer.is_known:
-            answer = self.cache.lookup(prefix, entry, self._thread())
-        if answer.node is not None or (answer.is_known and (not self.close_to_open or believe_absence())):
-            return answer.node
-        if before_asking is not None and not answer.is_known:
+        belief = self.cache.lookup(prefix, entry)
+        if not belief.is_known:
+            belief = self.cache.lookup(prefix, entry, self._thread())
+        if belief.node is not None or (belief.is_known and (not self.close_to_open or believe_absence())):
+            return belief.node
+        if before_asking is not None and not belief.is_known:
             before_asking(path)
         last = self.cache.last_known(prefix, entry)
         is_file = last is not None and last.blob is not None and not last.is_directory
@@ -115,9 +115,9 @@ class Namespace:
             if may_search and believe_absence():
                 with self._searches.visit(prefix):
                     self._searches.read_up_to(prefix)
-                answer = self.cache.lookup(prefix, entry)
-                if answer.is_known:
-                    return answer.node
+                belief = self.cache.lookup(prefix, entry)
+                if belief.is_known:
+                    return belief.node
             listed = self._list_small(prefix)
             if listed is not None:
                 return listed.get(entry)

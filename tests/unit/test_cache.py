@@ -2,10 +2,10 @@ import pytest
 from fakes import ManualClock
 
 from blobfs.store import BlobInfo
-from blobfs.tree.cache import ENTRY_BYTES, Answer, Node, TreeCache
+from blobfs.tree.cache import ENTRY_BYTES, Belief, Node, TreeCache
 
-ABSENT = Answer(None, is_known=True)
-UNKNOWN = Answer(None, is_known=False)
+ABSENT = Belief(None, is_known=True)
+UNKNOWN = Belief(None, is_known=False)
 DIRECTORY = Node(None, is_directory=True)
 
 
@@ -13,8 +13,8 @@ def file(etag: str = "1") -> Node:
     return Node(BlobInfo("x", etag, 1, 0))
 
 
-def known(node: Node) -> Answer:
-    return Answer(node, is_known=True)
+def known(node: Node) -> Belief:
+    return Belief(node, is_known=True)
 
 
 @pytest.fixture
