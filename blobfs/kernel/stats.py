@@ -9,8 +9,8 @@ from typing import Any
 from blobfs.blocks import KiB
 from blobfs.filesystem.volume import Stat
 
-# st_blksize. C's stdio and Python's open() read and write so much at a time: each write(2) is two requests of
-# the kernel's, and a reader who goes to and fro is sent so much anyway (`settings.fragment_bytes`).
+# st_blksize. Python's open() reads and writes so much at a time, C's stdio up to 8 KiB: each write(2) is two
+# requests of the kernel's. A reader who goes to and fro is sent so much anyway (`settings.fragment_bytes`).
 BLOCK_BYTES = 64 * KiB
 SECTOR_BYTES = 512  # what st_blocks counts (stat(3type))
 NS = 10**9
