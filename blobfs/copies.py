@@ -103,9 +103,10 @@ class Session:
     content: Content
     units: Units
     comparer: Comparer
+    uploader: Uploader
     selection: Selection
 
-    def copy(self, sources: Sequence[Place], target: Place, helpers: "Helpers | None" = None) -> None:
+    def copy(self, sources: Sequence[Place], target: Place, helpers: Helpers | None = None) -> None:
         """Copy the sources one after the other; what becomes of each entry is in the report. Blocks.
 
         With helpers, they list and copy, and this process plans and reports.
@@ -155,23 +156,23 @@ class Session:
             raise InvalidArgument("two sources have the same name, and would overwrite each other")
         return errands
 
-    def source_tree(self, route: "Route") -> PartedTree:
+    def source_tree(self, route: Route) -> PartedTree:
         """Return what a copy lists at its source. Sends nothing."""
         return self._source(route.source)
 
-    def target_tree(self, route: "Route") -> PartedTree:
+    def target_tree(self, route: Route) -> PartedTree:
         """Return what a copy lists at its target. Sends nothing."""
         return self._tree(route.target, route.path)
 
-    def carrier(self, route: "Route") -> LocalCarrier:
+    def carrier(self, route: Route) -> LocalCarrier:
         """Return what copies the entries of one source in this process."""
         return LocalCarrier(self._performer(route), self.comparer, self.rules(), self.wishes.dry_run)
 
-    def parts(self, route: "Route", work: Work) -> Sequence[range]:
+    def parts(self, route: Route, work: Work) -> Sequence[range]:
         """Return the stretches of a file that can be moved ahead of its copy. Blocks. Raises Failure."""
         return self._performer(route).parts(work)
 
-    def stage(self, route: "Route", work: Work, spans: Sequence[range]) -> None:
+    def stage(self, route: Route, work: Work, spans: Sequence[range]) -> None:
         """Move stretches of a file, for a carrier that completes it. Blocks. Raises Failure, OSError."""
         self._performer(route).stage(work, spans)
 
@@ -181,7 +182,7 @@ class Session:
         job_bytes = 2 * self.content.block_bytes + JOB_SPARE_BYTES
         return max(1, min(self.wishes.jobs, self.content.pool.budget_bytes // job_bytes))
 
-    def has_landed(self, route: "Route", work: Work) -> bool:
+    def has_landed(self, route: Route, work: Work) -> bool:
         """Tell whether what stands at the target is the copy, made by somebody who did not say so. Blocks."""
         there = self._tree(route.target, work.target).root()
         if there is None or (work.replaces is not None and _is_untouched(there, work.replaces)):
@@ -194,7 +195,7 @@ class Session:
         """Return what is copied when something stands there already."""
         return Rules(self.wishes.no_clobber, self.wishes.update, self.wishes.checksum)
 
-    def _run(self, errand: "_Errand", helpers: "Helpers | None") -> None:
+    def _run(self, errand: "_Errand", helpers: Helpers | None) -> None:
         route = errand.route
         parted = self.target_tree(route)
         if route.source.is_stream:
@@ -221,41 +222,19 @@ class Session:
         )
         copier.copy(source, errand.entry, target, errand.found)
 
-    def _performer(self, route: "Route") -> Performer:
+    def _performer(self, route: Route) -> Performer:
         source = route.source
         if source.container is None:
-            return self._uploader()
+            return self.uploader
         if route.target.container is None:
             keeping = Keeping(self.wishes.preserves, owners=os.geteuid() == 0, umask=_umask())
             return Downloader(self.units, Path(os.path.realpath(route.path)), keeping)
         origin = self.containers.store_of(source.container.name)
         return Relocator(partial(self.store.copy_from, origin), self.meter)
 
-    def _uploader(self) -> Uploader:
-        def headers_for(name: str) -> ContentHeaders:
-            given = self.wishes.content_type
-            return ContentHeaders(content_type=given) if given else guessed_headers(name)
-
-        return Uploader(
-            self.store,
-            self.content.pool,
-            self.meter,
-            Style(
-                preserves=self.wishes.preserves,
-                uid=os.getuid(),
-                gid=os.getgid(),
-                umask=_umask(),
-                headers_for=headers_for,
-                tier=self.wishes.tier,
-            ),
-            make_writer=self.content.make_writer,
-            block_bytes=self.content.block_bytes,
-            largest_block_bytes=self.content.largest_block_bytes,
-        )
-
     def _read_input(self, name: str, entry: Entry, found: Entry | None) -> None:
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-            size_bytes = self._uploader().send_stream(stream, Work(entry, STREAM, name, found))
+            size_bytes = self.uploader.send_stream(stream, Work(entry, STREAM, name, found))
         self.report.add(Outcome(Verdict.COPIED, STREAM, name, size_bytes))
 
     def _print(self, source: Place) -> None:
@@ -342,8 +321,32 @@ def session(
             content=content,
             units=units,
             comparer=comparer,
+            uploader=_uploader(wishes, store, content, meter),
             selection=selection,
         )
+
+
+def _uploader(wishes: CopySettings, store: AzureStore, content: Content, meter: Meter) -> Uploader:
+    def headers_for(name: str) -> ContentHeaders:
+        given = wishes.content_type
+        return ContentHeaders(content_type=given) if given else guessed_headers(name)
+
+    return Uploader(
+        store,
+        content.pool,
+        meter,
+        Style(
+            preserves=wishes.preserves,
+            uid=os.getuid(),
+            gid=os.getgid(),
+            umask=_umask(),
+            headers_for=headers_for,
+            tier=wishes.tier,
+        ),
+        make_writer=content.make_writer,
+        block_bytes=content.block_bytes,
+        largest_block_bytes=content.largest_block_bytes,
+    )
 
 
 def _is_untouched(now: Entry, before: Entry) -> bool:

@@ -9,7 +9,11 @@ from typing import Any
 from waiting import wait_until
 
 from blobfs.cluster import Progress
+from blobfs.copies import Route, session
 from blobfs.copying.entries import Entry, Work
+from blobfs.copying.meter import Interruption
+from blobfs.copying.places import Container, Place
+from blobfs.copying.report import Report
 from blobfs.format.attributes import Attributes
 from blobfs.settings import CopySettings, MountSettings
 from blobfs.stations import Moved, Station
@@ -38,6 +42,19 @@ def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> Non
     ending.join()
     visitor.join()
     assert closed.is_set()
+
+
+def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
+    settings, interruption = MountSettings("devstoreaccount1", "results", Path()), Interruption()
+    there = Place("there", "there", Container("devstoreaccount1", "results"))
+    route = Route(Place("here", "here"), there, there.path)
+    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
+    with session(settings, CopySettings(), Report(lambda _: None), interruption, lambda _: None) as opened:
+        before = len(opened.content.pool._reclaimers)
+        for _ in range(3):
+            opened.carrier(route)
+            opened.parts(route, work)
+        assert len(opened.content.pool._reclaimers) == before
 
 
 def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
