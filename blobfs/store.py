@@ -89,6 +89,11 @@ ALWAYS = Condition()
 IF_ABSENT = Condition(if_absent=True)
 
 
+def replacing(etag: str) -> Condition:
+    """Return when a write may replace this version; with an empty ETag, only a name that is free."""
+    return Condition(if_match=etag) if etag else IF_ABSENT
+
+
 class Properties(NamedTuple):
     """What a commit stores beside the bytes. It replaces all that was there."""
 

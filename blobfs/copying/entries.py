@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blobfs.format.attributes import Attributes, Defaults, attributes_of
-from blobfs.store import BlobInfo
+from blobfs.store import BlobInfo, Condition, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,12 @@ class Work:
     origin: str  # its path here, or the name of its blob
     target: str  # likewise
     replaces: Entry | None = None  # what stands there
+
+    @property
+    def condition(self) -> Condition:
+        """When the copy may take its place on the service: while that is as it was seen."""
+        there = self.replaces.blob if self.replaces is not None else None
+        return replacing(there.etag if there is not None else "")
 
 
 def entry_of_blob(path: str, blob: BlobInfo, defaults: Defaults) -> Entry:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Meter
-from blobfs.store import IF_ABSENT, BlobInfo, Condition
+from blobfs.store import BlobInfo, Condition
 
 
 class CopyBlob(Protocol):
@@ -30,9 +30,7 @@ class Relocator:
         blob = work.source.blob
         if blob is None:  # a mere prefix comes with the blobs below it
             return
-        replaced = work.replaces.blob if work.replaces is not None else None
-        condition = Condition(if_match=replaced.etag) if replaced is not None else IF_ABSENT
-        self._copy(blob, work.target, blob.metadata, condition)
+        self._copy(blob, work.target, blob.metadata, work.condition)
         self._meter.note(blob.size_bytes)
 
     def parts(self, _work: Work) -> Sequence[range]:

@@ -17,7 +17,7 @@ from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
 from blobfs.copying.meter import Meter
 from blobfs.errors import Changed, Unsupported
 from blobfs.format.attributes import Attributes, check_size, metadata_of
-from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, ContentHeaders, Properties
+from blobfs.store import BlobInfo, BlobStore, ContentHeaders, Properties
 
 STEP_BYTES = 1 * MiB  # read at a time
 
@@ -105,7 +105,7 @@ class Uploader:
         """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `perform`."""
         with self._writer(work.target) as writer:
             self._fill(writer, file, STEP_BYTES)
-            writer.commit(self._properties(work, work.source.attributes), _condition(work.replaces))
+            writer.commit(self._properties(work, work.source.attributes), work.condition)
             return writer.size_bytes
 
     def parts(self, work: Work) -> Sequence[range]:
@@ -133,7 +133,7 @@ class Uploader:
 
     def _put(self, work: Work, body: bytes, attributes: Attributes) -> None:
         properties = Properties(self._metadata(attributes), content_md5=md5_digest(body))
-        self._store.put_blob(work.target, body, properties, _condition(work.replaces))
+        self._store.put_blob(work.target, body, properties, work.condition)
 
     def _send(self, file: RawIOBase, work: Work) -> None:
         before = os.fstat(file.fileno())
@@ -143,7 +143,7 @@ class Uploader:
                 writer.resume()
             self._fill(writer, file, min(STEP_BYTES, before.st_size + 1))
             _require_unchanged(before, os.fstat(file.fileno()), writer.size_bytes, work.origin)
-            writer.commit(self._properties(work, attributes), _condition(work.replaces))
+            writer.commit(self._properties(work, attributes), work.condition)
 
     def _fill(self, writer: BlobWriter, file: RawIOBase, step_bytes: int) -> None:
         buffer = self._pool.take(step_bytes)
@@ -177,12 +177,6 @@ class Uploader:
         writer: BlobWriter | None = getattr(self._local, "writer", None)
         if writer is not None:
             writer.release_memory()
-
-
-def _condition(replaces: Entry | None) -> Condition:
-    if replaces is None or replaces.blob is None:
-        return IF_ABSENT
-    return Condition(if_match=replaces.blob.etag)
 
 
 def _require_unchanged(before: os.stat_result, after: os.stat_result, read_bytes: int, path: str) -> None:

@@ -32,14 +32,13 @@ from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.spool.journal import Journal, Unspooled
 from blobfs.spool.records import Target
 from blobfs.store import (
-    IF_ABSENT,
     BlobInfo,
     BlobKind,
     BlobStore,
     BlobVersion,
-    Condition,
     ContentHeaders,
     Properties,
+    replacing,
 )
 
 logger = logging.getLogger(__name__)
@@ -343,8 +342,7 @@ class File:
     def _commit_content(self, writer: BlobWriter) -> None:
         self._adopt_doubtful_write()
         target = self._target()
-        etag = target.expected_etag
-        condition = Condition(if_match=etag) if etag else IF_ABSENT
+        condition = replacing(target.expected_etag)
         self._journal.request_commit()
         try:
             self.base = self.news = writer.commit(Properties(target.metadata, target.headers), condition)

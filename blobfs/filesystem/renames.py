@@ -26,7 +26,7 @@ from blobfs.filesystem.files import File
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, attributes_of, metadata_of
-from blobfs.store import IF_ABSENT, BlobInfo, Condition
+from blobfs.store import IF_ABSENT, BlobInfo, Condition, replacing
 from blobfs.tree.cache import Node
 
 OVERTAKEN_MOVES = 5  # times that a file is written between its copy and its deletion
@@ -157,7 +157,7 @@ class Renames:
         file.commit()
         volume.note_commit(file)
         assert file.base is not None
-        move = Move(file.base, volume.names.blob_name(new_path), _onto(replaced_etag))
+        move = Move(file.base, volume.names.blob_name(new_path), replacing(replaced_etag))
         try:
             moved = self._copy(move)
         except (Changed, AlreadyExists, NotFound):
@@ -190,13 +190,13 @@ class Renames:
         except Changed:
             if not attempts:
                 raise
-            newer = Move(self._volume.store.head(move.source.name), move.name, _onto(moved.etag))
+            newer = Move(self._volume.store.head(move.source.name), move.name, replacing(moved.etag))
             return self._finish_alone(newer, self._copy(newer), is_new=is_new, attempts=attempts - 1)
         return moved
 
     def _fresh(self, move: Move) -> Move:
         try:
-            onto = _onto(self._volume.store.head(move.name).etag)
+            onto = replacing(self._volume.store.head(move.name).etag)
         except NotFound:
             onto = IF_ABSENT
         return Move(self._volume.store.head(move.source.name), move.name, onto)
@@ -276,7 +276,7 @@ class Renames:
         ]
         if node.blob is not None:
             marker = target.blob.etag if target is not None and target.blob is not None else ""
-            moves.append(Move(self._volume.store.head(node.blob.name), new_prefix[:-1], _onto(marker)))
+            moves.append(Move(self._volume.store.head(node.blob.name), new_prefix[:-1], replacing(marker)))
         return moves
 
     def _copy_all(self, moves: list[Move]) -> list[BlobInfo]:
@@ -327,10 +327,6 @@ def _etag_in_place(file: File | None, node: Node | None) -> str:
     if file is not None:
         return file.etag_in_place
     return node.blob.etag if node is not None and node.blob is not None else ""
-
-
-def _onto(replaced_etag: str) -> Condition:
-    return Condition(if_match=replaced_etag) if replaced_etag else IF_ABSENT
 
 
 def _renamed_now(attributes: Attributes) -> Attributes:

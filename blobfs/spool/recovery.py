@@ -16,7 +16,7 @@ from blobfs.content.writer import BlobWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece
 from blobfs.spool.leftovers import Leftover
-from blobfs.store import IF_ABSENT, BlobInfo, BlobStore, Condition, Properties, same_metadata
+from blobfs.store import BlobInfo, BlobStore, Properties, replacing, same_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ class Recovery:
         try:
             self._fill(writer, leftover, resumes=resumes)
             etag = base.etag if base is not None else target.replaced_etag
-            condition = Condition(if_match=etag) if etag else IF_ABSENT
-            return writer.commit(Properties(target.metadata, target.headers), condition)
+            return writer.commit(Properties(target.metadata, target.headers), replacing(etag))
         except OnlyStaged:
             raise NoSpace(f"{target.name}: cannot be put together in this --memory; give it more") from None
         finally:
