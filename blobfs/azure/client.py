@@ -3,7 +3,7 @@
 import time
 
 from blobfs.azure.credentials import Authorization, Credential
-from blobfs.azure.failures import failure_of, is_damage
+from blobfs.azure.failures import is_damage, refusal_of
 from blobfs.azure.messages import Reply, Request, rest_of
 from blobfs.azure.outage import Outage
 from blobfs.azure.pace import LEAST_BYTES
@@ -112,7 +112,7 @@ class Client:
         """Raise the failure that a refusal is; return for a success."""
         if not reply.ok:
             used = self._authorization(request)
-            raise failure_of(request, reply, self._container, used, credential_name=self.credential_name)
+            raise refusal_of(request, reply, self._container, used, credential_name=self.credential_name)
 
     def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""

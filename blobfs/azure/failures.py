@@ -99,7 +99,7 @@ _BY_STATUS: dict[int, Meaning] = {
 _OTHERWISE: Meaning = (Unavailable, "the service failed to do this")
 
 
-def failure_of(
+def refusal_of(
     request: Request, reply: Reply, container: str, used: Authorization, *, credential_name: str
 ) -> Failure:
     """Return the failure that a refusal is, `used` being what the request carried."""
