@@ -118,8 +118,8 @@ class Session:
             for source in sources:
                 self._print(source)
         else:
-            for errand in self._errands(sources, target):
-                self._run(errand, helpers)
+            for planned in self._planned(sources, target):
+                self._run(planned, helpers)
 
     def check(self, local: Place | None, remote: Place) -> None:
         """Compare a tree here with one there, or what is there with its own checksums. Blocks.
@@ -136,12 +136,12 @@ class Session:
             nothing = "nothing was compared: --include and --exclude leave nothing"
             self.report.add(Outcome(Verdict.UNVERIFIABLE, remote.text, reason=nothing))
 
-    def _errands(self, sources: Sequence[Place], target: Place) -> list["_Errand"]:
+    def _planned(self, sources: Sequence[Place], target: Place) -> list["_Copy"]:
         """Look at everything that is named before anything is copied."""
         found = self._tree(target, target.path).root()
         if found is None and target.container is not None:  # the system itself refuses a path below a file
             self._remote(self.store, target.path).require_place()
-        errands = []
+        planned = []
         for source in sources:
             tree = self._source(source)
             entry = _stream_entry() if source.is_stream else tree.root()
@@ -151,10 +151,10 @@ class Session:
             path = root_for(source, entry, target, found, is_one_of_many=len(sources) > 1)
             refuse_inside_itself(source, path, target)
             there = found if path == target.path else self._tree(target, path).root()
-            errands.append(_Errand(Route(source, target, path), tree, entry, there))
-        if len({errand.route.path for errand in errands}) < len(errands):
+            planned.append(_Copy(Route(source, target, path), tree, entry, there))
+        if len({each.route.path for each in planned}) < len(planned):
             raise InvalidArgument("two sources have the same name, and would overwrite each other")
-        return errands
+        return planned
 
     def source_tree(self, route: Route) -> PartedTree:
         """Return what a copy lists at its source. Sends nothing."""
@@ -195,18 +195,18 @@ class Session:
         """Return what is copied when something stands there already."""
         return Rules(self.wishes.no_clobber, self.wishes.update, self.wishes.checksum)
 
-    def _run(self, errand: "_Errand", helpers: Helpers | None) -> None:
-        route = errand.route
+    def _run(self, planned: "_Copy", helpers: Helpers | None) -> None:
+        route = planned.route
         parted = self.target_tree(route)
         if route.source.is_stream:
-            self._read_input(parted.address(""), errand.entry, errand.found)
+            self._read_input(parted.address(""), planned.entry, planned.found)
             return
-        source: Tree = errand.tree
+        source: Tree = planned.tree
         target: Tree = parted
         carrier: Carrier = self.carrier(route)
         jobs = self.uploads_at_once if route.source.container is None else self.wishes.jobs
         if helpers is not None:
-            source, target = helpers.source_tree(route, errand.tree), helpers.target_tree(route, parted)
+            source, target = helpers.source_tree(route, planned.tree), helpers.target_tree(route, parted)
             carrier, jobs = helpers.carrier(route, carrier), self.wishes.jobs
         copier = Copier(
             carrier,
@@ -220,7 +220,7 @@ class Session:
             ),
             jobs=jobs,
         )
-        copier.copy(source, errand.entry, target, errand.found)
+        copier.copy(source, planned.entry, target, planned.found)
 
     def _performer(self, route: Route) -> Performer:
         source = route.source
@@ -270,8 +270,8 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class _Errand:
-    """One source, and where its copy goes."""
+class _Copy:
+    """A copy to be made, with what was seen at both its ends before any was."""
 
     route: Route
     tree: PartedTree
