@@ -21,7 +21,7 @@ FOREIGN_OPTION = re.compile(
 
 SIGNS = {"ro": "--read-only", "rw": "--read-write"}
 
-_PLAIN_PLACES = ("command line", "default")
+_PLAIN_SOURCES = ("command line", "default")
 
 
 def switch(*names: str, text: str) -> click.Option:
@@ -40,8 +40,8 @@ class ConfiguredCommand(click.Command):
         try:
             return super().parse_args(ctx, self.spelled_out(ctx, args))
         except click.BadParameter as error:
-            if error.param is not None and (place := place_of(ctx, error.param)) not in _PLAIN_PLACES:
-                raise click.UsageError(f"{place}: {error.format_message()}", ctx) from error
+            if error.param is not None and (source := source_of(ctx, error.param)) not in _PLAIN_SOURCES:
+                raise click.UsageError(f"{source}: {error.format_message()}", ctx) from error
             raise
         except click.UsageError as error:
             error.ctx = ctx  # which those of a list and of the parser do not know
@@ -61,7 +61,7 @@ class MountCommand(ConfiguredCommand):
         return [*spell_out(given.get("mount_lists", ())), *args]
 
 
-def place_of(ctx: click.Context, param: click.Parameter) -> str:
+def source_of(ctx: click.Context, param: click.Parameter) -> str:
     """Return the variable or the file that a parameter's value is from, "command line" or "default"."""
     source = ctx.get_parameter_source(str(param.name))
     if source is ParameterSource.ENVIRONMENT:

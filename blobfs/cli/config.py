@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from blobfs.cli.commands import MountCommand, place_of
+from blobfs.cli.commands import MountCommand, source_of
 from blobfs.cli.messages import without_secrets
 from blobfs.cli.options import PARAMETERS, credential
 from blobfs.cli.values import spell_address, spell_size
@@ -65,7 +65,7 @@ def _settings(ctx: click.Context) -> Iterator[Setting]:
         name = str(param.name)
         if name not in _NOT_IN_FILES:
             value = ctx.params[name]
-            source = place_of(ctx, param)
+            source = source_of(ctx, param)
             is_used = name not in used or used[name] == (value or used[name])
             source = source if is_used else f"{source}, not used: another credential comes first"
             yield Setting(name.replace("_", "-"), _as_in_a_file(name, value), source, is_used)
