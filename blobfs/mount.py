@@ -84,8 +84,8 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     own_writes = OwnWrites(store)
     content = content_of(settings, own_writes, fetcher, transfers, callers)
     filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
-    status = StatusSource(settings, filesystem, store, fetcher, content, library[0], read_only)
-    message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library[0]}"
+    status = StatusSource(settings, filesystem, store, fetcher, content, library.kind, read_only)
+    message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library.kind}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
     if spool is not None:

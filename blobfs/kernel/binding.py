@@ -11,7 +11,7 @@ import logging
 import os
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from blobfs.callers import Callers
 from blobfs.errors import Unavailable
@@ -33,7 +33,12 @@ FIXED_THREADS_VERSION = (3, 12)  # ChangeLog.rst of libfuse: "max_threads"
 MOMENT_SECONDS = 0.01  # in which a program asks for a file and the directories above it several times
 LOOP_INTERRUPTED = 8  # fuse_main(3)'s code when a signal ended its loop: it has mounted, served and unmounted
 
-Library = tuple[str, ModuleType]
+
+class Library(NamedTuple):
+    """A Python binding, and which libfuse it drives."""
+
+    kind: str  # "libfuse3" or "libfuse2"
+    module: ModuleType
 
 
 def load(binding: str) -> Library:
@@ -45,18 +50,18 @@ def load(binding: str) -> Library:
     if binding in ("auto", "libfuse3") and libfuse3:
         # mfusepy loads libfuse 2 if it finds one, unless it is told otherwise before the import.
         os.environ["FUSE_LIBRARY_PATH"] = libfuse3
-        return "libfuse3", importlib.import_module("mfusepy")
+        return Library("libfuse3", importlib.import_module("mfusepy"))
     libfuse2 = ctypes.util.find_library("fuse")
     if binding in ("auto", "libfuse2") and libfuse2:
         os.environ["FUSE_LIBRARY_PATH"] = libfuse2
-        return "libfuse2", importlib.import_module("fuse")
+        return Library("libfuse2", importlib.import_module("fuse"))
     wanted = "libfuse" if binding == "auto" else binding
     raise Unavailable(f"{wanted} is not installed: have an admin run: apt-get install fuse3 libfuse2")
 
 
 def caller_of(library: Library) -> tuple[int, int, int]:
-    """Return the uid, gid and pid on whose behalf the current operation runs."""
-    ids: tuple[int, int, int] = library[1].fuse_get_context()
+    """Return the uid, gid and thread id on whose behalf the current operation runs."""
+    ids: tuple[int, int, int] = library.module.fuse_get_context()
     return ids
 
 
