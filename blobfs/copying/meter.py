@@ -37,7 +37,7 @@ class Meter:
         self, interruption: Interruption, *, limit_bytes_per_second: float, watch: Callable[[int], None]
     ) -> None:
         self._interruption = interruption
-        self._limit = limit_bytes_per_second  # 0: none
+        self._limit_bytes_per_second = limit_bytes_per_second  # 0: none
         self._watch = watch
         self._lock = threading.Lock()  # guards the field below
         self._free_at = time.monotonic()  # when what has moved by now is paid for
@@ -46,9 +46,9 @@ class Meter:
         """Take note that bytes have moved; wait until their time is over. Raises Abandoned."""
         self._interruption.check()
         self._watch(size_bytes)
-        if self._limit:
+        if self._limit_bytes_per_second:
             with self._lock:
                 now = time.monotonic()
-                self._free_at = max(now, self._free_at) + size_bytes / self._limit
+                self._free_at = max(now, self._free_at) + size_bytes / self._limit_bytes_per_second
                 wait_seconds = self._free_at - now
             self._interruption.sleep(wait_seconds)
