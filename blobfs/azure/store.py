@@ -1,6 +1,5 @@
 """The port, implemented for the Blob service: one method each, and recognising what was already done."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from blobfs.azure.messages import (
     written_info,
 )
 from blobfs.azure.replies import is_written, require_md5, require_span, require_staged, require_there
+from blobfs.blocks import md5_digest
 from blobfs.errors import Changed, Unavailable
 from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
 
@@ -171,7 +171,7 @@ class AzureStore:
 
         def landed(info: BlobInfo) -> bool:
             # The service stores the checksum of every Put Blob, given or not.
-            expected = md5 or hashlib.md5(body, usedforsecurity=False).digest()
+            expected = md5 or md5_digest(body)
             return info.content_md5 == expected and is_written(info, size_bytes, properties.metadata)
 
         return written_info(name, self._write(request, landed), size_bytes, properties)
@@ -224,7 +224,7 @@ class AzureStore:
         """See `BlobStore.commit_blocks`."""
         body = block_list_xml(block_ids)
         headers = {
-            "Content-MD5": base64_text(hashlib.md5(body, usedforsecurity=False).digest()),
+            "Content-MD5": base64_text(md5_digest(body)),
             **property_headers(properties),
             **condition_headers(condition),
         }
