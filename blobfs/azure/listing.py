@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from blobfs.azure.messages import md5_of, modified_ns
+from blobfs.azure.messages import md5_of, modified_ns, unquoted
 from blobfs.errors import Unavailable
 from blobfs.store import NO_METADATA, BlobInfo, BlobKind, ContentHeaders, ListPage
 
@@ -110,7 +110,7 @@ def _usual_info(name: str, properties: str, metadata: Mapping[str, str]) -> Blob
     headers, kind, tier = _same_for_many(before + after)
     content_md5 = md5_of(md5) if has_md5 else None
     return BlobInfo(
-        name, etag.strip('"'), int(length), _modified_ns(modified), metadata, headers, content_md5, kind, tier
+        name, etag, int(length), _modified_ns(modified), metadata, headers, content_md5, kind, tier
     )
 
 
@@ -146,7 +146,7 @@ def _info(name: str, properties: dict[str, str], metadata: Mapping[str, str]) ->
     given = properties.get
     return BlobInfo(
         name=name,
-        etag=properties["Etag"].strip('"'),
+        etag=unquoted(properties["Etag"]),
         size_bytes=int(properties["Content-Length"]),
         modified_ns=_modified_ns(properties["Last-Modified"]),
         metadata=metadata,

@@ -103,6 +103,11 @@ def quoted(etag: str) -> str:
     return f'"{etag}"'
 
 
+def unquoted(etag: str) -> str:
+    """Return an ETag without the quotes that it may have."""
+    return etag.strip('"')
+
+
 def condition_headers(condition: Condition) -> dict[str, str]:
     """Return the headers that make a write conditional."""
     if condition.if_absent:
@@ -149,7 +154,7 @@ def blob_info(name: str, headers: Mapping[str, str]) -> BlobInfo:
     try:
         return BlobInfo(
             name=name,
-            etag=headers["etag"].strip('"'),
+            etag=unquoted(headers["etag"]),
             size_bytes=_whole_size_bytes(headers),
             modified_ns=modified_ns(headers["last-modified"]),
             metadata=_metadata_of(headers),
@@ -167,7 +172,7 @@ def written_info(name: str, headers: Mapping[str, str], size_bytes: int, propert
     try:
         return BlobInfo(
             name=name,
-            etag=headers["etag"].strip('"'),
+            etag=unquoted(headers["etag"]),
             size_bytes=size_bytes,
             modified_ns=modified_ns(headers["last-modified"]),
             metadata=dict(properties.metadata),
@@ -190,7 +195,7 @@ def etag_of(name: str, headers: Mapping[str, str]) -> str:
     """Return the ETag that a write made. Raises Unavailable if the reply has none."""
     if "etag" not in headers:
         raise Unavailable(f"{name}: the service's reply makes no sense: it has no ETag")
-    return headers["etag"].strip('"')
+    return unquoted(headers["etag"])
 
 
 def _whole_md5_header(headers: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from blobfs.azure.messages import (
     metadata_headers,
     property_headers,
     quoted,
+    unquoted,
     written_info,
 )
 from blobfs.azure.replies import is_written, require_md5, require_span, require_staged, require_there
@@ -247,7 +248,7 @@ class AzureStore:
         require_there(version.name, reply)
         self._client.check(request, reply)
         # The operation knows no If-Match, and tells the ETag only of a blob that has blocks.
-        if reply.headers.get("etag", version.etag).strip('"') != version.etag:
+        if unquoted(reply.headers.get("etag", version.etag)) != version.etag:
             raise Changed(f"{version.name}: the blob was replaced by somebody else")
         return blocks_of(reply.body, "CommittedBlocks")
 
