@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from blobfs.blocks import md5_digest, xxh3_digest, xxh3_hash, xxh3_in_id
 from blobfs.errors import Damaged
-from blobfs.store import CommittedBlock
+from blobfs.store import BlobInfo, CommittedBlock
 
 MD5_BYTES = 16
 
@@ -142,6 +142,13 @@ def verify_all(name: str, checks: Iterable[Check], start: int, data: memoryview)
     """Raise Damaged unless `data`, whose first byte is at `start`, matches these checksums inside it."""
     for check in checks:
         check.verify(name, data[check.start - start : check.end - start])
+
+
+def require_whole(blob: BlobInfo, found: bytes) -> None:
+    """Raise Damaged, naming both checksums, if the MD5 of all bytes is another one than the blob has."""
+    if blob.content_md5 is not None and found != blob.content_md5:
+        where = f"{blob.name}: the whole, {blob.size_bytes} bytes"
+        raise Damaged(f"{where}: expected MD5 {blob.content_md5.hex()}, found {found.hex()}")
 
 
 def _bytes_in(checks: Iterable[Check]) -> int:

@@ -3,9 +3,8 @@
 import hashlib
 import threading
 
-from blobfs.content.layout import Layout
+from blobfs.content.layout import Layout, require_whole
 from blobfs.content.range_cache import RangeCache
-from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
 
 
@@ -40,12 +39,5 @@ class WholeCheck:
                 stop = min(end, run.span.stop) - run.span.start
                 self._hash.update(run.buffer.view[start:stop])
                 self._position += stop - start
-            self._compare(blob)
-
-    def _compare(self, blob: BlobInfo) -> None:
-        found = self._hash.digest()
-        if self._position == blob.size_bytes and found != self._expected:
-            raise Damaged(
-                f"{blob.name}: the whole, {self._position} bytes: "
-                f"expected MD5 {self._expected.hex()}, found {found.hex()}"
-            )
+            if self._position == blob.size_bytes:
+                require_whole(blob, self._hash.digest())

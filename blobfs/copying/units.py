@@ -4,11 +4,10 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from blobfs.content.layout import ChecksInOrder, Layout
+from blobfs.content.layout import ChecksInOrder, Layout, require_whole
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.reader import BlobReader
 from blobfs.copying.meter import Meter
-from blobfs.errors import Damaged
 from blobfs.store import BlobInfo
 from blobfs.transfers import Transfer, Transfers
 
@@ -60,11 +59,8 @@ class Units:
             if whole is not None:
                 whole.update(view)
             yield span, view
-        if whole is not None and whole.digest() != blob.content_md5:
-            raise Damaged(
-                f"{blob.name}: the whole, {blob.size_bytes} bytes: expected MD5 "
-                f"{(blob.content_md5 or b'').hex()}, found {whole.hexdigest()}"
-            )
+        if whole is not None:
+            require_whole(blob, whole.digest())
 
     def can_verify(self, blob: BlobInfo, layout: Layout) -> bool:
         """Tell whether checksums were stored that vouch for every byte."""
