@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from blobfs.blocks import MAX_LIST_RESULTS
 from blobfs.copying.entries import Entry, above, entry_of_blob, entry_of_file, virtual_directory
 from blobfs.copying.selection import Selection
 from blobfs.errors import Changed, Failure, NotADirectory, NotFound
@@ -248,7 +249,9 @@ class RemoteTree:
         return any(page.blobs for page in _pages(self.store, normalized_prefix(self.path), size=1))
 
 
-def _pages(store: BlobStore, prefix: str, *, delimiter: str = "", size: int = 5000) -> Iterator[ListPage]:
+def _pages(
+    store: BlobStore, prefix: str, *, delimiter: str = "", size: int = MAX_LIST_RESULTS
+) -> Iterator[ListPage]:
     marker = ""
     while True:
         page = store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=size)
