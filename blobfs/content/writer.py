@@ -5,6 +5,7 @@ wrote them, are committed again by their ids. Not thread-safe: the file that own
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from blobfs.blocks import ID_BYTES, MAX_BLOCKS_PER_BLOB, id_length
 from blobfs.content.draft import Draft, OnlyStaged, ReadSpooled, nothing_spooled
@@ -304,6 +305,14 @@ class BlobWriter:
             if staged.staging is not None:
                 self._staging.finish(staged)
             extent.block_id = staged.block_id
+
+
+class MakeWriter(Protocol):
+    """How the writer for a blob's new content is made."""
+
+    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+        """Return a writer whose content is `base`, or nothing."""
+        ...
 
 
 def _extents_of(blocks: Iterable[CommittedBlock]) -> Iterator[Extent]:

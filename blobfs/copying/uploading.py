@@ -8,26 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import Protocol
 
 from blobfs.blocks import MiB, block_spans, digest_of, md5_digest
 from blobfs.content.memory import BufferPool
-from blobfs.content.writer import BlobWriter
+from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
 from blobfs.copying.meter import Meter
 from blobfs.errors import Changed, Unsupported
 from blobfs.format.attributes import Attributes, check_size, metadata_of
-from blobfs.store import BlobInfo, BlobStore, ContentHeaders, Properties
+from blobfs.store import BlobStore, ContentHeaders, Properties
 
 STEP_BYTES = 1 * MiB  # read at a time
-
-
-class MakeWriter(Protocol):
-    """How the writer for a blob's new content is made."""
-
-    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
-        """Return a writer whose content is `base`, or nothing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from blobfs.blocks import MiB
 from blobfs.content.draft import OnlyStaged
 from blobfs.content.memory import BufferPool
 from blobfs.content.reader import BlobReader
 from blobfs.content.streams import Stream
-from blobfs.content.writer import BlobWriter
+from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece
 from blobfs.spool.leftovers import Leftover
@@ -21,14 +20,6 @@ from blobfs.store import BlobInfo, BlobStore, Properties, replacing, same_metada
 logger = logging.getLogger(__name__)
 
 STEP_BYTES = 1 * MiB  # as much as the kernel writes at a time
-
-
-class MakeWriter(Protocol):
-    """How the writer for a leftover's content is made."""
-
-    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
-        """Return a writer whose content is `base`, or nothing."""
-        ...
 
 
 class Recovery:
