@@ -108,8 +108,13 @@ class Cut:
         unit = self.layout.unit(offset)
         if self.is_whole(offset):
             return unit
-        start = offset - (offset - unit.start) % self.portion_bytes
+        start = piece_start(unit, offset, self.portion_bytes)
         return range(start, min(start + self.portion_bytes, unit.stop))
+
+
+def piece_start(span: range, offset: int, piece_bytes: int) -> int:
+    """Return where the piece begins that has the byte at `offset`, pieces counted from the span's start."""
+    return offset - (offset - span.start) % piece_bytes
 
 
 class ChecksInOrder:

@@ -7,7 +7,7 @@ from typing import ParamSpec
 
 from blobfs.callers import NOBODY, Callers
 from blobfs.content.fetcher import Fetcher, Wanted
-from blobfs.content.layout import Layout
+from blobfs.content.layout import Layout, piece_start
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.runs import Fetch, Run, Shelf
 from blobfs.counters import Counters
@@ -191,7 +191,7 @@ class RangeCache:
         return shelf
 
     def _find(self, shelf: Shelf, row: range, offset: int, *, verified: bool) -> Run | Fetch | None:
-        key = offset - (offset - row.start) % self.fragment_bytes
+        key = piece_start(row, offset, self.fragment_bytes)
         run = shelf.runs.get(key)
         if run is not None and offset in run.span and (run.is_verified or not verified):
             return run
@@ -204,7 +204,7 @@ class RangeCache:
         """Return what a fetch for the byte at `offset` is to bring; nothing if it is known already."""
         if verified:
             return range(0) if self._find(shelf, row, offset, verified=True) else row
-        start = stop = offset - (offset - row.start) % self.fragment_bytes
+        start = stop = piece_start(row, offset, self.fragment_bytes)
         while stop < end and not self._find(shelf, row, max(stop, offset), verified=False):
             stop += self.fragment_bytes
         return range(start, min(stop, row.stop))

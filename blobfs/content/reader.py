@@ -9,7 +9,7 @@ round no further, are fetched in portions.
 
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
-from blobfs.content.layout import Cut, Layout
+from blobfs.content.layout import Cut, Layout, piece_start
 from blobfs.content.memory import Buffer, copy_bytes
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.streams import CERTAIN_HOPS, Readers, Stream
@@ -294,7 +294,7 @@ class BlobReader:
             if offset >= blob.size_bytes:
                 return
             unit = layout.unit(offset)
-            start = offset - (offset - unit.start) % self._cache.fragment_bytes
+            start = piece_start(unit, offset, self._cache.fragment_bytes)
             span = range(start, min(offset + length, unit.stop))
             fetch = self._cache.prefetch(blob.version, layout, span, whole=False)
             if fetch is not None:
@@ -305,7 +305,7 @@ class BlobReader:
     ) -> None:
         """Have what is next fetched in the background: more once the reader has waited for it."""
         span = cut.span(offset)
-        fragment = offset - (offset - span.start) % self._cache.fragment_bytes
+        fragment = piece_start(span, offset, self._cache.fragment_bytes)
         if offset < stream.ahead_offset and not self._cache.holds(blob.version, fragment):
             stream.has_waited = True
         # The rest is for what is read now and what was before it: a reader's requests overlap.
