@@ -6,12 +6,14 @@ A list after ``-o`` is spelled out as long options, so it counts as command line
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from blobfs.cli.options import CONFIG_KEY, KERNEL_OPTIONS, PARAMETERS
+from blobfs.errors import InvalidArgument
 
 # In a list after -o, but for mount(8), fstab(5) or systemd, or about access times, which blobs do not have.
 FOREIGN_OPTION = re.compile(
@@ -59,6 +61,15 @@ class MountCommand(ConfiguredCommand):
         """See `ConfiguredCommand.spelled_out`."""
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
         return [*spell_out(given.get("mount_lists", ())), *args]
+
+
+@contextmanager
+def said_of_usage() -> Iterator[None]:
+    """Raise UsageError for what is found to be no valid argument only where it is used."""
+    try:
+        yield
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.") from error
 
 
 def source_of(ctx: click.Context, param: click.Parameter) -> str:

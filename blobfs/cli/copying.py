@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blobfs.cli.commands import said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.messages import printable, say
 from blobfs.cli.options import PARAMETERS, credential, default_block_bytes, refuse_large_blocks
@@ -19,7 +20,7 @@ from blobfs.cli.values import public_name, spell_rounded
 from blobfs.copying.meter import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
-from blobfs.errors import Failure, InvalidArgument
+from blobfs.errors import Failure
 from blobfs.settings import CopySettings, MountSettings, RetrySettings
 
 if TYPE_CHECKING:
@@ -40,14 +41,12 @@ def shared_parameters(*more: str) -> list[click.Parameter]:
 
 def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
     """Return what arguments name. Raises UsageError."""
-    try:
+    with said_of_usage():
         places = [place_of(os.path.expanduser(text), os.path.lexists) for text in texts]
         for place in places:
             if place.container is not None:
                 public_name(place.text)
         return at_endpoints(places, ctx.params["endpoint"])
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
 
 
 def settings_for(ctx: click.Context, container: Container) -> MountSettings:
@@ -108,12 +107,11 @@ def carry_out(
 @contextmanager
 def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
     try:
-        yield
+        with said_of_usage():
+            yield
     except KeyboardInterrupt:
         interruption.set()
         run.was_interrupted = True
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
     except Failure as failure:
         run.trouble = str(failure)
     except BrokenPipeError:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blobfs.blocks import KiB
-from blobfs.cli.commands import ConfiguredCommand, switch
+from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
-from blobfs.errors import InvalidArgument
 from blobfs.settings import CopySettings
 
 if TYPE_CHECKING:
@@ -107,10 +106,8 @@ def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     *sources, destination = places_of(ctx, places)
     if not sources:
         raise click.UsageError("Missing argument 'DST'.")
-    try:
+    with said_of_usage():
         require_direction(sources, destination)
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
     container = destination.container or sources[0].container
     assert container is not None
     wishes = _wishes(values)

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from blobfs.cli.commands import ConfiguredCommand
+from blobfs.cli.commands import ConfiguredCommand, said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.options import PARAMETERS, credential
 from blobfs.doctor.findings import Finding, Level
-from blobfs.errors import InvalidArgument
 from blobfs.settings import MountSettings
 
 SHARED = (
@@ -56,11 +55,8 @@ def doctor(ctx: click.Context, /, *, bandwidth: bool, as_json: bool, **values: A
         ca_file=values["ca_file"],
         memory_bytes=values["memory"],
     )
-    try:
-        with warnings_on_stderr():
-            check(settings)
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
+    with said_of_usage(), warnings_on_stderr():
+        check(settings)
     logging.getLogger("blobfs").addHandler(logging.NullHandler())  # the findings say it all
     findings = examine(settings, measures_bandwidth=bandwidth)
     levels = _as_json(findings) if as_json else _as_lines(findings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from blobfs.cli.commands import MountCommand
+from blobfs.cli.commands import MountCommand, said_of_usage
 from blobfs.cli.daemon import detach
 from blobfs.cli.logs import log_path, require_log, start_logging, warnings_on_stderr
 from blobfs.cli.messages import say
@@ -23,7 +23,7 @@ from blobfs.cli.mountpoint import (
 )
 from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions, refuse_inside
 from blobfs.cli.umount import unmount
-from blobfs.errors import AccessDenied, Ended, Failure, InvalidArgument, Unavailable
+from blobfs.errors import AccessDenied, Ended, Failure, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
 
 logger = logging.getLogger(__name__)
@@ -131,11 +131,8 @@ def _check(settings: MountSettings) -> None:
     # Only now: it needs libfuse, and costs the other commands half a second.
     from blobfs.mount import check
 
-    try:
-        with warnings_on_stderr():
-            check(settings)
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
+    with said_of_usage(), warnings_on_stderr():
+        check(settings)
 
 
 def _tell(message: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from blobfs.azure.addresses import require_account_name, require_container_name
-from blobfs.cli.commands import ConfiguredCommand, switch
+from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.messages import printable, say
 from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
 from blobfs.cli.values import absolute_path
-from blobfs.errors import Failure, InvalidArgument, NotFound, Unavailable
+from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
 from blobfs.spool.directory import directories_of, leftovers_in
 from blobfs.spool.leftovers import Leftover, State
@@ -83,11 +83,9 @@ def _settings(ctx: click.Context) -> MountSettings:
     if values["spool_dir"] is None:
         raise click.UsageError("Missing option '--spool-dir'.")
     refuse_large_blocks(values["block_size"], values["memory"])
-    try:  # nothing is left of what cannot exist, and that would be no answer to a slip
+    with said_of_usage():  # nothing is left of what cannot exist, and that would be no answer to a slip
         require_account_name(values["account"])
         require_container_name(values["container"])
-    except InvalidArgument as error:
-        raise click.UsageError(f"{error}.") from error
     return MountSettings(
         account=values["account"],
         container=values["container"],
