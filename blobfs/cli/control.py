@@ -57,7 +57,7 @@ class MountStatus:
 def read_facts(mountpoint: Path) -> dict[str, Any] | None:
     """Return everything that the mount says of itself; None if there is no blobfs mounted here.
 
-    Raises OSError: ENOTCONN when the process behind the mount is dead.
+    Raises OSError; `has_died` tells whether that is because the process behind the mount is dead.
     """
     try:
         facts: dict[str, Any] = json.loads(os.getxattr(mountpoint, STATUS))
@@ -101,6 +101,11 @@ def read_status(mountpoint: Path) -> MountStatus | None:
         uncommitted
     )  # the mount may be older
     return MountStatus(facts["pid"], facts["account"], facts["container"], uncommitted, unnamed_count)
+
+
+def has_died(error: OSError) -> bool:
+    """Tell whether the process behind a mount is dead, from how a call to the mount failed."""
+    return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 def commit_all_below(path: Path) -> None:

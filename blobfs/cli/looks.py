@@ -1,6 +1,5 @@
 """Asking mounts of this machine what they do, without waiting for one that is stuck."""
 
-import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blobfs import __version__
-from blobfs.cli.control import ANSWER_SECONDS, read_facts_soon
+from blobfs.cli.control import ANSWER_SECONDS, has_died, read_facts_soon
 from blobfs.cli.mountpoint import (
     FILESYSTEM,
     answering_mount_of,
@@ -78,9 +77,6 @@ class Looks:
         except TimeoutError:
             self.troubles.append(f"{path} does not answer within {ANSWER_SECONDS:.0f} seconds.")
         except OSError as error:
-            dead = error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-            cure = (
-                f"its process has died. Run blobfs umount {path}." if dead else os.strerror(error.errno or 0)
-            )
-            self.troubles.append(f"{path}: {cure}")
+            died = f"its process has died. Run blobfs umount {path}."
+            self.troubles.append(f"{path}: {died if has_died(error) else os.strerror(error.errno or 0)}")
         return None

@@ -1,6 +1,5 @@
 """Where a container may be mounted, and that nobody else is mounting there."""
 
-import errno
 import fcntl
 import os
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from blobfs.cli.control import read_status
+from blobfs.cli.control import has_died, read_status
 from blobfs.cli.messages import say
 from blobfs.errors import AccessDenied, Busy, NotADirectory, NotFound, Unavailable
 
@@ -114,7 +113,7 @@ def answering_mount_of(path: Path) -> Path | None:
     except PermissionError as error:
         raise AccessDenied(f"{mountpoint} is another user's mount. Run this as that user.") from error
     except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+        if not has_died(error):
             raise
         cure = f"Run blobfs umount {mountpoint}, then mount again."
         raise Unavailable(f"{mountpoint} is a mount whose process has died. {cure}") from error
@@ -141,7 +140,7 @@ def _open_directory(mountpoint: Path) -> int:
             raise Busy(f"{mountpoint} is already mounted, by another user.") from error
         raise AccessDenied(f"{mountpoint} is not yours to read. Mount on a directory of your own.") from error
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
+        if has_died(error):
             cure = f"Run blobfs umount {mountpoint} first."
             raise Busy(f"{mountpoint} is a mount whose process has died. {cure}") from error
         raise

@@ -1,6 +1,5 @@
 """`blobfs umount`: commit, unmount, and wait until the serving process is gone."""
 
-import errno
 import glob
 import os
 import select
@@ -21,6 +20,7 @@ from blobfs.cli.control import (
     MountStatus,
     cause_of,
     commit_all_below,
+    has_died,
     named_uncommitted,
     read_facts_soon,
     read_status,
@@ -138,7 +138,7 @@ def _status(mountpoint: Path) -> MountStatus:
     except PermissionError as error:
         raise AccessDenied(f"{mountpoint} is another user's mount. Unmount it as that user.") from error
     except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+        if not has_died(error):
             raise
         unmount(mountpoint, lazily=True)
         raise Unavailable(
