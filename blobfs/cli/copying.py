@@ -14,7 +14,7 @@ import click
 from blobfs.cli.commands import said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import PARAMETERS, credential, default_block_bytes, refuse_large_blocks
+from blobfs.cli.options import DEFAULTS, PARAMETERS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import public_name, spell_rounded
 from blobfs.copying.meter import Interruption
@@ -52,7 +52,6 @@ def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
 def settings_for(ctx: click.Context, container: Container) -> MountSettings:
     """Return what a mount of the container would be told. Raises UsageError for contradictions."""
     values = ctx.params
-    own = MountSettings(account=container.account, container=container.name, mountpoint=Path())
     block_size_bytes = values.get("block_size", default_block_bytes(values["memory"]))
     refuse_large_blocks(block_size_bytes, values["memory"])
     return MountSettings(
@@ -63,8 +62,8 @@ def settings_for(ctx: click.Context, container: Container) -> MountSettings:
         endpoint=container.endpoint or values["endpoint"],
         memory_bytes=values["memory"],
         block_size_bytes=block_size_bytes,
-        file_md5=values.get("file_md5", own.file_md5),
-        verify=values.get("verify", own.verify),
+        file_md5=values.get("file_md5", DEFAULTS.file_md5),
+        verify=values.get("verify", DEFAULTS.verify),
         ca_file=values["ca_file"],
         retry=RetrySettings(total_seconds=values["timeout"]),
     )

@@ -98,12 +98,12 @@ def _toml_name(value: object) -> str:
     return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
 
 
-_DEFAULTS = MountSettings(account="", container="", mountpoint=Path())
+DEFAULTS = MountSettings(account="", container="", mountpoint=Path())  # of all but where and what
 
 
 def default_block_bytes(memory_bytes: int) -> int:
     """Return the size of blocks where none is given: the usual, or in whole MiB what fits in the memory."""
-    return min(_DEFAULTS.block_size_bytes, memory_bytes // BLOCKS_IN_MEMORY // MiB * MiB)
+    return min(DEFAULTS.block_size_bytes, memory_bytes // BLOCKS_IN_MEMORY // MiB * MiB)
 
 
 def _fit_block_size(ctx: click.Context, _: click.Parameter, block_bytes: int | None) -> int:
@@ -163,8 +163,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--memory"],
         type=size_between(16 * MiB, 1024**5),
-        default=lambda: spell_size(default_memory_bytes(_DEFAULTS.memory_bytes)),
-        show_default=f"{spell_size(_DEFAULTS.memory_bytes)}, or a quarter of what the machine or a control "
+        default=lambda: spell_size(default_memory_bytes(DEFAULTS.memory_bytes)),
+        show_default=f"{spell_size(DEFAULTS.memory_bytes)}, or a quarter of what the machine or a control "
         f"group has if that is less; at least {spell_size(LEAST_BYTES)}",
         help="All the memory that data and metadata may take.",
     ),
@@ -177,7 +177,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--cache-size"],
         type=size_between(64 * MiB, 1024**5),
-        default=spell_size(_DEFAULTS.cache_bytes),
+        default=spell_size(DEFAULTS.cache_bytes),
         show_default=True,
         help="How much --cache-dir may hold.",
     ),
@@ -185,12 +185,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--block-size"],
         type=size_between(64 * KiB, MAX_BLOCK_BYTES),
         callback=_fit_block_size,
-        show_default=f"{spell_size(_DEFAULTS.block_size_bytes)}, or what fits",
+        show_default=f"{spell_size(DEFAULTS.block_size_bytes)}, or what fits",
         help="Size of the first blocks of a file; at most a quarter of --memory.",
     ),
     click.Option(
         ["--file-md5/--no-file-md5"],
-        default=_DEFAULTS.file_md5,
+        default=DEFAULTS.file_md5,
         help="Store the MD5 of every file that is written from start to end.  [default: file-md5]",
     ),
     click.Option(
@@ -207,27 +207,27 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--attr-timeout"],
         type=seconds_between(0, MAX_SECONDS),
-        default=_DEFAULTS.attr_timeout_seconds,
+        default=DEFAULTS.attr_timeout_seconds,
         show_default=True,
         help="Seconds for which attributes may be remembered.",
     ),
     click.Option(
         ["--close-to-open/--no-close-to-open"],
-        default=_DEFAULTS.close_to_open,
+        default=DEFAULTS.close_to_open,
         help="Ask at each open() what the file is now; without it, believe for --attr-timeout what is known."
         "  [default: close-to-open]",
     ),
     click.Option(
         ["--timeout"],
         type=seconds_between(0.1, MAX_SECONDS),
-        default=_DEFAULTS.retry.total_seconds,
+        default=DEFAULTS.retry.total_seconds,
         show_default=True,
         help="Seconds for which a request is tried before it fails.",
     ),
     click.Option(
         ["--verify"],
         type=click.Choice(["off", "blocks", "all"]),
-        default=_DEFAULTS.verify,
+        default=DEFAULTS.verify,
         show_default=True,
         help="Compare what is read with checksums: nothing, whole blocks and files, or every reply.",
     ),
@@ -238,7 +238,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--umask"],
         type=octal,
-        default=f"{_DEFAULTS.umask:03o}",
+        default=f"{DEFAULTS.umask:03o}",
         show_default=True,
         help="Permission bits that files without a recorded mode lack.",
     ),
@@ -259,7 +259,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--binding"],
         type=click.Choice(["auto", "libfuse3", "libfuse2"]),
-        default=_DEFAULTS.binding,
+        default=DEFAULTS.binding,
         show_default=True,
         help="Which FUSE library to use.",
     ),
@@ -267,7 +267,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--log-level"],
         type=click.Choice(["debug", "info", "warning", "error"]),
-        default=_DEFAULTS.log_level,
+        default=DEFAULTS.log_level,
         show_default=True,
         help="How much to log.",
     ),

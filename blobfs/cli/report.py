@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from blobfs.cli.looks import Facts, Looks
 from blobfs.cli.messages import printable
-from blobfs.settings import MountSettings
+from blobfs.cli.options import DEFAULTS
 
 Row = tuple[str, str]
 
@@ -69,7 +68,7 @@ def _mount_rows(facts: Facts) -> Iterator[Row]:
 
 def _changed(settings: Facts) -> Iterator[str]:
     """Yield the settings that are not as they would be unasked."""
-    defaults = dict(_leaves(asdict(MountSettings(account="", container="", mountpoint=Path()))))
+    defaults = dict(_leaves(asdict(DEFAULTS)))
     for name, value in _leaves(settings):
         if name not in _KNOWN_ELSEWHERE and value != defaults.get(name):
             yield f"{name} = {value}"

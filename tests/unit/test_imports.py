@@ -110,7 +110,6 @@ RESERVED = {
         "cli.mount",
         "cli.options",
         "cli.recover",
-        "cli.report",
         "cli.verify",
         "doctor.examination",
         "status",
