@@ -14,7 +14,7 @@ import click
 from blobfs.cli.commands import said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import DEFAULTS, PARAMETERS, credential, default_block_bytes, refuse_large_blocks
+from blobfs.cli.options import DEFAULTS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import public_name, spell_rounded
 from blobfs.copying.meter import Interruption
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from blobfs.copies import Session
 
 INTERRUPTED = 130  # as shells say it of SIGINT
-
-_SHARED = (
-    *("config", "endpoint", "ca_file", "timeout", "memory"),
-    *("connection_string_file", "account_key_file", "sas_file", "auth"),
-)
-
-
-def shared_parameters(*more: str) -> list[click.Parameter]:
-    """Return the options that mean here what they mean for a mount."""
-    return [param for param in PARAMETERS if param.name in (*_SHARED, *more)]
 
 
 def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:

@@ -10,7 +10,8 @@ import click
 
 from blobfs.blocks import KiB
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
-from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
+from blobfs.cli.copying import carry_out, places_of, settings_for
+from blobfs.cli.options import shared_parameters
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.settings import CopySettings
@@ -92,7 +93,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 
 @click.command(
     cls=ConfiguredCommand,
-    params=[*OWN_PARAMETERS, *shared_parameters("block_size", "file_md5", "verify")],
+    params=[*OWN_PARAMETERS, *shared_parameters("timeout", "block_size", "file_md5", "verify")],
 )
 @click.pass_context
 def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:

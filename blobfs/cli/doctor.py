@@ -11,14 +11,9 @@ import click
 
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.options import PARAMETERS, credential
+from blobfs.cli.options import credential, shared_parameters
 from blobfs.doctor.findings import Finding, Level
 from blobfs.settings import MountSettings
-
-SHARED = (
-    *("account", "container", "config", "endpoint", "ca_file", "memory"),
-    *("connection_string_file", "account_key_file", "sas_file", "auth"),
-)
 
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
@@ -34,7 +29,7 @@ _COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
 
 @click.command(
     cls=ConfiguredCommand,
-    params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    params=[*shared_parameters("account", "container"), *OWN_PARAMETERS],
     short_help="Find what keeps a mount from working.",
 )
 @click.pass_context

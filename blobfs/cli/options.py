@@ -292,6 +292,15 @@ PARAMETERS: tuple[click.Parameter, ...] = (
 )
 
 
+_CREDENTIALS = tuple(field.name for field in fields(CredentialSettings))
+_OF_THE_SERVICE = ("config", "endpoint", "ca_file", "memory", *_CREDENTIALS)
+
+
+def shared_parameters(*more: str) -> list[click.Parameter]:
+    """Return what other commands have of these: all that using the service takes, and `more` by name."""
+    return [param for param in PARAMETERS if param.name in (*_OF_THE_SERVICE, *more)]
+
+
 def refuse_contradictions(values: Mapping[str, Any]) -> None:
     """Raise UsageError for options that cannot both be meant."""
     if values["read_only"] and values["create_container"]:
@@ -325,9 +334,10 @@ def credential(ctx: click.Context) -> CredentialSettings:
 
     Raises UsageError when one place names two.
     """
-    names = [field.name for field in fields(CredentialSettings)]
     for source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP):
-        given = [name for name in names if ctx.params[name] and ctx.get_parameter_source(name) is source]
+        given = [
+            name for name in _CREDENTIALS if ctx.params[name] and ctx.get_parameter_source(name) is source
+        ]
         if len(given) > 1:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
             raise click.UsageError(f"{options} contradict each other: name one credential.")

@@ -13,7 +13,7 @@ import click
 from blobfs.azure.addresses import require_account_name, require_container_name
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import PARAMETERS, credential, refuse_large_blocks
+from blobfs.cli.options import credential, refuse_large_blocks, shared_parameters
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.settings import MountSettings, RetrySettings
@@ -21,11 +21,7 @@ from blobfs.spool.directory import directories_of, leftovers_in
 from blobfs.spool.leftovers import Leftover, State
 from blobfs.store import BlobInfo
 
-SHARED = (
-    *("account", "container", "config", "spool_dir", "endpoint", "ca_file", "timeout"),
-    *("connection_string_file", "account_key_file", "sas_file", "auth"),
-    *("memory", "block_size", "file_md5"),
-)
+SHARED = ("account", "container", "spool_dir", "timeout", "block_size", "file_md5")
 
 ACTIONS = ("commit", "save_to", "discard")
 
@@ -47,7 +43,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 
 @click.command(
     cls=ConfiguredCommand,
-    params=[*(param for param in PARAMETERS if param.name in SHARED), *OWN_PARAMETERS],
+    params=[*shared_parameters(*SHARED), *OWN_PARAMETERS],
     short_help="Show and use what a crash left.",
 )
 @click.pass_context

@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from blobfs.cli.commands import ConfiguredCommand, switch
-from blobfs.cli.copying import carry_out, places_of, settings_for, shared_parameters
+from blobfs.cli.copying import carry_out, places_of, settings_for
 from blobfs.cli.cp import OWN_PARAMETERS as COPY_PARAMETERS
+from blobfs.cli.options import shared_parameters
 from blobfs.settings import CopySettings
 
 SHARED = ("include", "exclude", "jobs", "as_json")
@@ -19,7 +20,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 )
 
 
-@click.command(cls=ConfiguredCommand, params=[*OWN_PARAMETERS, *shared_parameters()])
+@click.command(cls=ConfiguredCommand, params=[*OWN_PARAMETERS, *shared_parameters("timeout")])
 @click.pass_context
 def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     """Compare the tree LOCAL with REMOTE, ACCOUNT/CONTAINER/PATH, by checksums that the service has.
