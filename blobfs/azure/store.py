@@ -92,13 +92,13 @@ class AzureStore:
             expires_at=client.credential.expires_at,
         )
 
-    def probe(self, prefix: str = "", *, within_seconds: float = PROBE_SECONDS) -> Access:
+    def probe(self, *, within_seconds: float = PROBE_SECONDS) -> Access:
         """Check that the container answers, by listing one blob, and return what the credential allows.
 
         A listing, because the SAS of a container may not read the container's properties.
         Raises NotFound (no container), AccessDenied, TimedOut, Unavailable.
         """
-        self._client.call(_list_request(prefix, max_results=1), within_seconds=within_seconds)
+        self._client.call(_list_request("", max_results=1), within_seconds=within_seconds)
         return _access(self._client.authorization(), self._client.credential_name)
 
     def create_container(self) -> None:
