@@ -14,8 +14,7 @@ from distributed.worker import Worker
 from blobfs.copies import Route, session
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption
-from blobfs.copying.plan import FAILURES
-from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.report import FAILURES, Outcome, Report, Verdict
 from blobfs.errors import Abandoned
 from blobfs.settings import CopySettings, MountSettings
 

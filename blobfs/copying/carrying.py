@@ -7,8 +7,8 @@ from typing import Protocol
 
 from blobfs.copying.comparing import Comparer
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.plan import FAILURES, Rules, Step, reason_of, step_for
-from blobfs.copying.report import Outcome, Verdict
+from blobfs.copying.plan import Rules, Step, step_for
+from blobfs.copying.report import FAILURES, Outcome, Verdict, reason_of
 from blobfs.errors import Abandoned
 
 

@@ -6,8 +6,7 @@ from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.comparing import Comparer, Finding
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption
-from blobfs.copying.plan import FAILURES, reason_of
-from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import LocalTree, RemoteTree
 from blobfs.copying.workers import Workers
 from blobfs.errors import Abandoned

@@ -8,8 +8,8 @@ from blobfs.copying.carrying import Carrier
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.meter import Interruption
-from blobfs.copying.plan import FAILURES, Rules, Step, reason_of, step_for
-from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.plan import Rules, Step, step_for
+from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import Tree
 from blobfs.copying.workers import Workers
 from blobfs.errors import Abandoned

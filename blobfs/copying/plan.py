@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from blobfs.copying.entries import Entry
 from blobfs.copying.places import Place
-from blobfs.errors import AlreadyExists, Failure, InvalidArgument, IsADirectory, NotADirectory
+from blobfs.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirectory
 
 _REPLACED = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
 
@@ -93,13 +93,3 @@ def refuse_inside_itself(source: Place, root: str, target: Place) -> None:
         return
     if f"{root}/".startswith(f"{source.path}/") or not source.path:
         raise InvalidArgument(f"{source.text} cannot be copied into itself, as {root}")
-
-
-def reason_of(error: Exception) -> str:
-    """Return why something was not copied, for whoever reads the report."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-FAILURES = (Failure, OSError)  # what one entry's copy may end in, and others go on

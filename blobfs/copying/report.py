@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blobfs.errors import Failure
+
 
 class Verdict(enum.Enum):
     """What became of an entry of a copy, or what comparing it gave."""
@@ -20,6 +22,7 @@ class Verdict(enum.Enum):
     UNVERIFIABLE = "unverifiable"
 
 
+FAILURES = (Failure, OSError)  # what one entry's copy may end in, and others go on
 BAD = (Verdict.FAILED, Verdict.DIFFERS, Verdict.MISSING, Verdict.UNVERIFIABLE)
 
 
@@ -32,6 +35,13 @@ class Outcome:
     target: str = ""
     size_bytes: int = 0
     reason: str = ""
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something was not copied, for whoever reads the report."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 class Report:
