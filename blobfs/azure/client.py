@@ -33,10 +33,10 @@ class Client:
         throttle: Throttle,
     ) -> None:
         self._transport = transport
-        self._credential = credential
+        self.credential = credential
         self._container = container
         self._retry = retry
-        self._throttle = throttle
+        self.throttle = throttle
         self.outage = Outage()
         self.requests = Counters()  # sent, by kind, repeated ones included
         self.traffic = Counters()  # retries, busy_replies, sent_bytes and received_bytes of bodies
@@ -51,7 +51,7 @@ class Client:
         A bearer token needs nothing here: it covers the source too within one account
         (https://learn.microsoft.com/rest/api/storageservices/copy-blob).
         """
-        sas = self._credential.authorization().sas
+        sas = self.credential.authorization().sas
         return f"{self._transport.url(name)}?{sas}" if sas else self._transport.url(name)
 
     def source_headers(self, name: str) -> dict[str, str]:
@@ -60,33 +60,14 @@ class Client:
         Here a bearer token must be said again
         (https://learn.microsoft.com/rest/api/storageservices/put-block-from-url).
         """
-        bearer = self._credential.authorization().bearer
+        bearer = self.credential.authorization().bearer
         headers = {"x-ms-copy-source": self.signed_url(name)}
         return {**headers, "x-ms-copy-source-authorization": f"Bearer {bearer}"} if bearer else headers
-
-    def authorization(self) -> Authorization:
-        """Return what requests carry now. Raises AccessDenied when there is nothing to be had."""
-        return self._credential.authorization()
-
-    @property
-    def credential(self) -> Credential:
-        """What lets requests in."""
-        return self._credential
-
-    @property
-    def credential_name(self) -> str:
-        """What messages call the credential in use."""
-        return self._credential.name
 
     @property
     def origin(self) -> str:
         """Scheme and host of the endpoint."""
         return self._transport.origin
-
-    @property
-    def throttle(self) -> Throttle:
-        """What limits how many requests are in flight."""
-        return self._throttle
 
     def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply that trying again would not change, success or refusal.
@@ -112,19 +93,19 @@ class Client:
         """Raise the failure that a refusal is; return for a success."""
         if not reply.ok:
             used = self._authorization(request)
-            raise refusal_of(request, reply, self._container, used, credential_name=self.credential_name)
+            raise refusal_of(request, reply, self._container, used, credential_name=self.credential.name)
 
     def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""
         reply = self._send_once(request, deadline)
         refused = reply.status in (401, 403)
-        if is_damage(request, reply) or (refused and self._credential.renew()):
+        if is_damage(request, reply) or (refused and self.credential.renew()):
             return self._send_once(request, deadline)
         return reply
 
     def _send_once(self, request: Request, deadline: Deadline) -> Reply:
         authorization = self._authorization(request)
-        with self._throttle.slot(deadline.remaining_seconds) as throttle_round:
+        with self.throttle.slot(deadline.remaining_seconds) as throttle_round:
             self.requests.add(request.kind)
             self.traffic.add("sent_bytes", len(request.body))
             within_seconds = max(deadline.remaining_seconds, deadline.least_seconds)
@@ -132,13 +113,13 @@ class Client:
         self.traffic.add("received_bytes", reply.received_bytes + len(reply.body))
         if reply.status in _BUSY:
             self.traffic.add("busy_replies")
-            self._throttle.note_busy(throttle_round)
+            self.throttle.note_busy(throttle_round)
         else:
-            self._throttle.note_served()
+            self.throttle.note_served()
         return reply
 
     def _authorization(self, request: Request) -> Authorization:
-        return self._credential.authorization(create_container=request.kind == _CREATE_CONTAINER)
+        return self.credential.authorization(create_container=request.kind == _CREATE_CONTAINER)
 
 
 class _Call:

@@ -99,7 +99,8 @@ class AzureStore:
         Raises NotFound (no container), AccessDenied, TimedOut, Unavailable.
         """
         self._client.call(_list_request("", max_results=1), within_seconds=within_seconds)
-        return _access(self._client.authorization(), self._client.credential_name)
+        credential = self._client.credential
+        return _access(credential.authorization(), credential.name)
 
     def create_container(self) -> None:
         """Create the container unless it exists. Raises AccessDenied, Busy."""
