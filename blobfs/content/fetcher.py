@@ -51,15 +51,10 @@ class Fetcher:
 
     def __init__(self, store: BlobStore, disk: DiskCache | None, *, range_md5: bool, attempts: int) -> None:
         self._store = store
-        self._disk = disk
+        self.disk = disk  # None: there is no cache on disk
         self._range_md5 = range_md5
         self._attempts = attempts
         self.counts = Counters()  # damaged replies; hits and misses on disk, of runs
-
-    @property
-    def disk(self) -> DiskCache | None:
-        """The cache on disk, if there is one."""
-        return self._disk
 
     def fill(self, wanted: Wanted, held_bytes: int = 0) -> None:
         """Fill `wanted.view`, of which the first `held_bytes` are in place already, unverified.
@@ -90,26 +85,26 @@ class Fetcher:
 
     def keep(self, wanted: Wanted) -> None:
         """Have the bytes put on disk in the background."""
-        if self._disk is not None and wanted.buffer is not None:
-            self._disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+        if self.disk is not None and wanted.buffer is not None:
+            self.disk.keep(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
 
     def keep_surely(self, wanted: Wanted) -> None:
         """Have the bytes on disk, if there is a cache there, when this returns. Blocks."""
-        if self._disk is not None and wanted.buffer is not None:
-            self._disk.keep_surely(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
+        if self.disk is not None and wanted.buffer is not None:
+            self.disk.keep_surely(wanted.version, wanted.span.start, wanted.buffer, len(wanted.span))
 
     def bytes_on_disk(self, version: BlobVersion, start: int) -> int:
         """Return how many bytes from `start` on are there in one piece."""
-        return self._disk.bytes_at(version, start) if self._disk is not None else 0
+        return self.disk.bytes_at(version, start) if self.disk is not None else 0
 
     def has_on_disk(self, version: BlobVersion) -> bool:
         """Tell whether the first bytes of a blob need not be fetched."""
-        return self._disk is not None and self._disk.holds(version, 0)
+        return self.disk is not None and self.disk.holds(version, 0)
 
     def _read_from_disk(self, wanted: Wanted) -> bool:
-        if self._disk is None:
+        if self.disk is None:
             return False
-        is_hit = self._read_sound(self._disk, wanted)
+        is_hit = self._read_sound(self.disk, wanted)
         self.counts.add("hits" if is_hit else "misses")
         return is_hit
 

@@ -55,11 +55,12 @@ class Spool:
             where += f".{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
         self._directory = make_private(spool_dir / where)
         self._files = JournalFiles(self._directory)
-        self._cure = f"blobfs recover {account} {container} --spool-dir {spool_dir}"
+        # The command that shows what is left.
+        self.cure = f"blobfs recover {account} {container} --spool-dir {spool_dir}"
 
     def journal(self, target: Callable[[], Target]) -> DiskJournal:
         """Return a journal for one file, which is made when there is something to note."""
-        return DiskJournal(target, files=self._files, cure=self._cure)
+        return DiskJournal(target, files=self._files, cure=self.cure)
 
     def leftovers(self) -> Iterator[Leftover]:
         """Take hold of the journals that no process has open, one after the other."""
@@ -68,11 +69,6 @@ class Spool:
     def close(self) -> None:
         """Remove what is of no use any more, once all files are committed or left."""
         self._files.close()
-
-    @property
-    def cure(self) -> str:
-        """The command that shows what is left."""
-        return self._cure
 
 
 def directories_of(spool_dir: Path, account: str, container: str) -> list[Path]:
