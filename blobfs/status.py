@@ -119,7 +119,7 @@ def _uncommitted(files: Iterable[Uncommitted]) -> dict[str, Any]:
     room_bytes, count, size_bytes = NAMED_BYTES, 0, 0
     for file in sorted(files, key=lambda file: not file.has_failed):
         count, size_bytes = count + 1, size_bytes + file.size_bytes
-        entry = {"path": file.path, "reason": file.reason}
+        entry = {"path": file.path, "reason": file.reason, "has_failed": file.has_failed}
         room_bytes -= len(json.dumps(entry))
         if room_bytes >= 0:
             named.append(entry)

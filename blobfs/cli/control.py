@@ -19,9 +19,6 @@ WARM = "user.blobfs.warm"
 
 ANSWER_SECONDS = 5.0  # a mount answers from memory; one that takes longer is stuck
 
-# The mount's words for what is uncommitted without trouble.
-NOT_FAILED = ("still open", "closed, on its way", "its mode, owner or times, on their way")
-
 # What an error of the commit means here; README.md, "When something goes wrong".
 CAUSES = {
     errno.EIO: "the service cannot be reached or fails; the mount's log says how",
@@ -36,6 +33,7 @@ class Uncommitted:
 
     path: str
     reason: str
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,12 @@ def read_status(mountpoint: Path) -> MountStatus | None:
     facts = read_facts(mountpoint)
     if facts is None:
         return None
-    uncommitted = [Uncommitted(entry["path"], entry["reason"]) for entry in facts["uncommitted"]]
-    unnamed_count = facts.get("uncommitted_files", len(uncommitted)) - len(
-        uncommitted
-    )  # the mount may be older
+    # The mount may be older.
+    uncommitted = [
+        Uncommitted(entry["path"], entry["reason"], entry.get("has_failed", False))
+        for entry in facts["uncommitted"]
+    ]
+    unnamed_count = facts.get("uncommitted_files", len(uncommitted)) - len(uncommitted)
     return MountStatus(facts["pid"], facts["account"], facts["container"], uncommitted, unnamed_count)
 
 
@@ -134,10 +134,10 @@ def cause_of(error: OSError) -> str:
 def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
     """Return a line for each file below a path of the mount that is uncommitted, and why; else the cause.
 
-    The cause is of the attempt just made: it is all there is to say of a file that has not failed for good.
+    The cause is of the attempt just made: it is all there is to say of a file that has not failed.
     """
     lines = [
-        f"{file.path}: {f'{file.reason}; {cause}' if cause and file.reason in NOT_FAILED else file.reason}"
+        f"{file.path}: {f'{file.reason}; {cause}' if cause and not file.has_failed else file.reason}"
         for file in status.uncommitted
         if f"{file.path}/".startswith(below.rstrip("/") + "/")
     ]

@@ -1,6 +1,7 @@
 """The command line up to the point where a mount is made."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
+from blobfs.filesystem.commits import Uncommitted as Left
 from blobfs.settings import CredentialSettings, MountSettings
+from blobfs.status import _uncommitted
 
 size = size_between(0, 1024**5)
 
@@ -613,7 +616,11 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     def fail(_: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    uncommitted = [Uncommitted("/file", "still open"), Uncommitted("/other", "somebody holds a lease")]
+    uncommitted = [
+        Uncommitted("/file", "still open"),
+        Uncommitted("/gone", "removed, to be deleted"),
+        Uncommitted("/other", "somebody holds a lease", has_failed=True),
+    ]
     status = MountStatus(os.getpid(), "account", "container", uncommitted, unnamed_count=3)
     monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
     monkeypatch.setattr("blobfs.cli.umount.read_status", lambda _: status)
@@ -621,9 +628,20 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
     result = run("umount", tmp_path)
     assert result.exit_code == 1
     assert "\n/file: still open; the service cannot be reached or fails" in result.stderr
+    assert "\n/gone: removed, to be deleted; the service cannot be reached or fails" in result.stderr
     assert "\n/other: somebody holds a lease\nand 3 more\n" in result.stderr
     assert "run the same command again" in result.stderr
     assert f"blobfs umount --force {tmp_path} gives these files up" in result.stderr
+
+
+def test_a_mount_tells_its_commands_what_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [Left("/gone", "removed, to be deleted"), Left("/other", "leased", has_failed=True)]
+    facts = {"pid": 1, "account": "account", "container": "container", **_uncommitted(left)}
+    monkeypatch.setattr("os.getxattr", lambda *_: json.dumps(facts).encode())
+    status = read_status(Path("/mnt"))
+    assert status is not None
+    named = [(file.path, file.has_failed) for file in status.uncommitted]
+    assert named == [("/other", True), ("/gone", False)]
 
 
 def test_status_does_not_wait_for_a_mount_that_is_stuck(

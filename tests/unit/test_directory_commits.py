@@ -7,10 +7,9 @@ from contextlib import ExitStack
 import pytest
 from fakes import CALLER, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
 
-from blobfs.cli.control import NOT_FAILED
 from blobfs.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadOnly, Unavailable
-from blobfs.filesystem.commits import CLOSED, OPEN, WriteBack
-from blobfs.filesystem.directory_commits import MOST_CHANGES, ON_THEIR_WAY
+from blobfs.filesystem.commits import WriteBack
+from blobfs.filesystem.directory_commits import MOST_CHANGES
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.store import ALWAYS, BlobStore
 
@@ -409,7 +408,3 @@ def test_a_directory_whose_changes_are_refused_can_be_removed_and_made_anew(
     fs.mkdir("/d", 0o755, CALLER)
     fs.chmod("/d", 0o700)
     assert [file.has_failed for file in fs.uncommitted()] == [False]
-
-
-def test_commands_know_the_words_for_what_has_not_failed() -> None:
-    assert set(NOT_FAILED) == {OPEN, CLOSED, ON_THEIR_WAY}
