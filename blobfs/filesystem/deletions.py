@@ -52,7 +52,7 @@ NOTHING = Taken("", None)
 class _Deletion:
     """One blob that is to go, if it is still the version that was removed."""
 
-    etag: str
+    etag: str  # empty for a file that was never committed: nothing is to go but its name
     is_certain: bool  # the name was removed; otherwise a rename may replace the blob
     thread_id: int  # of who began it
     file: File | None  # that still has handles
@@ -82,7 +82,10 @@ class Deletions:
         self._volume.transfers.behind(lambda: self._settle_unasked(path, deletion))
 
     def delete_later(self, path: str, etag: str, file: File) -> None:
-        """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next."""
+        """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next.
+
+        Without an ETag the file has none, and is only known to a rename.
+        """
         self._await(path, self._add(path, etag, file), MOST_GRACES)
 
     def is_gone(self, path: str) -> bool:
@@ -110,7 +113,7 @@ class Deletions:
     def certain(self) -> list[str]:
         """Return the paths that were removed and whose blobs are still to be deleted."""
         with self._settled:
-            return [path for path, deletion in self._due.items() if deletion.is_certain]
+            return [path for path, deletion in self._due.items() if deletion.is_certain and deletion.etag]
 
     def unkept(self) -> list[tuple[str, Failure]]:
         """Return the directories that have lost their last blob and got no marker, and why."""
@@ -198,8 +201,9 @@ class Deletions:
     def _delete(self, path: str, etag: str) -> None:
         """Delete a blob; if it was the last one due in its directory, the directory may need a marker."""
         try:
-            with suppress(NotFound):
-                self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
+            if etag:
+                with suppress(NotFound):
+                    self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
             self._volume.namespace.record(path, None)
         finally:
             with self._settled:

@@ -114,10 +114,9 @@ class Removal:
         volume.orphans.add(hidden_path, file)
         volume.inodes.retire(name)
         volume.entry_changed(path)
-        if etag:
-            self._deletions.delete_later(path, etag, file)
-        else:
+        if not etag:
             volume.namespace.record(path, None)
+        self._deletions.delete_later(path, etag, file)
 
     def _delete_blob(self, path: str) -> None:
         volume = self._volume

@@ -675,6 +675,28 @@ def test_writer_of_a_file_is_told_when_a_rename_over_it_fails(mount: Mount, memo
     assert [file.path for file in fs.commits.uncommitted()] == ["/x"]
 
 
+def test_writer_of_a_file_never_committed_is_told_when_a_rename_over_it_fails(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    write(fs, "/y", b"other")
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(b"new"))
+    fs.rename("/x", HIDDEN)  # as libfuse does before the rename
+    store.fail_method("copy", AccessDenied("no"))
+    with pytest.raises(AccessDenied):
+        fs.rename("/y", "/x")
+    store.heal()
+    for use in (fs.handles.fsync, fs.handles.flush):
+        with pytest.raises(Changed):
+            use(handle)
+    fs.handles.release(handle)
+    later(fs)
+    assert memory.bodies == {"y": b"other"}
+    assert [file.path for file in fs.commits.uncommitted()] == ["/x"]
+
+
 def test_time_of_an_earlier_removal_says_nothing_of_a_later_one(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", b"1")
     write(fs, "/new", b"2")
