@@ -61,12 +61,16 @@ If-Match; the new version comes back as a value and ``filesystem`` tells the ``n
 What always holds:
 
 1. The same bytes are never fetched twice at once, and a reader never waits for queued work: it takes it over.
-2. A task in a pool never waits for another task; but a commit waits for its blocks, which wait for nothing.
+2. A task waits for no other that is still queued, but a commit for its blocks and MD5, which wait for none.
 3. Cached bytes are keyed by name and ETag; a reader meets `Changed`, never a mixture.
 4. A committed blob is complete or as it was: nobody sees part of a write.
 5. Every commit says which version it replaces. A file that lost such a race stays failed.
-6. A shared lock is never held across a request. A file's own lock is; it serialises that file.
-   Order: a file, then one shared lock.
+6. A lock that all share is never held across a request. Those of one thing are: a file's, which serialises
+   that file, a version's while its block list is asked for, a walk's, that of a handle's whole MD5.
+   Only a rename waits for a second file's.
+7. Order: a file's lock, then shared ones. Few of these nest: Orphans, FileTable, OwnWrites; DirectoryCommits,
+   DirectoryChanges; NextFiles, then what it looks into (TreeCache, InodeNumbers, KernelPages, RangeCache).
+   The buffer pool's comes last: whoever drops a buffer takes it.
 """
 
 __version__ = "0.1.0"

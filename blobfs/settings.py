@@ -25,12 +25,12 @@ class RetrySettings:
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """How many requests may be under way; reads and writes have separate budgets."""
+    """How many requests may be under way: `reads` sizes one pool, `writes` each of four; see `Transfers`."""
 
     reads: int = 24
     writes: int = 16
     waiting_files: int = 1000  # closed with --writeback and on their way; each has a journal open
-    connections: int = 96  # above reads + writes + kernel threads, so nobody waits for a socket
+    connections: int = 96  # the most requests at once; if all 120 threads had one to send, 24 would wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class ReadSettings:
     portion_bytes: int = 1 * MiB  # of a block, for who has just begun to read, or while memory is short
     whole_bytes: int = 256 * KiB  # smaller files are fetched whole, which is no slower
     sequential_bytes: int = 128 * KiB  # in order from the start: the kernel's first request of a copy
-    settled_bytes: int = 3 * MiB  # so much elsewhere: who hops by the MiB wants no whole blocks
-    tolerance_bytes: int = 1 * MiB  # so far out of order may the kernel's own read-ahead arrive
+    settled_bytes: int = 3 * MiB  # in order from elsewhere: one that jumps by the MiB wants no whole blocks
+    tolerance_bytes: int = 1 * MiB  # how far out of order the kernel's own read-ahead may arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
     ahead_blocks: int = 20  # 160 MiB in flight: a connection often brings 60 MB/s, the line 20 times that
     waiting_pieces: int = 6  # for the disk cache; more would take memory from readers

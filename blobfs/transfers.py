@@ -1,11 +1,11 @@
-"""The threads in which requests, and what can wait, go on behind a call; and a timer.
+"""Pools of threads in which requests and other work go on beside the call that wants them; and a timer.
 
 They start in `start`, after the process has forked for the last time. A mount has others too: the
 kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
 
-A task never waits for another task, so no pool can deadlock. Reads, writes, name operations
-and what is due have budgets of their own, so uploads cannot starve a reader, nor the rename
-of a large directory a task that has a time.
+A task waits for none that is still queued, but for writes, which wait for none: so no pool can deadlock.
+Reads, writes, name operations and what is due have budgets of their own, so uploads cannot starve a
+reader, nor the rename of a large directory a task that has a time.
 """
 
 import heapq
@@ -41,7 +41,7 @@ class Transfers:
             "disk": 1,
         }
         self._pools: dict[str, ThreadPoolExecutor] = {}
-        self._changed = threading.Condition()  # guards the two fields below
+        self._changed = threading.Condition()  # guards the three fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
         self._order = itertools.count()
         self._is_closing = False
