@@ -1,4 +1,4 @@
-"""What a mount and a recovery are both made of: the service, and the parts that move bytes."""
+"""The service, which mounts, copies, recoveries and the doctor use, and the parts that move their bytes."""
 
 from dataclasses import dataclass
 

@@ -118,7 +118,7 @@ class TooLarge(Failure):
 
 
 class NoSpace(Failure):
-    """Extended attributes, or local buffers that cannot be sent, have no room left."""
+    """No room is left: for metadata, in memory, in the spool or temporary directory, or on the service."""
 
     errno = errno.ENOSPC
 

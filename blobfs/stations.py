@@ -22,7 +22,7 @@ TOLD_EVERY_SECONDS = 0.5  # by each thread: a bar shows no more, and the schedul
 
 
 def dask_setup(_worker: Worker) -> None:
-    """Called by Dask in the workers of a cluster made for one copy, which the command ends, and no Ctrl-C."""
+    """Called by Dask in the workers of `--scheduler local`: the command ends them, and Ctrl-C must not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

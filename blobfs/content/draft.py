@@ -17,7 +17,7 @@ from blobfs.store import BlobInfo, ReadBase
 WHOLE_BLOCKS = 4  # a block up to this many times ours is staged again whole, a larger one in pieces
 
 
-ReadSpooled = Callable[[int, memoryview, ReadBase], bool]  # bytes as they are to be; False if it has not all
+ReadSpooled = Callable[[int, memoryview, ReadBase], bool]  # gives bytes as edited; False if it lacks any
 
 
 class OnlyStaged(Exception):

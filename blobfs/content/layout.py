@@ -94,7 +94,7 @@ class Cut:
 
     layout: Layout
     whole_bytes: int  # larger units are in portions
-    only_checked: bool  # and so are those without checksums
+    only_checked: bool  # units without checksums are in portions, too
     portion_bytes: int
 
     def is_whole(self, offset: int) -> bool:

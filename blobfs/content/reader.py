@@ -1,10 +1,10 @@
 """Reading a committed blob: which ranges to fetch, and how far ahead.
 
-A stream is what one handle does. While it hops about, only the fragments it asks for are fetched,
-and ahead those at the same distance again. Once it has read in order for a while, whole units are,
-verified, and the next ones ahead, as far as the memory goes round. Who has just begun has a unit
-brought by many requests side by side; units without checksums, and all of them where the memory goes
-round no further, are fetched in portions.
+A stream is the reads of one handle. While they hop about, only the fragments asked for are fetched, and
+if the hops are equal, the next ones ahead. Once they have been in order for a while, whole units are fetched
+and verified, and the next ones ahead, as far as the stream's share of the memory goes. A unit too large for
+that share is fetched in portions. Without a cache on disk, so is one without checksums, and other units are
+brought at first by several requests side by side.
 """
 
 from blobfs.content.checksums import Checksums

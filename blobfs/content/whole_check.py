@@ -9,7 +9,7 @@ from blobfs.store import BlobInfo
 
 
 class WholeCheck:
-    """Hashes what a stream reads, in the file's order: the kernel's own is not quite.
+    """Hashes what a stream reads, in the file's order, which the kernel's requests do not quite keep.
 
     The blob may get another name or other metadata meanwhile: its bytes are those of its MD5.
     """

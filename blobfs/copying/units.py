@@ -43,10 +43,10 @@ class Units:
     def stream(
         self, blob: BlobInfo, layout: Layout, spans: Sequence[range] | None = None
     ) -> Iterator[tuple[range, memoryview]]:
-        """Yield these spans of the blob, or all, each with its bytes, which are gone with the next one.
+        """Yield these spans of the blob, or all of it, each with its bytes, which are gone with the next one.
 
-        Raises Damaged for bytes that do not match their checksum, at the end of what that is of, should
-        it be more than a span; Changed if the blob was replaced, Abandoned.
+        Raises Damaged before it yields a span that does not match its checksum; where a checksum is of
+        more than one span, only at the end of those. Raises Changed if the blob was replaced, Abandoned.
         """
         wanted = spans_of(layout) if spans is None else spans
         whole = (

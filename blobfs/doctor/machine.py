@@ -36,7 +36,7 @@ class Machine:
     kernel: str = field(default_factory=platform.release)
 
     def examine(self) -> Iterator[Finding]:
-        """Yield what there is to say."""
+        """Yield a finding on each thing here that a mount needs or may use, the kernel first."""
         yield self._kernel()
         yield self._device()
         yield self._libfuse()

@@ -30,7 +30,7 @@ class DirectoryCommits:
         self._volume = volume
         self._most_behind = most_behind
         self._settled = threading.Condition()  # guards the field below; never held across a request
-        self._under_way: set[str] = set()  # names; whoever puts one there has the same of the field below
+        self._under_way: set[str] = set()  # names; who puts one here also keeps its entry in the field below
         self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time
 
     def take(self, path: str, change: Change) -> bool:

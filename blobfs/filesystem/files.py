@@ -90,7 +90,7 @@ class File:
         self.state = FileState.NAMED
         self.failure: Failure | None = None
         self.trouble: Failure | None = None  # why the last commit failed, if it did
-        self.is_requested = False  # somebody closed it, and not all of that is committed or cut off since
+        self.is_requested = False  # a close() counts on a commit still due; truncation to nothing ends that
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.news: BlobInfo | None = None
         self._doubt = Doubt(store)

@@ -33,7 +33,7 @@ from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
 from blobfs.tree.cache import Node
 
-LONG_AGO = -math.inf  # when something was asked that is believed, and does not become newer by that
+LONG_AGO = -math.inf  # the time of an answer that is only believed: it must not count as new
 
 
 class Opened(NamedTuple):
@@ -41,7 +41,7 @@ class Opened(NamedTuple):
 
     handle: int
     keep_pages: bool = False
-    bypass_pages: bool = False  # another version is open here too: the pages are its
+    bypass_pages: bool = False  # they may be of another version that is open here, too
     is_newer: bool = False  # the kernel may believe the size of an older version
 
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from blobfs.filesystem.files import File
 
-DELAY_SECONDS = 5.0  # as long as Linux leaves a written page in memory (vm.dirty_writeback_centisecs)
+DELAY_SECONDS = 5.0  # as often as Linux looks for pages to write back (vm.dirty_writeback_centisecs)
 EARLY_SHARE = 2  # of half of the room, files have their time; when more is taken, the oldest are due
 
 

@@ -190,12 +190,12 @@ class Operations:
         return len(data)
 
     def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:
-        """pread(2) for a caller without a buffer of its own."""
+        """pread(2). Never called: the binding only looks whether it exists, and calls `read_into`."""
         target = memoryview(bytearray(size))
         return bytes(target[: self.read_into(handle, offset, target)])
 
     def write(self, _path: str, data: bytes, offset: int, handle: int) -> int:
-        """pwrite(2) for a caller without a buffer of its own."""
+        """pwrite(2). Never called: the binding only looks whether it exists, and calls `write_from`."""
         return self.write_from(handle, offset, memoryview(data))
 
     def flush(self, _path: str, handle: int) -> None:

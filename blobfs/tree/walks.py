@@ -31,12 +31,12 @@ PAGE_SECONDS = WALK_SECONDS / 2  # so long a page is kept for a walk, which has 
 class Way(NamedTuple):
     """How somebody goes through a tree, and so when a flat listing is worth its price."""
 
-    children: int  # that he came to, until it is begun
+    children: int  # directories in one that he must come to before all below it is listed
     within_seconds: float  # in which he came to them
     page_names: int
-    pages_in_vain: int  # for one directory: then he goes another way than the listing
+    pages_in_vain: int  # without the directory that he asks for, until the listing is given up
     again_seconds: float  # after which it is begun once more
-    lists_first: bool  # the directory whose children he comes to, and begins anew whenever he does
+    lists_first: bool  # he lists a directory before its children; each time he does, his walk begins anew
 
 
 WALK = Way(2, math.inf, MAX_LIST_RESULTS, 4, WALK_SECONDS, lists_first=True)
