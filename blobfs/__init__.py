@@ -60,10 +60,10 @@ If-Match; the new version comes back as a value and ``filesystem`` tells the ``n
 
 What always holds:
 
-1. The same bytes are never fetched twice at once, and a reader never waits for queued work: it takes it over.
+1. A reader joins a fetch of its bytes that is under way, and never waits for queued work: it takes it over.
 2. A task waits for no other that is still queued, but a commit for its blocks and MD5, which wait for none.
 3. Cached bytes are keyed by name and ETag; a reader meets `Changed`, never a mixture.
-4. A committed blob is complete or as it was: nobody sees part of a write.
+4. A committed blob is complete or as it was: nobody sees part of a commit.
 5. Every commit says which version it replaces. A file that lost such a race stays failed.
 6. A lock that all share is never held across a request. Those of one thing are: a file's, which serialises
    that file, a version's while its block list is asked for, a walk's, that of a handle's whole MD5.
