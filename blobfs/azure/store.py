@@ -103,9 +103,9 @@ class AzureStore:
         return _access(credential.authorization(), credential.name)
 
     def create_container(self) -> None:
-        """Create the container unless it exists. Raises AccessDenied, Busy."""
+        """Create the container unless it exists. Raises AccessDenied, Busy, TimedOut, Unavailable."""
         request = Request("PUT container", "PUT", query={"restype": "container"})
-        reply = self._client.ask(request)
+        reply = self._client.ask(request, within_seconds=PROBE_SECONDS)
         if reply.error_code != "ContainerAlreadyExists":
             self._client.check(request, reply)
 

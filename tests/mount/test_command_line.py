@@ -154,9 +154,12 @@ def test_an_expired_sas_says_so_without_showing_it(mount: Mounts, container: str
     assert token.rpartition("sig=")[2] not in message
 
 
-def test_a_service_that_nobody_runs_is_named(mount: Mounts) -> None:
-    message = refusal(mount, "--endpoint", "http://127.0.0.1:1/devstoreaccount1")
-    assert "127.0.0.1:1" in message
+@pytest.mark.parametrize("options", [[], ["--create-container"]])
+def test_a_service_that_nobody_runs_is_named_long_before_its_timeout(
+    mount: Mounts, options: list[str]
+) -> None:
+    nowhere = ("--endpoint", "http://127.0.0.1:1/devstoreaccount1", "--timeout", "3600")
+    assert "127.0.0.1:1" in refusal(mount, *nowhere, *options)
 
 
 def test_a_service_elsewhere_must_speak_https(mount: Mounts) -> None:
