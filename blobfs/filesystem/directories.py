@@ -85,7 +85,7 @@ class Directories:
         volume = self._volume
         prefix = volume.names.directory_prefix(path)
         # Before the listing: what is committed while that is made may be missing there.
-        uncommitted = [file for file in volume.files.under(prefix) if file.is_uncommitted]
+        uncommitted = [file for file in volume.files.under(prefix) if file.is_unsent]
         for file in volume.files.under(prefix):
             volume.note_commit(file)
         # Also before: what is deleted while the listing is made may still be there.
@@ -93,7 +93,7 @@ class Directories:
         found: dict[str, Node | File] = {**volume.namespace.entries(path)}
         for entry in gone | self._deletions.entries_due(path):
             found.pop(entry, None)
-        uncommitted += [file for file in volume.files.under(prefix) if file.is_uncommitted]
+        uncommitted += [file for file in volume.files.under(prefix) if file.is_unsent]
         for file in uncommitted:
             entry = file.name.removeprefix(prefix)
             if file.state is not FileState.UNLINKED and file.name == prefix + entry and "/" not in entry:

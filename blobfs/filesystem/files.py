@@ -127,6 +127,11 @@ class File:
         return self._attributes_changed or (self._writer is not None and self._writer.is_changed)
 
     @property
+    def is_unsent(self) -> bool:
+        """Something here is still to be committed: it has not lost its name to somebody else."""
+        return self.is_uncommitted and self.failure is None
+
+    @property
     def uncommitted_bytes(self) -> int:
         """How many bytes were written that the service has not acknowledged as part of the file."""
         writer = self._writer

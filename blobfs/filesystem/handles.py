@@ -102,7 +102,7 @@ class Handles:
         volume.check_writable(path)
         self._deletions.settle(path)
         file = volume.files.get(volume.names.blob_name(path))
-        if file is not None and file.is_uncommitted and file.failure is None:
+        if file is not None and file.is_unsent:
             if flags & os.O_EXCL:
                 raise AlreadyExists(f"{path}: exists")
             return self.open(path, flags)

@@ -74,7 +74,7 @@ class Removal:
         """
         volume = self._volume
         open_below = volume.files.under(volume.names.directory_prefix(path))
-        if any(file.is_uncommitted for file in open_below):
+        if any(file.is_unsent for file in open_below):
             raise DirectoryNotEmpty(f"{path}: directory not empty")
         marker, has_entries = volume.namespace.below(path)
         if has_entries:

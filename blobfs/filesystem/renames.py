@@ -259,7 +259,8 @@ class Renames:
         self._record_directory(old_path, new_path, copies)
 
     def _commit_below(self, path: str) -> None:
-        files = self._volume.files.under(self._volume.names.directory_prefix(path))
+        below = self._volume.files.under(self._volume.names.directory_prefix(path))
+        files = [file for file in below if file.is_unsent]
         raise_first(self._commits.commit_all(files))
 
     def _marked(self, path: str) -> Node:

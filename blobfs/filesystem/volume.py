@@ -156,7 +156,7 @@ class Volume:
         if file is None:
             return None
         # In this order: what is committed in between must not be missed by both.
-        knows_more = file.is_uncommitted and file.failure is None
+        knows_more = file.is_unsent
         self.note_commit(file)
         return file if knows_more else None
 

@@ -1661,3 +1661,19 @@ def test_kernel_is_told_of_a_size_that_a_listing_has_learned_before_it(fs: Files
     first, second = (fs.handles.open("/f", os.O_RDONLY) for _ in range(2))
     assert first.is_newer
     assert second.is_newer  # the answer to the first may not have reached the kernel yet
+
+
+@pytest.mark.parametrize("act", [lambda fs: fs.rmdir("/d"), lambda fs: fs.rename("/d", "/e")])
+def test_open_file_that_lost_its_name_to_another_client_is_in_nobodys_way(
+    fs: Filesystem, memory: MemoryStore, act: Callable[[Filesystem], object]
+) -> None:
+    memory.put("d", b"", MARKER)
+    memory.put("d/x", b"old")
+    handle = fs.handles.open("/d/x", os.O_RDWR).handle
+    fs.handles.write(handle, 0, memoryview(b"mine"))
+    memory.delete("d/x", ALWAYS)
+    with pytest.raises(Changed):
+        fs.handles.fsync(handle)
+    fs.volume.namespace.forget("/d/x")
+    assert entries(fs, "/d") == []
+    act(fs)
