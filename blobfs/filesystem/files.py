@@ -234,6 +234,14 @@ class File:
                 self.failure = copy.copy(failure)
             self.drop()
 
+    def leave_name(self) -> None:
+        """Make the file live on for its handles, if it has any. Blocks and raises as `unlink` does."""
+        with self.lock:
+            if self.handles:
+                self.unlink()
+            else:
+                self.drop()
+
     def lose_name(self, reason: str) -> None:
         """Have those who write an unlinked file hear that its name is there, with other bytes than theirs."""
         with self.lock:

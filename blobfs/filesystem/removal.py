@@ -38,11 +38,11 @@ class Removal:
         if file is None and self._deletions.may_wait:
             self._delete_behind(path)
             return
-        if file is not None and not file.etag_in_place:
+        if file is not None and not file.etag_in_place and file.failure is None:
+            file.leave_name()
             volume.files.remove(file)
-            file.unlink()
             volume.note_commit(file)
-        if file is None or file.etag_in_place:
+        else:
             self._delete_blob(path)
         volume.namespace.record(path, None)
         volume.lost.forget(path)
@@ -101,7 +101,8 @@ class Removal:
         with file.lock:  # nobody commits it meanwhile
             volume.note_commit(file)
             # Before anything changes, because it may have to ask.
-            known = volume.namespace.find(path) if file.etag_in_place else None
+            is_there = file.etag_in_place or file.failure is not None
+            known = volume.namespace.find(path) if is_there else None
             base = file.base
             file.unlink()
             volume.note_commit(file)

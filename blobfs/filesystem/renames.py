@@ -221,9 +221,9 @@ class Renames:
     def _drop_replaced(self, name: str) -> None:
         file = self._volume.files.get(name)
         if file is not None:
-            self._volume.files.remove(file)
             if file.is_uncommitted:
-                file.unlink()
+                file.leave_name()
+            self._volume.files.remove(file)
             file.news = None  # another blob has the name
 
     # Directories…

@@ -12,6 +12,7 @@ import pytest
 from fakes import CALLER, DEFAULTS, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
 from waiting import wait_until
 
+from blobfs.content.memory import Buffer
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
@@ -22,6 +23,7 @@ from blobfs.errors import (
     InvalidArgument,
     InvalidName,
     IsADirectory,
+    NoSpace,
     NotADirectory,
     NotFound,
     NotPermitted,
@@ -1677,3 +1679,53 @@ def test_open_file_that_lost_its_name_to_another_client_is_in_nobodys_way(
     fs.volume.namespace.forget("/d/x")
     assert entries(fs, "/d") == []
     act(fs)
+
+
+def no_room(_size_bytes: int) -> Buffer:
+    raise NoSpace("no room in the temporary directory")
+
+
+def test_removal_of_a_file_that_waits_for_its_commit_needs_no_disk(
+    behind: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(behind, "/x", b"mine")
+    monkeypatch.setattr("blobfs.content.draft.disk_buffer", no_room)
+    behind.unlink("/x")
+    later(behind)
+    assert (entries(behind, "/"), memory.bodies) == ([], {})
+
+
+def test_rename_over_a_file_that_waits_for_its_commit_needs_no_disk(
+    behind: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(behind, "/x", b"one")
+    write(behind, "/y", b"two")
+    monkeypatch.setattr("blobfs.content.draft.disk_buffer", no_room)
+    behind.rename("/y", "/x")
+    behind.handles.sync("/")
+    assert memory.bodies == {"x": b"two"}
+
+
+def test_name_that_another_client_was_first_to_make_can_be_removed_by_who_has_his_own_open(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(b"mine"))
+    memory.put("x", b"theirs")
+    with pytest.raises(AlreadyExists):
+        fs.handles.fsync(handle)
+    fs.rename("/x", HIDDEN)
+    later(fs)
+    assert memory.bodies == {}
+
+
+def test_name_that_another_client_was_first_to_make_can_be_removed(
+    behind: Filesystem, memory: MemoryStore
+) -> None:
+    write(behind, "/x", b"mine")
+    memory.put("x", b"theirs")
+    with pytest.raises(AlreadyExists):
+        behind.handles.sync("/")
+    behind.unlink("/x")
+    later(behind)
+    assert memory.bodies == {}
