@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
-from blobfs.errors import NoAttribute, NotFound
+from blobfs.errors import Changed, NoAttribute, NotFound
 from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
@@ -109,7 +109,14 @@ class Filesystem:
         volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
 
     def readlink(self, path: str) -> str:
-        """Return the target of a symbolic link."""
+        """Return the target of a symbolic link, the new one if somebody has replaced it."""
+        try:
+            return self._target(path)
+        except Changed:
+            self.volume.namespace.forget(path)
+            return self._target(path)
+
+    def _target(self, path: str) -> str:
         blob = self.volume.namespace.node(path).blob
         if blob is None:
             raise NotFound(f"{path}: not a symbolic link")
