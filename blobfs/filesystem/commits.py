@@ -159,7 +159,7 @@ class Commits:
 
     def _commit_released(self, file: File) -> None:
         failure = failure_of(self.commit, file)
-        if isinstance(failure, CURABLE):
+        if isinstance(failure, CURABLE) and self._volume.files.has(file):  # else it is not found again
             self._keep(file, failure)
         elif failure is not None:
             self._forget(file)

@@ -1729,3 +1729,29 @@ def test_name_that_another_client_was_first_to_make_can_be_removed(
     behind.unlink("/x")
     later(behind)
     assert memory.bodies == {}
+
+
+def test_bytes_of_a_displaced_file_that_an_outage_keeps_from_the_service_are_named(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    store = FailingStore(memory)
+    fs = mount(store)
+    memory.put("x", b"old")
+    older = fs.handles.open("/x", os.O_RDWR).handle
+    memory.put("x", b"new")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.handles.write(older, 0, memoryview(b"mine"))
+    store.fail_commits(Unavailable("away"))
+    with pytest.raises(Unavailable):
+        fs.handles.flush(older)
+    fs.handles.release(older)
+    assert [file.path for file in fs.uncommitted()] == ["/x"]
+
+
+def test_link_that_was_replaced_elsewhere_leads_to_its_new_target(mount: Mount) -> None:
+    here, there = mount(), mount()
+    there.symlink("one", "/link", CALLER)
+    here.stat("/link")
+    there.unlink("/link")
+    there.symlink("two", "/link", CALLER)
+    assert here.readlink("/link") == "two"
