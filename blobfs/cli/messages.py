@@ -5,7 +5,8 @@ import re
 import click
 
 _SECRET = re.compile(
-    r"((?<![\w/.-])sig=|AccountKey=|SharedAccessSignature=)[^\s&;'\"]+"  # not the directory a/sig=1/b
+    # Not of names like a/sig=1/b or fit(sig=0.05).
+    r"((?<![\w/.( -])sig=|(?<=[( ])sig=(?=[\w+/%=]{20})|AccountKey=|SharedAccessSignature=)[^\s&;'\"]+"
     r"|(://)[^/\s]+(?=@)"
     r"|[A-Za-z0-9+/]{86}==",
     re.IGNORECASE,

@@ -482,7 +482,15 @@ def test_a_secret_in_a_wrong_place_is_refused_and_not_shown(tmp_path: Path, argu
 
 
 def test_a_message_keeps_what_only_resembles_a_secret() -> None:
-    for text in ("runs/sig=0.5/x.nc", "sigma=1&design=2", "a@b", "https://host/a@b", "x" * 86):
+    for text in (
+        "runs/sig=0.5/x.nc",
+        "con/fit(sig=0.05).csv",
+        "con/plot sig=2.png",
+        "sigma=1&design=2",
+        "a@b",
+        "https://host/a@b",
+        "x" * 86,
+    ):
         assert without_secrets(text) == text
 
 
