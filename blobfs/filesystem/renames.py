@@ -7,7 +7,7 @@ side; if one copy fails, the copies made are taken back and everything is where 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blobfs.errors import (
     AlreadyExists,
@@ -229,14 +229,14 @@ class Renames:
     # Directories…
 
     def _rename_directory(self, old_path: str, new_path: str, node: Node, target: Node | None) -> None:
-        volume = self._volume
+        volume, replaced_marker = self._volume, None
         if new_path.startswith(old_path + "/"):
             raise InvalidArgument(f"{new_path}: is inside {old_path}")
         if target is not None:
             if not target.is_directory:
                 raise NotADirectory(f"{new_path}: not a directory")
             self._deletions.settle_below(new_path)
-            self._removal.check_empty(new_path)
+            replaced_marker = self._removal.check_empty(new_path)
         self._deletions.settle_below(old_path)
         self._directory_commits.settle_below(old_path)
         self._directory_commits.forget_below(new_path)
@@ -244,7 +244,7 @@ class Renames:
         if node.blob is None and target is not None and target.blob is not None:
             # Its marker, left alone, would give the renamed directory its attributes.
             node = self._marked(old_path)
-        moves = self._moves(old_path, new_path, node, target)
+        moves = self._moves(old_path, new_path, node, target, replaced_marker)
         copies = self._copy_all(moves)
         try:
             volume.transfers.for_each(self._finish_move, zip(moves, copies, strict=True))
@@ -268,13 +268,26 @@ class Renames:
         self._volume.change_attributes(path, lambda attributes: attributes)
         return self._volume.namespace.node(path)
 
-    def _moves(self, old_path: str, new_path: str, node: Node, target: Node | None) -> list[Move]:
+    def _moves(
+        self,
+        old_path: str,
+        new_path: str,
+        node: Node,
+        target: Node | None,
+        replaced_marker: BlobInfo | None,
+    ) -> list[Move]:
+        """Return what is to be moved; the target is empty, but it may have markers, one in the old style."""
         names = self._volume.names
         old_prefix, new_prefix = names.directory_prefix(old_path), names.directory_prefix(new_path)
         moves = [
             Move(blob, new_prefix + blob.name[len(old_prefix) :], IF_ABSENT)
             for blob in self._volume.namespace.descendants(old_path)
         ]
+        if replaced_marker is not None:
+            onto = replacing(replaced_marker.etag)
+            moves = [
+                replace(move, condition=onto) if move.name == replaced_marker.name else move for move in moves
+            ]
         if node.blob is not None:
             marker = target.blob.etag if target is not None and target.blob is not None else ""
             moves.append(Move(self._volume.store.head(node.blob.name), new_prefix[:-1], replacing(marker)))

@@ -1755,3 +1755,12 @@ def test_link_that_was_replaced_elsewhere_leads_to_its_new_target(mount: Mount) 
     there.unlink("/link")
     there.symlink("two", "/link", CALLER)
     assert here.readlink("/link") == "two"
+
+
+def test_directory_replaces_an_empty_one_where_both_have_markers_in_the_old_style(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    for name in ("a/", "b/", "a/x"):
+        memory.put(name, b"")
+    fs.rename("/a", "/b")
+    assert sorted(memory.bodies) == ["b/", "b/x"]
