@@ -9,6 +9,7 @@ more to do than processors that thread may not run for long, so the moment lasts
 a processor or a lock. It is over when the thread asks for the name, or for the kernel's next request.
 """
 
+import copy
 import logging
 import os
 import threading
@@ -221,7 +222,7 @@ class Deletions:
                 directory = split_path(path)[0]
                 logger.error("%s is empty, and no marker could be made to keep it: %s", directory, failure)
             with self._settled:
-                self._unkept[path] = failure
+                self._unkept[path] = copy.copy(failure)
             raise
         with self._settled:
             self._unkept.pop(path, None)
@@ -275,7 +276,7 @@ class Deletions:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
             self._volume.lost.note(path, f"removed, but that could not be carried out: {failure}")
             with self._settled:
-                self._failed[path] = failure
+                self._failed[path] = copy.copy(failure)  # raised, it refers to the file and all its bytes
         else:
             logger.error("%s was removed while open, but could not be deleted: %s", path, failure)
 

@@ -3,6 +3,7 @@
 A copy sets a directory's mode, owner and times one after the other, and again when all is in it.
 """
 
+import copy
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ class DirectoryCommits:
         except Failure as failure:
             if name not in self._troubles:
                 logger.error("the mode, owner or times of %s are not stored yet, but kept: %s", path, failure)
-            self._troubles[name] = failure
+            self._troubles[name] = copy.copy(failure)  # raised, it refers to all that was there then
             raise
         else:
             changes.remove(name, due)
