@@ -154,6 +154,7 @@ class Filesystem:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
             self.directories.renamed(old_path, new_path)
             self.volume.lost.rename(old_path, new_path)
+            self.volume.orphans.rename(old_path, new_path)
             self.volume.appeared(new_path)
 
     def uncommitted(self) -> Iterator[Uncommitted]:

@@ -11,6 +11,7 @@ import cachetools
 from blobfs.errors import Changed, NotFound
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File
+from blobfs.format.names import is_within
 
 REMEMBERED_NAMES = 10_000  # far more than can be given while one call is on its way
 
@@ -60,6 +61,16 @@ class Orphans:
             elif file is not None:
                 del self._orphans[hidden_path]
             return hidden_path in self._given
+
+    def rename(self, old_path: str, new_path: str) -> None:
+        """Have the hidden names in a directory, and in those below it, follow it to its new name."""
+        with self._lock:
+            for path in [path for path in self._orphans if is_within(path, old_path)]:
+                moved = new_path + path[len(old_path) :]
+                file = self._orphans[moved] = self._orphans.pop(path)
+                self._given[moved] = True
+                if file in self._removed:
+                    self._removed[file] = moved
 
     def _get(self, hidden_path: str) -> File:
         file = self._orphans.get(hidden_path)

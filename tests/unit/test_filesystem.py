@@ -1788,3 +1788,19 @@ def test_removal_that_failed_keeps_nothing_of_the_open_file(
     fs.unlink(HIDDEN)
     gc.collect()
     assert file() is None
+
+
+def test_hidden_name_follows_its_directory(fs: Filesystem, memory: MemoryStore) -> None:
+    memory.put("d/x", b"old")
+    memory.put("d/y", b"1")
+    handle = fs.handles.open("/d/x", os.O_RDONLY).handle
+    fs.rename("/d/x", f"/d{HIDDEN}")
+    later(fs)
+    fs.rename("/d", "/e")
+    assert fs.stat(f"/e{HIDDEN}").size_bytes == 3
+    fs.unlink(f"/e{HIDDEN}")
+    assert read_handle(fs, handle) == b"old"
+    fs.handles.release(handle)
+    with pytest.raises(Changed):
+        fs.stat(f"/e{HIDDEN}")
+    assert memory.bodies == {"e/y": b"1"}
