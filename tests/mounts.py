@@ -83,10 +83,18 @@ class Mount:
 
     def kill(self) -> None:
         """Let the serving process die as in a crash, and wait until it has."""
+        with self.ending():
+            os.kill(self.pid, signal.SIGKILL)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Wait, after what ends it, until the serving process has ended: it may still write its log."""
         process = os.pidfd_open(self.pid)
-        os.kill(self.pid, signal.SIGKILL)
-        select.select([process], [], [])
-        os.close(process)
+        try:
+            yield
+            select.select([process], [], [])
+        finally:
+            os.close(process)
         self.has_died = True
 
 
@@ -150,7 +158,8 @@ class Mounts:
     def give_up(self, mount: Mount) -> None:
         """Unmount as a user does who gives up what cannot be committed. Fails the test if nothing is."""
         self._mounts.remove(mount)
-        ended = blobfs("umount", "--force", mount.path)
+        with mount.ending():
+            ended = blobfs("umount", "--force", mount.path)
         assert "giving up what is not committed" in ended.stderr, ended.stderr
 
     def expect_log(self, pattern: str) -> None:

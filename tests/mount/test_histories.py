@@ -132,8 +132,8 @@ def nodes(mount: Mounts) -> Iterator[Sequence[Path]]:
     (mounts[0].path / "shared").mkdir()
     yield [mounted.path / "shared" for mounted in mounts]
     for mounted in mounts:
-        blobfs("umount", "--force", mounted.path)
-        mounted.has_died = True
+        with mounted.ending():
+            blobfs("umount", "--force", mounted.path)
 
 
 def run(program: str, nodes: Sequence[Path]) -> list[tuple[str, Any]]:

@@ -300,8 +300,9 @@ def test_files_that_were_given_up_are_committed_by_the_next_mount(
     mount = mounts(*options, "--timeout", "1")
     service.order(Rule(pattern="^PUT", status=503))
     assert Writer(mount.path / "x", BODY).end() == errno.EIO
-    assert "without the files named above" in blobfs("umount", "--force", mount.path).stderr
-    mount.has_died = True
+    with mount.ending():
+        ended = blobfs("umount", "--force", mount.path)
+    assert "without the files named above" in ended.stderr
     service.order()
     assert "had left: 1" in mounts(*options).announcement
     assert blobs.download_blob("x").readall() == BODY

@@ -184,9 +184,9 @@ def pair(mount: Mounts) -> Iterator[tuple[Mount, Mount]]:
     mount.expect_log("is not committed: ")
     mount.expect_log("ended: not committed: ")
     yield winner, loser
-    ended = blobfs("umount", "--force", loser.path)
+    with loser.ending():
+        ended = blobfs("umount", "--force", loser.path)
     assert f"{loser.path}: giving up what is not committed:" in ended.stderr
-    loser.has_died = True
 
 
 @on_both_bindings
