@@ -42,6 +42,7 @@ class Operations:
     use_ns = True  # both bindings: times as nanoseconds
     flag_utime_omit_ok = 1  # libfuse 2: utimens may get UTIME_NOW and UTIME_OMIT
     flag_nullpath_ok = 1  # libfuse 2: an open file may have lost its path, and its directory
+    flag_nopath = 1  # libfuse 2: so what comes with a handle waits for nobody who opens or renames the path
 
     def __init__(
         self,
