@@ -119,7 +119,14 @@ class Deletions:
     def unkept(self) -> list[tuple[str, Failure]]:
         """Return the directories that have lost their last blob and got no marker, and why."""
         with self._settled:
-            return [(split_path(path)[0], failure) for path, failure in self._unkept.items()]
+            found = [(split_path(path)[0], failure) for path, failure in self._unkept.items()]
+        return [(path, failure) for path, failure in found if self._volume.namespace.is_known_empty(path)]
+
+    def forget_unkept(self, path: str) -> None:
+        """Make no marker for a directory any more: it is gone."""
+        with self._settled:
+            for entry in [entry for entry in self._unkept if split_path(entry)[0] == path]:
+                del self._unkept[entry]
 
     def take_over(self, path: str) -> Taken:
         """Leave a blob to a rename that replaces it, if one is due.

@@ -17,6 +17,7 @@ from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, BlobInfo
+from blobfs.tree.namespace import DIRECTORY
 
 
 class Removal:
@@ -55,12 +56,14 @@ class Removal:
         volume.check_writable(path)
         self._deletions.settle_below(path)
         with self._directory_commits.given_up(path):
-            node = volume.namespace.node(path)
+            is_only_here = path in dict(self._deletions.unkept())
+            node = DIRECTORY if is_only_here else volume.namespace.node(path)
             if not node.is_directory:
                 raise NotADirectory(f"{path}: not a directory")
             for marker in (node.blob, self.check_empty(path)):
                 if marker is not None:
                     volume.store.delete(marker.name, ALWAYS)
+        self._deletions.forget_unkept(path)
         volume.namespace.forget_below(path)
         volume.directory_times.forget(volume.names.blob_name(path))
         volume.namespace.record(path, None)

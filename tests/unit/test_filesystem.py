@@ -1804,3 +1804,41 @@ def test_hidden_name_follows_its_directory(fs: Filesystem, memory: MemoryStore) 
     with pytest.raises(Changed):
         fs.stat(f"/e{HIDDEN}")
     assert memory.bodies == {"e/y": b"1"}
+
+
+@pytest.fixture
+def unkept(
+    memory: MemoryStore, clock: ManualClock, tmp_path: Path
+) -> Iterator[tuple[Filesystem, FailingStore]]:
+    """A mount that writes back, whose directory /d has lost its last file when no marker could be made."""
+    store, spool = FailingStore(memory), Spool(tmp_path / "spool", "account", "container", "")
+    with closing(spool), machine(store, block_bytes=BLOCK, inline=True) as parts:
+        limits = WriteBack(files=10, buffered_bytes=1 << 20)
+        fs = filesystem_of(replace(parts, make_journal=spool.journal), clock, write_back=limits)
+        memory.put("d/x", b"old")
+        entries(fs, "/d")
+        store.fail_method("put_blob", Unavailable("away"))
+        fs.unlink("/d/x")
+        later(fs)
+        yield fs, store
+
+
+def test_directory_without_a_marker_can_be_removed_and_stays_so(
+    unkept: tuple[Filesystem, FailingStore], memory: MemoryStore
+) -> None:
+    fs, store = unkept
+    fs.rmdir("/d")
+    store.heal()
+    fs.handles.sync("/")
+    assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
+
+
+def test_directory_that_could_get_no_marker_is_named_as_long_as_it_needs_one(
+    unkept: tuple[Filesystem, FailingStore],
+) -> None:
+    fs, store = unkept
+    assert [found.path for found in fs.uncommitted()] == ["/d"]
+    store.heal()
+    write(fs, "/d/y", b"new")
+    fs.commits.commit_all(list(fs.volume.files))
+    assert list(fs.uncommitted()) == []
