@@ -1,10 +1,7 @@
 import errno
-import gc
-import logging
 import os
 import stat
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext
@@ -1767,27 +1764,6 @@ def test_directory_replaces_an_empty_one_where_both_have_markers_in_the_old_styl
         memory.put(name, b"")
     fs.rename("/a", "/b")
     assert sorted(memory.bodies) == ["b/", "b/x"]
-
-
-def test_removal_that_failed_keeps_nothing_of_the_open_file(
-    mount: Mount, memory: MemoryStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "blobfs.filesystem.deletions")  # a record would keep the failure
-    store = FailingStore(memory)
-    fs = mount(store)
-    write(fs, "/x", b"old")
-    handle = fs.handles.open("/x", os.O_RDONLY).handle
-    fs.rename("/x", HIDDEN)
-    with pytest.raises(NotFound):
-        fs.stat("/x")
-    file = weakref.ref(fs.volume.orphans.get(HIDDEN))
-    store.fail_method("delete", Unavailable("away"))
-    later(fs)
-    store.heal()
-    fs.handles.release(handle)
-    fs.unlink(HIDDEN)
-    gc.collect()
-    assert file() is None
 
 
 def test_hidden_name_follows_its_directory(fs: Filesystem, memory: MemoryStore) -> None:
