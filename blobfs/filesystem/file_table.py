@@ -17,7 +17,8 @@ class FileTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the maps, and counts of handles in files
         self._files: dict[str, File] = {}
-        self._displaced: dict[str, set[File]] = {}  # open files whose name another one has
+        # Open files whose name another one has, by the name whose pages in the kernel they share with it.
+        self._displaced: dict[str, set[File]] = {}
         self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
 
     def __iter__(self) -> Iterator[File]:
@@ -108,6 +109,28 @@ class FileTable:
         with self._lock:
             self._remove(file)
 
+    def rename_pages(self, old_name: str, new_name: str) -> None:
+        """Have the open files that share the kernel's pages of a name share those of its new name.
+
+        They keep their own name: it is that of the blob whose version they are.
+        """
+        with self._lock:
+            others = self._displaced.pop(old_name, set()) | self._displaced.pop(new_name, set())
+            if others:
+                self._displaced[new_name] = others
+
+    def leave_behind(self, file: File, new_name: str) -> None:
+        """Leave an open file to its own handles: a newer version has taken its name, and pages, elsewhere."""
+        with self._lock:
+            self._remove(file)
+            if file.handles:
+                self._displaced.setdefault(new_name, set()).add(file)
+
+    def name_of_pages(self, file: File) -> str:
+        """Return the name whose pages in the kernel an open file's handles share."""
+        with self._lock:
+            return next((name for name, others in self._displaced.items() if file in others), file.name)
+
     def discard(self, name: str) -> None:
         """Forget whatever file is under a name."""
         with self._lock:
@@ -127,10 +150,10 @@ class FileTable:
         self._files[file.name] = file
 
     def _forget_displaced(self, file: File) -> None:
-        others = self._displaced.get(file.name, set())
-        others.discard(file)
-        if not others:
-            self._displaced.pop(file.name, None)
+        for name in [name for name, others in self._displaced.items() if file in others]:
+            self._displaced[name].discard(file)
+            if not self._displaced[name]:
+                del self._displaced[name]
 
     def _forget_settled(self, file: File) -> None:
         """Forget a file that has no handles, nothing to commit, and no commit that nobody has noted yet."""

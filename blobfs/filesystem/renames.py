@@ -147,6 +147,7 @@ class Renames:
             file.move_unsent(old_name, "")
             raise
         self._drop_replaced(new_name)
+        volume.files.rename_pages(old_name, new_name)
         volume.files.discard(old_name)
         if file.is_uncommitted:
             volume.files.add(file)
@@ -211,12 +212,14 @@ class Renames:
         volume = self._volume
         volume.same_bytes(old, new)
         self._drop_replaced(new.name)
+        volume.files.rename_pages(old.name, new.name)
         file = volume.files.get(old.name)
-        if file is not None:
+        if file is not None and file.version == old.version:
             volume.files.remove(file)
-            if file.version == old.version:
-                file.rebase(new, attributes_of(new, volume.defaults))
-                volume.files.add(file)
+            file.rebase(new, attributes_of(new, volume.defaults))
+            volume.files.add(file)
+        elif file is not None:
+            volume.files.leave_behind(file, new.name)
 
     def _drop_replaced(self, name: str) -> None:
         file = self._volume.files.get(name)

@@ -196,10 +196,11 @@ class Volume:
 
     def _newest(self, file: File) -> BlobInfo | None:
         """Return what this mount last knew a file's name to be."""
-        under_name = self.files.get(file.name)
+        name = self.files.name_of_pages(file)
+        under_name = self.files.get(name)
         if under_name is not None and under_name is not file:
             return under_name.base
-        return self._last_known_node(self.path_of(file.name)).blob
+        return self._last_known_node(self.path_of(name)).blob
 
     # Changing…
 

@@ -363,6 +363,32 @@ def test_a_reader_is_told_if_it_may_have_met_the_end_of_another_version(
 # Directories
 
 
+def test_a_rename_shows_nobody_the_bytes_that_a_writer_was_refused(pair: tuple[Mount, Mount]) -> None:
+    there, here = (mounted.path for mounted in pair)
+    (here / "old").write_bytes(b"a" * MiB)
+    with refused(errno.ESTALE), (here / "old").open("r+b", buffering=0) as writer:
+        os.pwrite(writer.fileno(), b"x" * MiB, 0)
+        (there / "old").write_bytes(b"b" * MiB)
+        with refused(errno.ESTALE):
+            os.fsync(writer.fileno())
+        (here / "old").rename(here / "new")
+        with (here / "new").open("rb", buffering=0) as reader:
+            refused_bytes = os.pread(writer.fileno(), MiB, 0)
+            found = os.pread(reader.fileno(), MiB, 0)
+    assert (refused_bytes, found) == (b"x" * MiB, b"b" * MiB)
+
+
+def test_a_reader_is_told_of_another_end_after_a_rename_too(here: Path, there: Path) -> None:
+    (here / "old").write_bytes(b"a" * MiB)
+    with refused(errno.ESTALE), (here / "old").open("rb", buffering=0) as reader:
+        os.pread(reader.fileno(), 4096, 0)
+        (there / "old").write_bytes(b"b" * 10)
+        (here / "old").rename(here / "new")
+        (here / "new").stat()
+        while reader.read(65_536):
+            pass
+
+
 def test_a_directory_renamed_elsewhere_is_found_under_its_new_name(here: Path, there: Path) -> None:
     (here / "old").mkdir()
     (here / "old" / "file").write_bytes(b"content")

@@ -1818,3 +1818,38 @@ def test_directory_that_could_get_no_marker_is_named_as_long_as_it_needs_one(
     write(fs, "/d/y", b"new")
     fs.commits.commit_all(list(fs.volume.files))
     assert list(fs.uncommitted()) == []
+
+
+def test_who_has_another_version_open_shares_its_pages_after_a_rename_too(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.put("f", b"old")
+    older = fs.handles.open("/f", os.O_RDONLY)
+    memory.put("f", b"new")
+    newer = fs.handles.open("/f", os.O_RDONLY)
+    assert newer.bypass_pages
+    fs.rename("/f", "/g")
+    fs.handles.release(newer.handle)
+    assert opened_and_closed(fs, "/g").bypass_pages
+    fs.handles.release(older.handle)
+    opened_and_closed(fs, "/g")
+    assert not opened_and_closed(fs, "/g").bypass_pages
+
+
+@pytest.mark.parametrize(("old", "new", "was"), [("/f", "/g", "f"), ("/d", "/e", "d/f")])
+def test_older_version_that_is_open_when_its_name_moves_shares_the_pages(
+    fs: Filesystem, memory: MemoryStore, old: str, new: str, was: str
+) -> None:
+    memory.put(was, b"old, and longer")
+    handle = fs.handles.open(f"/{was}", os.O_RDONLY).handle
+    memory.put(was, b"new")
+    fs.rename(old, new)
+    path = f"/{was}".replace(old, new, 1)
+    opened = fs.handles.open(path, os.O_RDONLY)
+    assert opened.bypass_pages
+    with pytest.raises(Changed):
+        fs.handles.flush(handle)  # it may have met the end of the newer version
+    fs.handles.release(opened.handle)
+    fs.handles.release(handle)
+    opened_and_closed(fs, path)
+    assert not opened_and_closed(fs, path).bypass_pages
