@@ -281,7 +281,7 @@ class File:
     def request_commit(self) -> bool:
         """Have a crash not lose what is uncommitted here; tell whether that is so: not without a spool."""
         with self.lock:
-            self.is_requested = self.is_uncommitted and self.failure is None
+            self.is_requested = self.is_unsent
             return self.is_requested and self._journal.request_commit()
 
     def leave_journal(self) -> str:
