@@ -656,34 +656,16 @@ def test_removal_of_an_open_file_that_fails_leaves_it_to_its_writer(
     assert memory.bodies == {"x": b"newer"}
 
 
-def test_writer_of_a_file_is_told_when_a_rename_over_it_fails(mount: Mount, memory: MemoryStore) -> None:
-    store = FailingStore(memory)
-    fs = mount(store)
-    write(fs, "/x", b"old")
-    write(fs, "/y", b"other")
-    handle = fs.handles.open("/x", os.O_RDWR).handle
-    fs.handles.write(handle, 0, memoryview(b"new"))
-    fs.rename("/x", HIDDEN)  # as libfuse does before the rename
-    store.fail_method("copy", AccessDenied("no"))
-    with pytest.raises(AccessDenied):
-        fs.rename("/y", "/x")
-    store.heal()
-    for use in (fs.handles.fsync, fs.handles.flush):
-        with pytest.raises(Changed):
-            use(handle)
-    fs.handles.release(handle)
-    later(fs)
-    assert memory.bodies == {"x": b"old", "y": b"other"}
-    assert [file.path for file in fs.commits.uncommitted()] == ["/x"]
-
-
-def test_writer_of_a_file_never_committed_is_told_when_a_rename_over_it_fails(
-    mount: Mount, memory: MemoryStore
+@pytest.mark.parametrize("committed", [{"x": b"old"}, {}], ids=["committed", "never-committed"])
+def test_writer_of_a_file_is_told_when_a_rename_over_it_fails(
+    mount: Mount, memory: MemoryStore, committed: dict[str, bytes]
 ) -> None:
     store = FailingStore(memory)
     fs = mount(store)
+    for name, body in committed.items():
+        write(fs, f"/{name}", body)
     write(fs, "/y", b"other")
-    handle = create(fs, "/x")
+    handle = fs.handles.open("/x", os.O_RDWR).handle if committed else create(fs, "/x")
     fs.handles.write(handle, 0, memoryview(b"new"))
     fs.rename("/x", HIDDEN)  # as libfuse does before the rename
     store.fail_method("copy", AccessDenied("no"))
@@ -695,7 +677,7 @@ def test_writer_of_a_file_never_committed_is_told_when_a_rename_over_it_fails(
             use(handle)
     fs.handles.release(handle)
     later(fs)
-    assert memory.bodies == {"y": b"other"}
+    assert memory.bodies == {**committed, "y": b"other"}
     assert [file.path for file in fs.commits.uncommitted()] == ["/x"]
 
 
