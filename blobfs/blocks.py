@@ -17,6 +17,7 @@ https://learn.microsoft.com/rest/api/storageservices/put-block
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import xxhash
 
@@ -33,6 +34,22 @@ MAX_LIST_RESULTS = 5000
 ID_PREFIX = b"bfs1"
 COPIED_ID_PREFIX = b"bfs0"  # no checksum follows
 ID_BYTES = 52  # prefix, 32 hex digits of MD5, 16 hex digits of XXH3-64
+
+
+class Md5(Protocol):
+    """An MD5 that bytes are still added to."""
+
+    def update(self, data: memoryview | bytes, /) -> None:
+        """Add bytes. Releases the interpreter lock if they are many."""
+        ...
+
+    def digest(self) -> bytes:
+        """Return the MD5 of all bytes until now."""
+        ...
+
+    def copy(self) -> "Md5":
+        """Return another that goes on from here."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +72,9 @@ class BlockDigest:
         return base64.b64encode(raw).decode()
 
 
-def digest_of(block: memoryview | bytes) -> BlockDigest:
-    """Hash one block. Releases the interpreter lock while it does."""
-    return BlockDigest(md5_digest(block), xxh3_digest(block))
+def digest_of(block: memoryview | bytes, md5: Md5 | None = None) -> BlockDigest:
+    """Hash one block; its MD5 may be at hand. Releases the interpreter lock while it does."""
+    return BlockDigest((md5 or md5_hash(block)).digest(), xxh3_digest(block))
 
 
 def xxh3_digest(data: memoryview | bytes) -> bytes:
@@ -70,9 +87,17 @@ def xxh3_hash() -> xxhash.xxh3_64:
     return xxhash.xxh3_64()
 
 
+def md5_hash(data: memoryview | bytes) -> Md5:
+    """Return what takes more bytes by ``update`` and has the MD5 of them all in ``digest``.
+
+    Releases the interpreter lock while it hashes.
+    """
+    return hashlib.md5(data, usedforsecurity=False)
+
+
 def md5_digest(data: memoryview | bytes) -> bytes:
     """Return the MD5 of bytes. Releases the interpreter lock meanwhile."""
-    return hashlib.md5(data, usedforsecurity=False).digest()
+    return md5_hash(data).digest()
 
 
 def xxh3_in_id(block_id: str) -> bytes | None:

@@ -2,9 +2,9 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from blobfs.blocks import ID_BYTES, copied_block_id, digest_of, id_length
+from blobfs.blocks import ID_BYTES, Md5, copied_block_id, digest_of, id_length, md5_hash
 from blobfs.content.extents import Extent
 from blobfs.content.memory import Buffer, BufferPool
 from blobfs.content.whole_md5 import WholeMd5
@@ -84,7 +84,9 @@ class Staging:
         if self._is_stopped or not extent.length or buffer is None or not extent.is_open:
             return
         self._make_room()
-        extent.staging = self._transfers.submit_write(self._stage, buffer, extent.length)
+        # The file's MD5 begins like that of its first block, so those bytes are hashed once.
+        begin = self._whole_md5.see_first(extent.length) if extent.start == 0 else None
+        extent.staging = self._transfers.submit_write(self._stage, buffer, extent.length, begin)
         # What is staged can be had again from the service, so its buffer may be given back.
         recheck = self._pool.recheck
         extent.staging.add_done_callback(lambda _staging: recheck())
@@ -171,9 +173,12 @@ class Staging:
         block_id = copied_block_id(version.name, version.etag, start, length, self.id_bytes)
         return block_id if self._store.stage_range(version, start, length, self.name, block_id) else ""
 
-    def _stage(self, buffer: Buffer, length: int) -> str:
+    def _stage(self, buffer: Buffer, length: int, begin: Callable[[Md5], None] | None) -> str:
         block = buffer.view[:length]
-        digest = digest_of(block)
+        md5 = md5_hash(block)
+        if begin is not None:
+            begin(md5.copy())
+        digest = digest_of(block, md5)
         block_id = digest.block_id(self.id_bytes)
         if block_id not in self._service_ids:
             self._store.stage_block(self.name, block_id, block, digest.md5)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from fakes import FailingStore, Machine, MemoryStore, machine
@@ -487,6 +488,36 @@ def test_file_md5_goes_on_over_commits(parts: Machine, step: int) -> None:
         writer.write(start, memoryview(LONG)[start : start + step])
         base = writer.commit(PROPERTIES, onto(base))
         assert base.content_md5 == hashlib.md5(LONG[: start + step]).digest()
+
+
+def test_first_block_is_hashed_once_for_itself_and_the_file(
+    parts: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+
+    class Md5:
+        def __init__(self, data: bytes | memoryview, *, usedforsecurity: bool) -> None:
+            self.so_far = hashlib.md5(data, usedforsecurity=usedforsecurity)
+            self.digest = self.so_far.digest
+            hashed.append(bytes(data))
+
+        def update(self, data: memoryview) -> None:
+            self.so_far.update(data)
+            hashed.append(bytes(data))
+
+        def copy(self) -> "Md5":
+            copied = Md5(b"", usedforsecurity=False)
+            copied.so_far = self.so_far.copy()
+            copied.digest = copied.so_far.digest
+            return copied
+
+    monkeypatch.setattr("blobfs.blocks.hashlib", SimpleNamespace(md5=Md5))
+    writer = parts.writer("x")
+    writer.write(0, memoryview(LONG))
+    info = writer.commit(PROPERTIES, IF_ABSENT)
+    assert info.content_md5 == hashlib.md5(LONG).digest()
+    for start in range(0, len(LONG), BLOCK):
+        assert hashed.count(LONG[start : start + BLOCK]) == (1 if start == 0 else 2)
 
 
 def test_file_md5_can_be_done_without(memory: MemoryStore) -> None:
