@@ -41,7 +41,8 @@ their own:
                      numbers and times; ``directory_changes``: attributes that are not sent yet
 ``transfers``        the threads in which requests, and what can wait, go on behind a call; and a timer
 ``azure``            the only package that knows HTTP and the Blob service
-``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory
+``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory;
+                     ``open_files``: how many this process may have
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
                      ``headers``: what a blob says of its bytes
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
 from blobfs.metrics import listen
+from blobfs.open_files import raise_open_files
 from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
@@ -189,7 +189,7 @@ def _filesystem(
 
 def _write_back(settings: MountSettings, content: Content) -> WriteBack:
     return WriteBack(
-        files=min(settings.transfers.waiting_files, _raise_open_files() // 2),
+        files=min(settings.transfers.waiting_files, raise_open_files() // 2),
         buffered_bytes=content.pool.budget_bytes // WAITING_SHARE,
     )
 
@@ -198,13 +198,6 @@ def _whole_ahead_bytes(settings: MountSettings, content: Content) -> int:
     """Return up to which size files come whole ahead: those of one copy must leave memory to others."""
     share_bytes = content.ranges.capacity_bytes // (AHEAD_SHARE * settings.reads.ahead_files)
     return min(settings.reads.ahead_bytes, share_bytes)
-
-
-def _raise_open_files() -> int:
-    """Have as many files open as the system allows; return how many. Every waiting file has a journal."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
 
 
 def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:

@@ -16,6 +16,7 @@ from blobfs.cli.messages import printable, say
 from blobfs.cli.options import credential, refuse_large_blocks, shared_parameters
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
+from blobfs.open_files import raise_open_files
 from blobfs.settings import MountSettings, RetrySettings
 from blobfs.spool.directory import directories_of, leftovers_in
 from blobfs.spool.leftovers import Leftover, State
@@ -101,10 +102,13 @@ def _selected(settings: MountSettings, names: Sequence[str], held: ExitStack) ->
     """Take hold of the leftovers of these names, or of all. Raises NotFound."""
     assert settings.spool_dir is not None
     leftovers = []
+    raise_open_files()  # each is one
     for leftover in leftovers_in(directories_of(settings.spool_dir, settings.account, settings.container)):
-        held.callback(leftover.close)
         if not names or leftover.name in names:
+            held.callback(leftover.close)
             leftovers.append(leftover)
+        else:
+            leftover.close()
     if missing := set(names) - {leftover.name for leftover in leftovers}:
         raise NotFound(f"nothing of {', '.join(sorted(missing))} is left in {settings.spool_dir}.")
     return sorted(leftovers, key=lambda leftover: leftover.name)
@@ -142,15 +146,24 @@ def _failure_to_commit(commit: Callable[[Leftover], BlobInfo], leftover: Leftove
 def _save(settings: MountSettings, leftovers: Iterable[Leftover], directory: Path) -> None:
     from blobfs.recover import recovery_on_command
 
+    failures: list[str] = []
     with recovery_on_command(settings) as recovery:
         for leftover in leftovers:
             path = _free_path(directory, leftover.name or leftover.path.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            missing = recovery.save(leftover, path)
-            said = f"{leftover.name}: saved as {path}; it is still in the spool, too."
-            click.echo(printable(said))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                missing = recovery.save(leftover, path)
+            except Failure as failure:
+                failures.append(str(failure))
+                continue
+            except OSError as error:
+                failures.append(f"{_named(leftover)}: {path}: {error.strerror}")
+                continue
+            click.echo(f"{_named(leftover)}: saved as {printable(str(path))}; it is still in the spool, too.")
             for start, end in missing:
                 say(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros")
+    if failures:
+        raise Unavailable("not saved, and still in the spool:\n" + "\n".join(failures))
 
 
 def _free_path(directory: Path, name: str) -> Path:
@@ -191,7 +204,12 @@ def _note_on(leftover: Leftover) -> str:
     if leftover.state is State.TO_COMMIT and leftover.has_unclosed_edits:
         closed_bytes = leftover.requested_image().size_bytes
         return f"closed with {closed_bytes} bytes; edits after that never were: name it to commit them"
-    return leftover.conflict or leftover.damage
+    return _reason_of(leftover)
+
+
+def _reason_of(leftover: Leftover) -> str:
+    lost = leftover.lost_edits and f"edits after its last close() are lost: {leftover.lost_edits}"
+    return leftover.conflict or leftover.damage or lost
 
 
 def _facts(leftover: Leftover) -> Mapping[str, Any]:
@@ -199,7 +217,7 @@ def _facts(leftover: Leftover) -> Mapping[str, Any]:
     return {
         "name": leftover.name,
         "state": leftover.state.value,
-        "reason": leftover.conflict or leftover.damage,
+        "reason": _reason_of(leftover),
         "size_bytes": leftover.image().size_bytes,
         "has_unclosed_edits": leftover.has_unclosed_edits,
         "base": leftover.target.expected_etag,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blobfs.blocks import MiB
 from blobfs.errors import NoSpace
-from blobfs.spool.records import HEAD_BYTES, NO_SEAL, Kind, head_of
+from blobfs.spool.records import HEAD_BYTES, NO_SEAL, Kind, Record, head_of
 
 SUFFIX = ".journal"
 KEPT_FILES = 32  # about as many files as are written at once
@@ -36,7 +36,11 @@ class JournalFile:
             descriptor = os.open(path, flags, 0o600)
         except OSError as error:
             raise NoSpace(f"{path}: no journal can be made: {error.strerror}") from error
-        return cls._locked(path, descriptor)
+        try:
+            return cls._locked(path, descriptor)
+        except OSError as error:
+            path.unlink()
+            raise NoSpace(f"{path}: no journal can be locked: {error.strerror}") from error
 
     @classmethod
     def take(cls, path: Path) -> "JournalFile | None":
@@ -53,14 +57,17 @@ class JournalFile:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError:  # not all file systems have locks
+            os.close(descriptor)
+            raise
         status = os.fstat(descriptor)
         if not status.st_nlink:  # whoever had the lock before has ended it
             os.close(descriptor)
             return None
         return cls(path, descriptor, status.st_size)
 
-    def append(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> None:
-        """Add a record, whole or not at all. Raises NoSpace."""
+    def append(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> Record:
+        """Add a record, whole or not at all, and return it without what its body says. Raises NoSpace."""
         head, seal = head_of(kind, self._seals[1], number, body)
         try:
             written = os.pwritev(self.descriptor, [head, body], self.size_bytes)
@@ -74,6 +81,8 @@ class JournalFile:
         self.size_bytes += HEAD_BYTES + len(body)
         self._write_back()
         self.record_count += 1
+        body_at = self._last_at + HEAD_BYTES
+        return Record(kind, number, body_at=body_at, body_bytes=len(body), seal=seal)
 
     def _write_back(self) -> None:
         """Have the disk begin with what has come since the last time."""
@@ -157,7 +166,12 @@ class JournalFiles:
                 break
             if file is not None:
                 files.append(file)
-        _sync_directory(self._directory)
+        try:
+            _sync_directory(self._directory)
+        except NoSpace:
+            for file in files:
+                file.remove()
+            raise
         return files
 
 

@@ -41,16 +41,19 @@ class Image:
     def __init__(self, records: Iterable[Record]) -> None:
         self._pieces: list[Piece] = []
         self.kept_bytes = 0  # so much of the base was never cut off
-        is_first = True
+        self._has_base = False
         for record in records:
-            if is_first and record.target is not None:
-                self.kept_bytes = record.target.base_bytes
-                self._append(Piece(0, self.kept_bytes, in_base=True))
-                is_first = False
-            elif record.kind is Kind.WRITE:
-                self._write(Piece(record.number, record.body_bytes, record.body_at))
-            elif record.kind is Kind.TRUNCATE:
-                self._resize(record.number)
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take in one more record."""
+        if record.kind is Kind.WRITE:
+            self._write(Piece(record.number, record.body_bytes, record.body_at))
+        elif record.kind is Kind.TRUNCATE:
+            self._resize(record.number)
+        elif record.target is not None and not self._has_base:
+            self.kept_bytes, self._has_base = record.target.base_bytes, True
+            self._append(Piece(0, self.kept_bytes, in_base=True))
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self._pieces)

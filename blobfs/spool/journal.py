@@ -178,7 +178,7 @@ class DiskJournal:
                 logger.warning("%s: the spool keeps what is committed: %s", self._target().name, error)
 
     def leave(self, conflict: str = "", /) -> str:
-        file, self._file = self._file, None
+        file, self._file, self._image = self._file, None, None
         if file is None:
             return ""
         try:
@@ -190,9 +190,11 @@ class DiskJournal:
         return self._cure
 
     def _note(self, kind: Kind, number: int = 0, body: memoryview | bytes = b"") -> JournalFile:
-        self._is_requested, self._image = False, None
+        self._is_requested = False
         file = self._begun()
-        file.append(kind, number, body)
+        record = file.append(kind, number, body)
+        if self._image is not None:
+            self._image.add(record)
         return file
 
     def _note_target(self, kind: Kind, target: Target) -> JournalFile:

@@ -11,7 +11,7 @@ from blobfs.errors import Damaged
 from blobfs.format.attributes import changed_at, written_at
 from blobfs.spool.files import JournalFile
 from blobfs.spool.image import Image
-from blobfs.spool.records import Kind, Record, Target, body_of_target, records_in
+from blobfs.spool.records import Kind, Record, Target, body_of_target, may_commit_follow, records_in
 from blobfs.store import BlobInfo
 
 EDITS = (Kind.WRITE, Kind.TRUNCATE)
@@ -37,12 +37,21 @@ class Leftover:
     def _read(self) -> None:
         self._records: list[Record] = []
         self.damage = ""
+        self.lost_edits = ""  # why edits are gone that no close() or fsync() came after
+        found = ""
         try:
             self._records.extend(records_in(self._file.read_at))
         except Damaged as damage:
-            self.damage = str(damage)
+            found = str(damage)
         commits = [index for index, record in enumerate(self._records) if record.kind is Kind.COMMIT]
         self._commits = range(commits[0], commits[-1] + 1) if commits else range(0)
+        # When the machine dies, the disk may have half of what was written since it was last waited for.
+        if commits and not may_commit_follow(
+            self._file.read_at, self._records[-1].end, self._records[-1].seal
+        ):
+            self.lost_edits = found
+        else:
+            self.damage = found
 
     @property
     def path(self) -> Path:

@@ -20,6 +20,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import xxhash
 
@@ -82,6 +83,16 @@ class Record:
         return self.body_at + self.body_bytes
 
 
+class _Head(NamedTuple):
+    """A record without its body."""
+
+    kind_number: int
+    body_bytes: int
+    number: int
+    body_checksum: int
+    seal: int
+
+
 def head_of(kind: Kind, seal_before: int, number: int, body: memoryview | bytes) -> tuple[bytes, int]:
     """Return the head for a record of this body behind the record of that seal, and its own seal."""
     head = _HEAD.pack(kind.value, len(body), number, xxhash.xxh3_64_intdigest(body))
@@ -107,26 +118,51 @@ def records_in(read_at: ReadAt) -> Iterator[Record]:
         position, seal = record.end, record.seal
 
 
+def may_commit_follow(read_at: ReadAt, position: int, seal_before: int) -> bool:
+    """Tell whether a commit is noted behind a damaged record, as far as that can be known.
+
+    Heads have checksums of their own, so they can be followed past damaged bodies. Where that ends
+    before the journal does, a commit may follow.
+    """
+    try:
+        while (head := _head_at(position, seal_before, read_at)) is not None:
+            if head.kind_number == Kind.COMMIT.value:
+                return True
+            position, seal_before = position + HEAD_BYTES + head.body_bytes, head.seal
+    except Damaged:
+        return True
+    return False
+
+
 def _fields_of(value: Target | ContentHeaders) -> dict[str, object]:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def _record_at(position: int, seal_before: int, read_at: ReadAt) -> Record | None:
+def _head_at(position: int, seal_before: int, read_at: ReadAt) -> _Head | None:
+    """Return the head there, None at the end. Raises Damaged."""
     raw = read_at(position, HEAD_BYTES)
     if len(raw) < HEAD_BYTES or not any(raw):
         return None
     packed, (seal,) = raw[: _HEAD.size], _SEAL.unpack(raw[_HEAD.size :])
     if seal != xxhash.xxh3_64_intdigest(packed, seed=seal_before):
         raise Damaged(f"record at byte {position}: its head does not match its checksum")
-    number_of_kind, body_bytes, number, body_checksum = _HEAD.unpack(packed)
-    body_at = position + HEAD_BYTES
+    kind_number, body_bytes, number, body_checksum = _HEAD.unpack(packed)
+    return _Head(kind_number, body_bytes, number, body_checksum, seal)
+
+
+def _record_at(position: int, seal_before: int, read_at: ReadAt) -> Record | None:
+    head = _head_at(position, seal_before, read_at)
+    if head is None:
+        return None
+    body_at, body_bytes = position + HEAD_BYTES, head.body_bytes
     body = read_at(body_at, body_bytes)
     if len(body) < body_bytes:
         return None
-    if xxhash.xxh3_64_intdigest(body) != body_checksum:
+    if xxhash.xxh3_64_intdigest(body) != head.body_checksum:
         raise Damaged(f"record at byte {position}: its {body_bytes} bytes do not match their checksum")
     try:
-        record = Record(Kind(number_of_kind), number, body_at=body_at, body_bytes=body_bytes, seal=seal)
+        kind = Kind(head.kind_number)
+        record = Record(kind, head.number, body_at=body_at, body_bytes=body_bytes, seal=head.seal)
         return _with_body(record, body)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"record at byte {position}: written by another program? {error!r}") from error

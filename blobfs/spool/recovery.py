@@ -4,7 +4,9 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from blobfs.blocks import MiB
 from blobfs.content.draft import OnlyStaged
@@ -62,19 +64,28 @@ class Recovery:
     def save(self, leftover: Leftover, path: Path) -> list[tuple[int, int]]:
         """Write the file, as it was last, to a new local one; return the ranges (start, end) that are gone.
 
-        Gone are, if somebody else has replaced the blob, the bytes that only it had. Raises OSError.
+        Gone are, if somebody else has replaced the blob, the bytes that only it had. The file is on disk
+        and whole, or it is not there. Raises OSError, Failure.
         """
-        missing: list[tuple[int, int]] = []
         base = self._readable_base(leftover) if leftover.target.base_etag else None
-        with open(path, "xb", opener=_private) as file:
-            for part in _steps(leftover.image()):
-                target = memoryview(bytearray(part.length))
-                if part.is_written:
-                    leftover.read_into(part.position, target)
-                elif part.in_base and not self._read_base(base, part.start, target):
-                    missing.append((part.start, part.end))
-                file.write(target)
+        with ExitStack() as undo, open(path, "xb", opener=_private) as file:
+            undo.callback(path.unlink)
+            missing = self._write_to(file, leftover, base)
+            file.flush()
+            os.fsync(file.fileno())
+            undo.pop_all()
         return _joined(missing)
+
+    def _write_to(self, file: BinaryIO, leftover: Leftover, base: BlobInfo | None) -> list[tuple[int, int]]:
+        missing: list[tuple[int, int]] = []
+        for part in _steps(leftover.image()):
+            target = memoryview(bytearray(part.length))
+            if part.is_written:
+                leftover.read_into(part.position, target)
+            elif part.in_base and not self._read_base(base, part.start, target):
+                missing.append((part.start, part.end))
+            file.write(target)
+        return missing
 
     def _readable_base(self, leftover: Leftover) -> BlobInfo | None:
         try:

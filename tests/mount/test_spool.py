@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerClient
-from mounts import Mounts, blobfs, on_both_bindings, small_disk
+from mounts import Mounts, blobfs, on_both_bindings, shell, small_disk
 from responder.control import Responder
 from responder.faults import Fault, Rule
 from unix import refused
 from waiting import wait_until
+
+from blobfs.spool import directory as spool_directory
+from blobfs.spool.records import Target
 
 SIZE_BYTES = 300_000
 BODY = os.urandom(SIZE_BYTES)
@@ -306,6 +310,45 @@ def test_files_that_were_given_up_are_committed_by_the_next_mount(
     service.order()
     assert "had left: 1" in mounts(*options).announcement
     assert blobs.download_blob("x").readall() == BODY
+
+
+def leave(service: Responder, box: str, spool: Spool, names: Iterable[str]) -> None:
+    """Leave files as a mount does that is killed."""
+    journals = spool_directory.Spool(spool.path, service.account, box, "")
+    for name in names:
+        journal = journals.journal(partial(Target, name, base_etag="0x1" if name == "edited" else ""))
+        journal.write(0, memoryview(BODY))
+        journal.leave()
+    journals.close()
+
+
+def test_what_cannot_be_saved_does_not_keep_the_rest(
+    service: Responder, box: str, spool: Spool, tmp_path: Path
+) -> None:
+    leave(service, box, spool, ["edited", "new"])
+    service.order(Rule(kind="HEAD blob", status=403))
+    said = spool.recover("--save-to", tmp_path / "saved", exit_code=1)
+    service.order()
+    assert "not saved, and still in the spool:\nedited: " in said
+    assert os.listdir(tmp_path / "saved") == ["new"]
+    assert (tmp_path / "saved" / "new").read_bytes() == BODY
+
+
+def test_a_full_disk_keeps_no_half_of_what_is_saved(
+    service: Responder, box: str, spool: Spool, tmp_path: Path
+) -> None:
+    leave(service, box, spool, ["x"])
+    with small_disk(tmp_path / "small", "200k") as disk:
+        assert "No space left on device" in spool.recover("--save-to", disk, exit_code=1)
+        assert os.listdir(disk) == []
+
+
+def test_more_may_be_left_than_a_process_usually_opens(
+    service: Responder, box: str, spool: Spool, tmp_path: Path
+) -> None:
+    leave(service, box, spool, [f"f{number}" for number in range(100)])
+    command = f"blobfs recover {service.account} {box} --spool-dir {spool.path} --json"
+    assert len(json.loads(shell(tmp_path, f"ulimit -Sn 64; {command}"))) == 100
 
 
 @pytest.mark.parametrize("where", ["in the mount", "open to others"])

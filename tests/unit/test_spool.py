@@ -1,9 +1,11 @@
 """Files whose mount is gone: what their journals make of them. A crash is a file that nobody closes."""
 
+import errno
+import fcntl
 import gc
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
     Changed,
+    Damaged,
     InvalidArgument,
     NoSpace,
     TimedOut,
@@ -28,6 +31,7 @@ from blobfs.format.attributes import Attributes
 from blobfs.spool.directory import Spool, directories_of, leftovers_in
 from blobfs.spool.files import NEW_FILES, JournalFile
 from blobfs.spool.leftovers import Leftover, State
+from blobfs.spool.records import records_in
 from blobfs.spool.recovery import Recovery
 from blobfs.store import BlobInfo, ContentHeaders
 
@@ -111,6 +115,15 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", full)
         yield
+
+
+def failing(number: int) -> Callable[..., None]:
+    """Return a system call that fails."""
+
+    def call(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
 
 
 def write(file: File, offset: int | None, data: bytes) -> None:
@@ -393,6 +406,24 @@ def test_a_block_is_edited_again_without_a_commit_between(crash: Machines) -> No
     assert crash.memory.bodies == {"x": bytes(edited)}
 
 
+def test_a_journal_is_read_once_however_often_bytes_are_read_back(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        "blobfs.spool.journal.records_in", lambda read_at: read.append("") or records_in(read_at)
+    )
+    file, expected = crash.file(), bytearray(BODY)
+    write(file, 0, BODY)
+    for number in range(6):
+        stage(crash, file)
+        file.release_memory()
+        write(file, number * BLOCK + 9, b"edited")
+        expected[number * BLOCK + 9 : number * BLOCK + 15] = b"edited"
+        assert content(file) == expected
+    assert read == [""]
+
+
 def test_staged_blocks_that_have_gone_are_sent_again(crash: Machines) -> None:
     file = crash.file()
     write(file, 0, BODY)
@@ -527,6 +558,82 @@ def test_a_damaged_journal_is_saved_up_to_the_damage_and_never_committed(
         crash.recovery().commit_named(leftover)
     crash.recovery().save(leftover, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"first"
+
+
+def torn_behind_a_close(crash: Machines, *, closes_again: bool) -> Leftover:
+    """Leave a file that was closed, and edits after that of which the disk has lost a page."""
+    file = crash.file()
+    write(file, 0, b"closed")
+    assert file.request_commit()
+    write(file, None, b" and more")
+    write(file, 0, BODY)
+    if closes_again:
+        assert file.request_commit()
+    crashed(file)
+    (journal,) = crash.journals()
+    page = BODY[BLOCK : 2 * BLOCK]
+    journal.write_bytes(journal.read_bytes().replace(page, bytes(BLOCK)))
+    return crash.leftover()
+
+
+def test_edits_that_a_dying_machine_has_torn_do_not_keep_what_was_closed_before(crash: Machines) -> None:
+    leftover = torn_behind_a_close(crash, closes_again=False)
+    assert leftover.state is State.TO_COMMIT
+    assert "do not match their checksum" in leftover.lost_edits
+    with closing(leftover):
+        crash.recovery().commit(leftover)
+    assert crash.memory.bodies == {"x": b"closed"}
+    rest = crash.leftover()
+    assert rest.state is State.NEVER_CLOSED
+    crash.recovery().commit_named(rest)
+    assert crash.memory.bodies == {"x": b"closed and more"}
+
+
+def test_a_journal_damaged_in_front_of_a_close_is_never_committed(crash: Machines) -> None:
+    leftover = torn_behind_a_close(crash, closes_again=True)
+    assert leftover.state is State.DAMAGED
+    with pytest.raises(Damaged):
+        crash.recovery().commit_named(leftover)
+
+
+def test_a_file_that_cannot_be_saved_whole_is_not_there(
+    crash: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = crash.file()
+    write(file, 0, BODY)
+    crashed(file)
+    leftover = crash.leftover()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.ENOSPC))
+        with pytest.raises(OSError, match="No space left"):
+            crash.recovery().save(leftover, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    crash.recovery().save(leftover, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == BODY
+
+
+def test_a_directory_that_cannot_be_synced_keeps_no_journals(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.EDQUOT))
+        for _ in range(3):
+            with pytest.raises(NoSpace, match="quota"):
+                write(crash.file(), 0, BODY)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(crash.directory.rglob("*.journal")) == []
+
+
+def test_a_disk_without_locks_is_no_place_for_a_spool(
+    crash: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOSYS))
+    with pytest.raises(NoSpace, match="no journal can be locked: Function not implemented"):
+        write(crash.file(), 0, BODY)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(crash.directory.rglob("*.journal")) == []
 
 
 def test_a_full_spool_refuses_the_write_and_keeps_what_it_has(
