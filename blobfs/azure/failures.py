@@ -123,7 +123,8 @@ def _meaning(request: Request, reply: Reply) -> Meaning:
     if is_damage(request, reply):
         return Damaged, _DAMAGED
     failure, text = _BY_CODE.get(reply.error_code) or _BY_STATUS.get(reply.status, _OTHERWISE)
-    if failure is Changed and request.wants_absence and reply.status == 412:
+    is_of_target = reply.error_code != "SourceConditionNotMet"
+    if failure is Changed and request.wants_absence and reply.status == 412 and is_of_target:
         return _BY_CODE["BlobAlreadyExists"]
     if failure is InvalidName and len(request.name) > MAX_BLOB_NAME_CHARACTERS:
         return NameTooLong, f"the blob name has more than {MAX_BLOB_NAME_CHARACTERS} characters"

@@ -7,6 +7,7 @@ from blobfs.blocks import md5_digest
 from blobfs.errors import Changed, Damaged, Unavailable
 from blobfs.store import BlobInfo, same_metadata
 
+ACCEPTED = 202  # https://learn.microsoft.com/rest/api/storageservices/delete-blob: "status code 202"
 CREATED = 201  # https://learn.microsoft.com/rest/api/storageservices/put-block: "status code 201"
 
 
@@ -20,6 +21,12 @@ def require_staged(name: str, reply: Reply) -> None:
     """Raise Unavailable for the success of something else: no other reply to a write tells so little."""
     if reply.status != CREATED:
         raise Unavailable(f"{name}: the service's reply makes no sense: HTTP {reply.status} for a new block")
+
+
+def require_deleted(name: str, reply: Reply) -> None:
+    """Raise Unavailable for the success of something else."""
+    if reply.status != ACCEPTED:
+        raise Unavailable(f"{name}: the service's reply makes no sense: HTTP {reply.status} for a deletion")
 
 
 def require_span(headers: Mapping[str, str], start: int, received_bytes: int, info: BlobInfo) -> None:

@@ -24,7 +24,14 @@ from blobfs.azure.messages import (
     unquoted,
     written_info,
 )
-from blobfs.azure.replies import is_written, require_md5, require_span, require_staged, require_there
+from blobfs.azure.replies import (
+    is_written,
+    require_deleted,
+    require_md5,
+    require_span,
+    require_staged,
+    require_there,
+)
 from blobfs.blocks import md5_digest
 from blobfs.errors import Changed, Unavailable
 from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
@@ -306,6 +313,7 @@ class AzureStore:
         if reply.doubtful and not reply.ok and self._is_gone(name):
             return
         self._client.check(request, reply)
+        require_deleted(name, reply)
 
     def _write(self, request: Request, landed: Callable[[BlobInfo], bool]) -> Mapping[str, str]:
         """Send a write; return the headers of its reply, or of the HEAD that shows it done already.

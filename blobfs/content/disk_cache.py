@@ -6,6 +6,7 @@ time of a file is that of its last use; a clean-up removes the oldest, whoever w
 """
 
 import contextlib
+import errno
 import logging
 import os
 import tempfile
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SUBDIRECTORY = "blobfs-pieces"  # nothing else in the user's directory is ever touched
 SWEEP_SHARE = 1 / 16  # so much is written between two clean-ups, and freed by one
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_SHARE = 1 / 4  # so much of what is there goes when the disk is full
 
 
@@ -142,7 +144,7 @@ class DiskCache:
         except FileNotFoundError:
             logger.info("somebody is emptying the cache in %s", self._directory)
         except OSError as error:
-            self._shrink(error)
+            self._do_without(error)
         finally:
             self._room.release()
 
@@ -164,13 +166,16 @@ class DiskCache:
             self._sweep(int(self.capacity_bytes * (1 - SWEEP_SHARE)))
             self._unswept_bytes = size_bytes
 
-    def _shrink(self, error: OSError) -> None:
-        """Give up room when the disk has none, or something else is wrong with it; say so once."""
+    def _do_without(self, error: OSError) -> None:
+        """Leave a piece out, and give up room if the disk has none; say so once."""
+        is_full = error.errno in FULL
         if not self._has_warned:
             self._has_warned = True
-            logger.warning("the cache in %s is made smaller: %s", self._directory, error.strerror)
-        used_bytes = sum(entry.size_bytes for entry in self._entries())
-        self._sweep(int(used_bytes * (1 - FULL_SHARE)))
+            what = "is made smaller" if is_full else "lacks pieces"
+            logger.warning("the cache in %s %s: %s", self._directory, what, error.strerror)
+        if is_full:
+            used_bytes = sum(entry.size_bytes for entry in self._entries())
+            self._sweep(int(used_bytes * (1 - FULL_SHARE)))
 
     def _sweep(self, allowed_bytes: int) -> None:
         """Remove the files used least recently, until the rest fits."""

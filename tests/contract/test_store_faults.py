@@ -150,7 +150,9 @@ REPORTED = [
     *((operation, Rule(fault=Fault.LOSE_REPLY), Unavailable) for operation in EVERYTHING),
     *((operation, Rule(fault=Fault.BARE), Unavailable) for operation in WITH_HEADERS),
     *((operation, Rule(fault=Fault.LIE), Unavailable) for operation in WITH_BODY),
-    *((operation, Rule(status=200), Unavailable) for operation in (*WITH_HEADERS, listing, block_list)),
+    *((operation, Rule(status=200), Unavailable)
+      for operation in (*WITH_HEADERS, stage, delete, listing, block_list)),
+    (copy, Rule(status=412, error_code="SourceConditionNotMet"), Changed),
     *((operation, Rule(fault=Fault.STALL), TimedOut) for operation in WITH_BODY),
     *((operation, Rule(fault=Fault.DRIP, stall_seconds=0.05), TimedOut) for operation in WITH_BODY),
     *((operation, Rule(fault=Fault.TRUNCATE, at_byte=at_byte), Unavailable) for operation in WITH_BODY

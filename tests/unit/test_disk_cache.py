@@ -1,4 +1,6 @@
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +151,30 @@ def test_nothing_is_written_while_the_disk_is_behind(tmp_path: Path) -> None:
     for number in range(3):
         keep(cache, BlobVersion("x", str(number)))
     assert len(written) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "goes"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EMFILE, False)]
+)
+def test_only_a_full_disk_makes_the_cache_smaller(
+    tmp_path: Path,
+    transfers: ManualTransfers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    goes: bool,
+) -> None:
+    cache = cache_of(tmp_path, transfers)
+    keep(cache, VERSION)
+
+    def refused(**_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    for start in range(1, 5):
+        keep(cache, VERSION, start=start * len(BODY))
+    assert caplog.text.count(os.strerror(number)) == 1
+    assert len(pieces(tmp_path)) == (0 if goes else 1)
 
 
 def test_directory_is_made_private(tmp_path: Path) -> None:
