@@ -121,7 +121,7 @@ class Commits:
         """Name the files whose bytes the service does not have."""
         for file in self._volume.files:
             if file.is_uncommitted:
-                failure = file.failure or file.trouble
+                failure = file.permanent_failure or file.last_commit_failure
                 reason = str(failure) if failure else OPEN if file.handles else CLOSED
                 path, size_bytes = self._volume.path_of(file.name), file.uncommitted_bytes
                 yield Uncommitted(path, reason, size_bytes, has_failed=failure is not None)

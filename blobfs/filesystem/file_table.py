@@ -58,7 +58,7 @@ class FileTable:
         """Count one more handle of the file that new handles of a name may share, if there is one."""
         with self._lock:
             known = self._files.get(name)
-            if known is None or known.state is not FileState.NAMED or known.failure is not None:
+            if known is None or known.state is not FileState.NAMED or known.permanent_failure is not None:
                 return None
             known.handles += 1
             return known
@@ -79,7 +79,9 @@ class FileTable:
     def _sound(self, file: File) -> File | None:
         """Return the file under the name of another one if new handles may share it."""
         known = self._files.get(file.name)
-        return known if known is not None and known.state is file.state and known.failure is None else None
+        if known is None or known.state is not file.state or known.permanent_failure is not None:
+            return None
+        return known
 
     def leave(self, file: File) -> None:
         """Count one handle less; forget the file when nobody needs it any more."""
@@ -157,7 +159,7 @@ class FileTable:
 
     def _forget_settled(self, file: File) -> None:
         """Forget a file that has no handles, nothing to commit, and no commit that nobody has noted yet."""
-        if not file.is_uncommitted and file.news is None:
+        if not file.is_uncommitted and file.unnoted_commit is None:
             self._forget_unused(file)
 
     def _forget_unused(self, file: File) -> None:

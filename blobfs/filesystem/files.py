@@ -80,19 +80,20 @@ class File:
         guess_headers: Callable[[str], ContentHeaders],
         make_journal: Callable[[Callable[[], Target]], Journal] = Unspooled,
     ) -> None:
+        # The next two are guarded by the lock of the `FileTable`, which alone changes them.
+        self.handles = 0
+        self.has_foreign_pages = False  # the kernel's pages of the name are another version's, too
         self.lock = threading.RLock()  # guards everything below; held across this file's requests
         self.name = name
         self.inode = inode
         self.base = base
         self.attributes = attributes
-        self.handles = 0
-        self.has_foreign_pages = False  # the kernel's pages of the name are another version's, too
         self.state = FileState.NAMED
-        self.failure: Failure | None = None
-        self.trouble: Failure | None = None  # why the last commit failed, if it did
+        self.permanent_failure: Failure | None = None  # raised by every change from then on
+        self.last_commit_failure: Failure | None = None  # why the last commit failed, if it did
         self.is_requested = False  # a close() counts on a commit still due; truncation to nothing ends that
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
-        self.news: BlobInfo | None = None
+        self.unnoted_commit: BlobInfo | None = None
         self._doubt = Doubt(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
@@ -129,7 +130,7 @@ class File:
     @property
     def is_unsent(self) -> bool:
         """Something here is still to be committed: it has not lost its name to somebody else."""
-        return self.is_uncommitted and self.failure is None
+        return self.is_uncommitted and self.permanent_failure is None
 
     @property
     def uncommitted_bytes(self) -> int:
@@ -215,9 +216,9 @@ class File:
             try:
                 self._commit_changes()
             except Failure as failure:
-                self.trouble = copy.copy(failure)
+                self.last_commit_failure = copy.copy(failure)
                 raise
-            self.trouble = None
+            self.last_commit_failure = None
             return True
 
     def unlink(self) -> None:
@@ -231,7 +232,7 @@ class File:
                 self._with_bytes(writer.detach)
                 self._writer = writer
             except (Changed, AlreadyExists, NotFound) as failure:
-                self.failure = copy.copy(failure)
+                self.permanent_failure = copy.copy(failure)
             self.drop()
 
     def leave_name(self) -> None:
@@ -245,7 +246,7 @@ class File:
     def lose_name(self, reason: str) -> None:
         """Have those who write an unlinked file hear that its name is there, with other bytes than theirs."""
         with self.lock:
-            self.state, self.failure = FileState.FAILED, Changed(reason)
+            self.state, self.permanent_failure = FileState.FAILED, Changed(reason)
 
     @property
     def etag_in_place(self) -> str:
@@ -271,7 +272,7 @@ class File:
         """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
         with self.lock:
             self.name, self.base = base.name, base
-            self.news = None  # whoever moved or changed the blob knows
+            self.unnoted_commit = None  # whoever moved or changed the blob knows
             if not self._attributes_changed:
                 self.attributes = attributes
             if self._writer is not None:
@@ -349,7 +350,7 @@ class File:
             self._commit_content(self._writer)
         else:
             self._store_attributes(self.attributes)
-            self.news = self.base
+            self.unnoted_commit = self.base
             self._note_committed()
 
     def _commit_content(self, writer: BlobWriter) -> None:
@@ -358,9 +359,11 @@ class File:
         condition = replacing(target.expected_etag)
         self._journal.request_commit()
         try:
-            self.base = self.news = writer.commit(Properties(target.metadata, target.headers), condition)
+            self.base = self.unnoted_commit = writer.commit(
+                Properties(target.metadata, target.headers), condition
+            )
         except (Changed, AlreadyExists) as failure:
-            self.state, self.failure = FileState.FAILED, copy.copy(failure)
+            self.state, self.permanent_failure = FileState.FAILED, copy.copy(failure)
             self._leave_conflict(failure)
             raise
         except (Abandoned, TimedOut, Unavailable):
@@ -393,7 +396,7 @@ class File:
         """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
         done = self._doubt.settle(self.name)
         if done is not None:
-            self.base = self.news = done
+            self.base = self.unnoted_commit = done
             if self._writer is not None:
                 self._writer.rebase(done)
             self._journal.retarget()
@@ -417,5 +420,5 @@ class File:
         return self.base.metadata if self.base is not None else {}
 
     def _raise_failure(self) -> None:
-        if self.failure is not None:
-            raise copy.copy(self.failure)  # raised, an exception refers to all that was there then
+        if self.permanent_failure is not None:
+            raise copy.copy(self.permanent_failure)  # raised, an exception refers to all that was there then

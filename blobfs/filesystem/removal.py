@@ -39,7 +39,7 @@ class Removal:
         if file is None and self._deletions.may_wait:
             self._delete_behind(path)
             return
-        if file is not None and not file.etag_in_place and file.failure is None:
+        if file is not None and not file.etag_in_place and file.permanent_failure is None:
             file.leave_name()
             volume.files.remove(file)
             volume.note_commit(file)
@@ -104,7 +104,7 @@ class Removal:
         with file.lock:  # nobody commits it meanwhile
             volume.note_commit(file)
             # Before anything changes, because it may have to ask.
-            is_there = file.etag_in_place or file.failure is not None
+            is_there = file.etag_in_place or file.permanent_failure is not None
             known = volume.namespace.find(path) if is_there else None
             base = file.base
             file.unlink()
@@ -130,7 +130,7 @@ class Removal:
             volume.store.delete(name, ALWAYS)
             if file is not None:
                 file.drop()
-                file.news = None  # so that whoever has committed it does not bring its name back
+                file.unnoted_commit = None  # so that whoever has committed it does not bring its name back
                 volume.files.remove(file)
 
     def _delete_behind(self, path: str) -> None:

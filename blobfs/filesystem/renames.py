@@ -227,7 +227,7 @@ class Renames:
             if file.is_uncommitted:
                 file.leave_name()
             self._volume.files.remove(file)
-            file.news = None  # another blob has the name
+            file.unnoted_commit = None  # another blob has the name
 
     # Directories…
 

@@ -162,20 +162,20 @@ class Volume:
 
     def note_commit(self, file: File) -> None:
         """Believe what a file has committed since this was last asked, and the kernel's pages of it."""
-        if file.news is None:
+        if file.unnoted_commit is None:
             return
         with file.lock:  # so that what is known does not overtake a later change of the name
-            self._note_news(file)
+            self._believe_commit(file)
 
-    def _note_news(self, file: File) -> None:
-        news = file.news
-        if news is not None:
-            self.namespace.record(self.path_of(news.name), Node(news))
+    def _believe_commit(self, file: File) -> None:
+        committed = file.unnoted_commit
+        if committed is not None:
+            self.namespace.record(self.path_of(committed.name), Node(committed))
             if file.has_foreign_pages or file.is_uncommitted:
-                self.pages.distrust(news.name)
+                self.pages.distrust(committed.name)
             else:
-                self.pages.note_version(news.name, news.etag)
-            file.news = None  # only now: who sees that there are none asks the namespace
+                self.pages.note_version(committed.name, committed.etag)
+            file.unnoted_commit = None  # only now: who sees that there are none asks the namespace
 
     def path_of(self, name: str) -> str:
         """Return the path under which a blob of this mount shows."""

@@ -305,7 +305,7 @@ def test_table_keeps_a_file_that_was_written_again_while_it_was_committed(parts:
     file.commit()
     table.forget_committed(file)
     assert table.get("x") is file  # nobody else knows what became of it
-    file.news = None
+    file.unnoted_commit = None
     table.forget_committed(file)
     assert list(table) == []
 
