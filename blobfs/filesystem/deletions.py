@@ -223,7 +223,7 @@ class Deletions:
     def _keep_directory(self, path: str) -> None:
         """Have the directory of a name stay that may have been its last. Raises Failure: try again then."""
         try:
-            self._volume.keep_directory(path)
+            self._volume.keep_parent_of(path)
         except Failure as failure:
             if path not in self._unkept:
                 directory = split_path(path)[0]

@@ -1,4 +1,4 @@
-"""The files that this mount has open, by blob name."""
+"""The files that this mount has open, or has closed and not committed yet, by blob name."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ CLOSED_SECONDS = 10.0  # libfuse takes a file for open a little longer than we d
 
 
 class FileTable:
-    """One `File` under a name, shared by all who have it open. Never waits."""
+    """One `File` under a name, shared by all who have it open and kept until it is committed. Never waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the maps, and counts of handles in files
@@ -22,12 +22,12 @@ class FileTable:
         self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
 
     def __iter__(self) -> Iterator[File]:
-        """Iterate over all that are open, those whose name another file has by now included."""
+        """Iterate over all files, those whose name another one has by now included."""
         with self._lock:
             return iter([*self._files.values(), *chain.from_iterable(self._displaced.values())])
 
     def get(self, name: str) -> File | None:
-        """Return the file that handles of this mount have open under a name."""
+        """Return the file under a name, None if there is none."""
         return self._files.get(name)
 
     def has(self, file: File) -> bool:
@@ -35,12 +35,12 @@ class FileTable:
         return self._files.get(file.name) is file
 
     def under(self, prefix: str) -> list[File]:
-        """Return the open files whose names start with `prefix`."""
+        """Return the files whose names start with `prefix`."""
         with self._lock:
             return [file for name, file in self._files.items() if name.startswith(prefix)]
 
     def was_open(self, name: str) -> bool:
-        """Tell whether a file is open under a name, or was a moment ago."""
+        """Tell whether a file is here under a name, or was a moment ago."""
         with self._lock:
             return any(name in names for names in (self._files, self._displaced, self._closed))
 

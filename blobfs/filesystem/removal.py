@@ -47,7 +47,7 @@ class Removal:
             self._delete_blob(path)
         volume.namespace.record(path, None)
         volume.lost.forget(path)
-        volume.keep_directory(path)
+        volume.keep_parent_of(path)
         volume.entry_changed(path)
 
     def rmdir(self, path: str) -> None:
@@ -67,7 +67,7 @@ class Removal:
         volume.namespace.forget_below(path)
         volume.directory_times.forget(volume.names.blob_name(path))
         volume.namespace.record(path, None)
-        volume.keep_directory(path)
+        volume.keep_parent_of(path)
         volume.entry_changed(path)
 
     def check_empty(self, path: str) -> BlobInfo | None:

@@ -96,7 +96,7 @@ class Renames:
                 replaced_etag = _etag_in_place(replaced, target) or pending_etag
                 self._rename_file(old_path, new_path, source, node, target, replaced_etag)
         volume.inodes.rename(volume.names.blob_name(old_path), volume.names.blob_name(new_path))
-        volume.keep_directory(old_path)
+        volume.keep_parent_of(old_path)
         volume.entry_changed(old_path)
 
     @contextmanager

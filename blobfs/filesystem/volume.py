@@ -214,7 +214,7 @@ class Volume:
         return self.make_file(path, self.attributes_of_node(self.names.blob_name(path), node), node.blob)
 
     def make_file(self, path: str, attributes: Attributes, base: BlobInfo | None = None) -> File:
-        """Make a file object of a path, which is not yet in the table of open files."""
+        """Make a file object of a path, which is not yet in the table of files."""
         name = self.names.blob_name(path)
         return self._make_file(name, self.inodes.of(name), base, attributes)
 
@@ -247,8 +247,11 @@ class Volume:
         parent = self.names.blob_name(split_path(path)[0])
         self.directory_times.touch(parent, time.time_ns())
 
-    def keep_directory(self, path: str) -> None:
-        """Give a virtual directory a marker before its last blob leaves it: directories stay."""
+    def keep_parent_of(self, path: str) -> None:
+        """Give the directory that an entry has left a marker if nothing else keeps it: directories stay.
+
+        Blocks for that request. Raises Failure.
+        """
         parent = split_path(path)[0]
         if parent == "/" or self._last_known_node(parent).blob is not None:
             return
@@ -322,7 +325,7 @@ class Volume:
 
     @contextmanager
     def held(self, path: str, node: Node) -> Iterator[File]:
-        """Have the file of a path in the table of open files for a while; what is there knows best."""
+        """Have the file of a path in the table of files for a while; what is there knows best."""
         known = self.files.enter_known(self.names.blob_name(path))
         if known is None and node.blob is None:
             raise NotFound(f"{path}: no such file or directory")
@@ -335,7 +338,7 @@ class Volume:
     def enter_current(
         self, path: str, ask: Callable[[], BlobInfo], answer: Answer | None = None
     ) -> tuple[File, Answer | None]:
-        """Enter the file of a path in the table of open files, as the service has it at this moment.
+        """Enter the file of a path in the table of files, as the service has it at this moment.
 
         The second value is what the service said, None if the file was there and is as good.
         An answer that is at hand spares asking. Asks again if this mount writes the name meanwhile:
