@@ -229,7 +229,7 @@ def _raise_read_ahead(device: int) -> None:
 def _finish(filesystem: Filesystem) -> None:
     """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
     with contextlib.suppress(Failure):  # each file's own failure is named below
-        filesystem.handles.sync("/")
+        filesystem.sync("/")
     left = list(filesystem.uncommitted())
     for file in left:
         logger.error("%s is not committed: %s", file.path, file.reason)

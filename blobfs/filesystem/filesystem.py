@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
-from blobfs.errors import Changed, NoAttribute, NotFound
+from blobfs.errors import Changed, NoAttribute, NotFound, Unavailable, raise_first
 from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
@@ -55,7 +55,6 @@ class Filesystem:
             volume,
             self._deletions,
             self.commits,
-            self._directory_commits,
             next_files,
             early_opens,
             open_bytes=open_bytes,
@@ -131,6 +130,20 @@ class Filesystem:
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         self._removal.rmdir(path)
+
+    def sync(self, path: str) -> None:
+        """Commit a file, or a directory and all below it, and finish the deletions there.
+
+        Everything is tried. Then the first failure is raised, of now or of a file that was lost.
+        """
+        volume = self.volume
+        failures = self._deletions.sync(path)
+        prefix = volume.names.directory_prefix(path)
+        files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
+        failures += self.commits.commit_all(files)
+        failures += self._directory_commits.sync(path)
+        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost.below(path)]
+        raise_first(failures)
 
     def sync_directory(self, handle: int) -> None:
         """Have the service hold the names in an open directory, and no others, and its own attributes.

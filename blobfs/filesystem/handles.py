@@ -19,12 +19,9 @@ from blobfs.errors import (
     Failure,
     IsADirectory,
     NotFound,
-    Unavailable,
-    raise_first,
 )
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
-from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.next_files import NextFiles
@@ -63,7 +60,6 @@ class Handles:
         volume: Volume,
         deletions: Deletions,
         commits: Commits,
-        directory_commits: DirectoryCommits,
         next_files: NextFiles,
         early_opens: EarlyOpens,
         *,
@@ -73,7 +69,6 @@ class Handles:
         self._volume = volume
         self._deletions = deletions
         self._commits = commits
-        self._directory_commits = directory_commits
         self._next_files = next_files
         self._early_opens = early_opens
         self._open_bytes = open_bytes
@@ -212,20 +207,6 @@ class Handles:
     def fsync(self, handle: int) -> None:
         """Commit what the file has, and return when the service has acknowledged it."""
         self._commits.commit(self._handle(handle).file)
-
-    def sync(self, path: str) -> None:
-        """Commit a file, or a directory and all below it, and finish the deletions there.
-
-        Everything is tried. Then the first failure is raised, of now or of a file that was lost.
-        """
-        volume = self._volume
-        failures = self._deletions.sync(path)
-        prefix = volume.names.directory_prefix(path)
-        files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
-        failures += self._commits.commit_all(files)
-        failures += self._directory_commits.sync(path)
-        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost.below(path)]
-        raise_first(failures)
 
     def release(self, handle: int) -> None:
         """Forget a handle. After the last one, what is uncommitted is committed or known to be."""

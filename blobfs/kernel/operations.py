@@ -260,7 +260,7 @@ class Operations:
         # Deeds are asked for like facts: a read-only mount lets nobody set an attribute, and of a directory
         # where one is being set, the kernel looks up no names.
         if name == "sync":
-            self._filesystem.handles.sync(path)
+            self._filesystem.sync(path)
             return b"done"
         if found := _WARM.fullmatch(name):
             self._filesystem.warm(path, int(found[1]), int(found[2]))

@@ -204,7 +204,7 @@ class Mounted:
         )
 
     def unmount(self) -> None:
-        self.fs.handles.sync("/")
+        self.fs.sync("/")
         assert list(self.fs.uncommitted()) == []
         self.stop()
 

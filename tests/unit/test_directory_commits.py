@@ -123,8 +123,8 @@ def test_new_entries_change_the_time_of_a_directory_as_they_come(fs: Filesystem,
 @pytest.mark.parametrize(
     "barrier",
     [
-        lambda fs: fs.handles.sync("/"),
-        lambda fs: fs.handles.sync("/d"),
+        lambda fs: fs.sync("/"),
+        lambda fs: fs.sync("/d"),
         lambda fs: fs.sync_directory(fs.directories.open("/d")),
     ],
 )
@@ -147,7 +147,7 @@ def test_barriers_send_what_waits_and_tell_of_failures(
 def test_a_barrier_of_one_directory_leaves_others_alone(fs: Filesystem, store: FailingStore) -> None:
     fs.chmod("/d", 0o700)
     fs.chmod("/e", 0o700)
-    fs.handles.sync("/d")
+    fs.sync("/d")
     assert sent(store) == SENT
     assert [file.path for file in fs.uncommitted()] == ["/e"]
 
@@ -310,7 +310,7 @@ def test_below_a_prefix_paths_are_those_of_the_mount(mount: Mount) -> None:
     fs.chmod("/d", 0o700)
     fs.chmod("/", 0o700)
     assert [file.path for file in fs.uncommitted()] == ["/d"]
-    fs.handles.sync("/")
+    fs.sync("/")
     assert not list(fs.uncommitted())
     assert stored_mode(mount, "/p/q/d") == 0o700
 
@@ -403,7 +403,7 @@ def test_a_directory_whose_changes_are_refused_can_be_removed_and_made_anew(
     fs.chmod("/d", 0o700)
     store.fail_method("set_metadata", AWAY)
     with pytest.raises(Unavailable):
-        fs.handles.sync("/")
+        fs.sync("/")
     fs.rmdir("/d")
     fs.mkdir("/d", 0o755, CALLER)
     fs.chmod("/d", 0o700)

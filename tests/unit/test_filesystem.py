@@ -419,10 +419,10 @@ def test_sync_commits_every_file_and_names_the_failure(mount: Mount, memory: Mem
         fs.handles.write(create(fs, f"/{name}"), 0, memoryview(b"1"))
     store.fail_call(0, Unavailable("no service"))
     with pytest.raises(Unavailable):
-        fs.handles.sync("/")
+        fs.sync("/")
     assert len(memory.bodies) == 2
     assert len(list(fs.commits.uncommitted())) == 1
-    fs.handles.sync("/")
+    fs.sync("/")
     assert (len(memory.bodies), list(fs.commits.uncommitted())) == (3, [])
 
 
@@ -452,11 +452,11 @@ def test_sync_of_a_directory_commits_what_is_open_below_it(fs: Filesystem, memor
     fs.mkdir("/d", 0o755, CALLER)
     for path in ("/d/x", "/dx", "/d/y"):
         fs.handles.write(create(fs, path), 0, memoryview(b"1"))
-    fs.handles.sync("/d/y")
+    fs.sync("/d/y")
     assert set(memory.bodies) == {"d", "d/y"}
-    fs.handles.sync("/d")
+    fs.sync("/d")
     assert set(memory.bodies) == {"d", "d/x", "d/y"}
-    fs.handles.sync("/")
+    fs.sync("/")
     assert "dx" in memory.bodies
 
 
@@ -718,7 +718,7 @@ def test_what_another_client_puts_under_the_name_of_a_file_unlinked_while_open_s
             fs.stat("/x")
     memory.put("x", b"theirs")
     later(fs)
-    fs.handles.sync("/")  # has nothing to say
+    fs.sync("/")  # has nothing to say
     assert (read(fs, "/x"), caplog.messages) == (b"theirs", [])
 
 
@@ -852,7 +852,7 @@ def test_directory_whose_marker_is_refused_after_a_deletion_behind_is_named_unti
     assert memory.bodies == {}
     assert "/a/b is empty, and no marker could be made to keep it: away" in caplog.text
     with pytest.raises(Unavailable):
-        fs.handles.sync("/")
+        fs.sync("/")
     directory = fs.directories.open("/a/b")
     with pytest.raises(Unavailable):
         fs.sync_directory(directory)
@@ -879,7 +879,7 @@ def test_directory_that_could_not_be_kept_and_was_removed_stays_removed(
     later(fs)
     store.heal()
     fs.rmdir("/a")
-    fs.handles.sync("/")
+    fs.sync("/")
     assert (list(fs.uncommitted()), memory.bodies) == ([], {})
 
 
@@ -948,7 +948,7 @@ def test_beyond_a_number_of_deletions_that_wait_unlink_deletes_itself(
         fs.unlink(f"/{name}")
     assert list(memory.bodies) == ["x", "y"]
     assert [file.path for file in fs.uncommitted()] == ["/x", "/y"]
-    fs.handles.sync("/")
+    fs.sync("/")
     assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
 
 
@@ -1595,7 +1595,7 @@ def test_file_that_a_newer_version_has_displaced_is_committed_by_its_close(
     behind.handles.write(older, 0, memoryview(b"mine"))
     assert [file.path for file in behind.commits.uncommitted()] == ["/x"]
     with pytest.raises(Changed):
-        behind.handles.sync("/")
+        behind.sync("/")
     with pytest.raises(Changed):
         behind.handles.flush(older)
     behind.handles.release(older)
@@ -1684,7 +1684,7 @@ def test_rename_over_a_file_that_waits_for_its_commit_needs_no_disk(
     write(behind, "/y", b"two")
     monkeypatch.setattr("blobfs.content.draft.disk_buffer", no_room)
     behind.rename("/y", "/x")
-    behind.handles.sync("/")
+    behind.sync("/")
     assert memory.bodies == {"x": b"two"}
 
 
@@ -1707,7 +1707,7 @@ def test_name_that_another_client_was_first_to_make_can_be_removed(
     write(behind, "/x", b"mine")
     memory.put("x", b"theirs")
     with pytest.raises(AlreadyExists):
-        behind.handles.sync("/")
+        behind.sync("/")
     behind.unlink("/x")
     later(behind)
     assert memory.bodies == {}
@@ -1787,7 +1787,7 @@ def test_directory_without_a_marker_can_be_removed_and_stays_so(
     fs, store = unkept
     fs.rmdir("/d")
     store.heal()
-    fs.handles.sync("/")
+    fs.sync("/")
     assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
 
 
