@@ -18,6 +18,7 @@ from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.handles import Handles
 from blobfs.filesystem.next_files import NextFiles
+from blobfs.filesystem.opening import Opener
 from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.renames import Renames
 from blobfs.filesystem.volume import Caller, Stat, Volume
@@ -55,9 +56,7 @@ class Filesystem:
             volume,
             self._deletions,
             self.commits,
-            next_files,
-            early_opens,
-            open_bytes=open_bytes,
+            Opener(volume, next_files, early_opens, open_bytes=open_bytes),
             exclusive_create=exclusive_create,
         )
 

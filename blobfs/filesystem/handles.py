@@ -1,7 +1,6 @@
 """Open files: handles to read and write by, and the commits they cause."""
 
 import itertools
-import math
 import os
 import stat
 import threading
@@ -11,30 +10,16 @@ from typing import NamedTuple
 
 from blobfs.content.streams import Stream
 from blobfs.counters import Counters
-from blobfs.errors import (
-    AlreadyExists,
-    BadHandle,
-    Changed,
-    Damaged,
-    Failure,
-    IsADirectory,
-    NotFound,
-)
+from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, Failure
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
-from blobfs.filesystem.early_opens import EarlyOpens
 from blobfs.filesystem.files import File, FileState
-from blobfs.filesystem.next_files import NextFiles
-from blobfs.filesystem.volume import Answer, Caller, Stat, Volume
-from blobfs.format.names import is_hidden_name
-from blobfs.store import BlobInfo
-from blobfs.tree.cache import Node
-
-LONG_AGO = -math.inf  # the time of an answer that is only believed: it must not count as new
+from blobfs.filesystem.opening import Entered, Opener
+from blobfs.filesystem.volume import Caller, Stat, Volume
 
 
 class Opened(NamedTuple):
-    """A new handle, and what the kernel may do with the pages it holds of the file."""
+    """A new handle; for the rest see `Entered`."""
 
     handle: int
     keep_pages: bool = False
@@ -60,18 +45,14 @@ class Handles:
         volume: Volume,
         deletions: Deletions,
         commits: Commits,
-        next_files: NextFiles,
-        early_opens: EarlyOpens,
+        opener: Opener,
         *,
-        open_bytes: int,
         exclusive_create: bool,
     ) -> None:
         self._volume = volume
         self._deletions = deletions
         self._commits = commits
-        self._next_files = next_files
-        self._early_opens = early_opens
-        self._open_bytes = open_bytes
+        self._opener = opener
         self._exclusive_create = exclusive_create
         self._lock = threading.Lock()  # guards the table
         self._numbers = itertools.count(1)
@@ -108,25 +89,16 @@ class Handles:
         file = volume.make_file(path, attributes)
         volume.files.add(file)
         volume.appeared(path)
-        handle = self._new_handle(volume.files.enter(file), flags)
-        return Opened(handle, bypass_pages=file.has_foreign_pages)
+        entered = Entered(volume.files.enter(file), bypass_pages=file.has_foreign_pages)
+        return self._new_handle(entered, flags)
 
     def open(self, path: str, flags: int) -> Opened:
         """Open a file as the service has it at this moment (close-to-open).
 
         Raises Changed for one that is gone: it was there when the kernel looked.
         """
-        volume = self._volume
-        writable = flags & os.O_ACCMODE != os.O_RDONLY
-        if writable:
-            volume.check_writable(path)
-        if is_hidden_name(path):
-            opened = self._opened_here(volume.orphans.enter(path), flags)
-        elif (file := volume.local_file(path)) is not None:
-            opened = self._opened_here(volume.files.enter(file), flags)
-        else:
-            opened = self._open_committed(path, flags)
-        if flags & os.O_TRUNC and writable:
+        opened = self._new_handle(self._opener.open(path, flags), flags)
+        if flags & os.O_TRUNC and _is_writable(flags):
             try:
                 self.truncate(opened.handle, 0)
             except Failure:
@@ -231,86 +203,20 @@ class Handles:
         finally:  # not before: a commit that ends meanwhile would trust them again
             self._volume.pages.distrust(opened.file.name)
 
-    def _open_committed(self, path: str, flags: int) -> Opened:
-        """Open the version that the service has, unless this mount writes the name meanwhile: then again."""
-        volume = self._volume
-        known = volume.namespace.find(path)
-        if known is not None and known.is_directory:
-            raise IsADirectory(f"{path}: is a directory")
-        at_hand = self._asked_ahead(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
-        at_hand = at_hand or self._believed(path)
-        file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), at_hand)
-        if answer is None:
-            # The open that has the kernel drop older pages may not have reached it yet: so does this one.
-            return Opened(self._new_handle(file, flags), bypass_pages=file.has_foreign_pages, is_newer=True)
-        info = answer.info
-        volume.namespace.record_answer(path, Node(info), answer.asked_at)
-        if file.has_foreign_pages:
-            volume.pages.distrust(info.name)
-        keep_pages = not file.has_foreign_pages and volume.pages.note_version(info.name, info.etag)
-        # What this mount knows by now, from a listing say, is not what the kernel was told.
-        return Opened(
-            self._new_handle(file, flags), keep_pages, file.has_foreign_pages, is_newer=not keep_pages
-        )
-
-    def _asked_ahead(self, path: str) -> Answer | None:
-        """Return what was asked for this open before it came to us."""
-        from_walk = self._next_files.come_to(path)
-        return self._early_opens.come_to(path) or from_walk
-
-    def _believed(self, path: str) -> Answer | None:
-        """Return what opens may believe of a file without asking, if that is allowed."""
-        volume = self._volume
-        if volume.namespace.close_to_open:
-            return None
-        name = volume.names.blob_name(path)
-        last_write = volume.store.last_write(name)  # first: what is written after it will be met
-        file = volume.files.get(name)
-        if file is not None:
-            with file.lock:  # what is being committed now is what will be known
-                volume.note_commit(file)
-        blob = volume.namespace.believed(path)
-        return Answer(blob, last_write, LONG_AGO) if blob is not None else None
-
-    def _opened_here(self, file: File, flags: int) -> Opened:
-        """Return one more handle of a file that is open here already, and so are the kernel's pages of it."""
-        foreign = file.has_foreign_pages
-        # All that ever happened to a file without a blob, the kernel was asked for.
-        is_newer = foreign or file.base is not None
-        return Opened(self._new_handle(file, flags), not foreign, foreign, is_newer)
-
-    def _current_blob(self, path: str, known: Node | None, flags: int) -> BlobInfo:
-        """Ask the service what the blob is now, and take its first bytes along if they may be wanted."""
-        volume = self._volume
-        blob = known.blob if known is not None else None
-        name = volume.names.blob_name(path)
-        try:
-            if (
-                flags & os.O_TRUNC
-                or flags & os.O_ACCMODE == os.O_WRONLY
-                or blob is None
-                or not blob.size_bytes
-            ):
-                info = volume.store.head(name)
-            else:
-                info = volume.reader.refresh(blob, self._open_bytes)
-        except NotFound as failure:
-            # The kernel believes that it is there. It looks again, and makes a new file for who wants that.
-            volume.namespace.forget(path)
-            raise Changed(f"{path}: was removed meanwhile: {failure}") from failure
-        return info
-
-    def _new_handle(self, file: File, flags: int) -> int:
-        """Make a handle of a file that was entered in the table for it."""
-        access = flags & os.O_ACCMODE
-        handle = Handle(file, access != os.O_RDONLY, bool(flags & os.O_APPEND))
+    def _new_handle(self, entered: Entered, flags: int) -> Opened:
+        """Make a handle of a file that was entered in the table of files for it."""
+        handle = Handle(entered.file, _is_writable(flags), bool(flags & os.O_APPEND))
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = handle
-            return number
+        return Opened(number, entered.keep_pages, entered.bypass_pages, entered.is_newer)
 
     def _handle(self, handle: int) -> Handle:
         try:
             return self._handles[handle]
         except KeyError:
             raise BadHandle(f"handle {handle} is not open") from None
+
+
+def _is_writable(flags: int) -> bool:
+    return flags & os.O_ACCMODE != os.O_RDONLY

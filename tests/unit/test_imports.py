@@ -59,7 +59,8 @@ LAYERS = """
     filesystem.renames
     filesystem.asked_ahead
     filesystem.early_opens filesystem.next_files
-    filesystem.directories filesystem.handles
+    filesystem.directories filesystem.opening
+    filesystem.handles
     filesystem.filesystem
     kernel.operations
     kernel.calls
