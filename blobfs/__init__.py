@@ -24,12 +24,12 @@ their own:
                      which libfuse is here
 ``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
                      ``opening``: as of now; ``asked_ahead``: the ``next_files`` of a copy, and
-                     ``early_opens``; ``renames``, ``removal``; ``orphans``: open, without a name;
-                     ``commits``, ``directory_commits`` and ``deletions``: now or behind; ``waiting``: closed
-                     files that have time; ``files``: one object for all handles of a name, found in the
-                     ``file_table``; ``doubt``: was a write done; ``own_writes``: which were ours;
-                     ``kernel_pages``: of which version; ``lost``: what was told done and is not;
-                     ``volume``: the state they share
+                     ``early_opens``; ``renames``, ``directory_renames``: by ``moves`` of blobs;
+                     ``removal``; ``orphans``: open, without a name; ``commits``, ``directory_commits`` and
+                     ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
+                     object for all handles of a name, found in the ``file_table``; ``doubt``: was a write
+                     done; ``own_writes``: which were ours; ``kernel_pages``: of which version;
+                     ``lost``: what was told done and is not; ``volume``: the state they share
 ``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
                      after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:

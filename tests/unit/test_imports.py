@@ -55,7 +55,8 @@ LAYERS = """
     filesystem.waiting kernel.stats kernel.told
     filesystem.commits filesystem.deletions
     filesystem.directory_commits
-    filesystem.removal
+    filesystem.moves filesystem.removal
+    filesystem.directory_renames
     filesystem.renames
     filesystem.asked_ahead
     filesystem.early_opens filesystem.next_files
