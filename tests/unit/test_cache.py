@@ -18,11 +18,6 @@ def known(node: Node) -> Belief:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def cache(clock: ManualClock) -> TreeCache:
     return TreeCache(ttl_seconds=1.0, capacity_bytes=100 * ENTRY_BYTES, now=clock)
 

@@ -7,11 +7,6 @@ COPY, OTHER = 7, 8
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def programs() -> list[str]:
     """What asks, last."""
     return ["python"]

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 from fakes import CALLER, FailingStore, ManualClock, MemoryStore, filesystem_of, machine
+from syscalls import Mount, later
 
 from blobfs.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadOnly, Unavailable
 from blobfs.filesystem.commits import WriteBack
@@ -16,18 +17,6 @@ from blobfs.store import ALWAYS, BlobStore
 AWAY = Unavailable("away")
 DAYS_NS = 10**15
 SENT = ["set_metadata"]
-
-Mount = Callable[..., Filesystem]
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
 
 
 @pytest.fixture
@@ -59,11 +48,6 @@ def mode(fs: Filesystem, path: str) -> int:
 
 def stored_mode(mount: Mount, path: str) -> int:
     return mode(mount(), path)
-
-
-def later(fs: Filesystem) -> None:
-    transfers = fs.volume.transfers
-    transfers.run_later()  # type: ignore[attr-defined]
 
 
 def sent(store: FailingStore) -> list[str]:

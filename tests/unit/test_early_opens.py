@@ -35,18 +35,8 @@ def put(memory: MemoryStore, body: bytes, name: str = "f") -> None:
 
 
 @pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
 def caller() -> Caller:
     return Caller()
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 import stat
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import CALLER, FailingStore, Machine, MemoryStore, machine
+from syscalls import BLOCK, BODY
 
 from blobfs.blocks import KiB
 from blobfs.content.streams import Stream
@@ -14,25 +14,7 @@ from blobfs.filesystem.files import File, FileState
 from blobfs.format.attributes import Attributes
 from blobfs.store import ALWAYS, BlobInfo, BlobKind
 
-BLOCK = 8
-BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 ATTRIBUTES = Attributes(stat.S_IFREG | 0o640, CALLER.uid, CALLER.gid, 1, 2, 3)
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
-def parts(store: FailingStore) -> Iterator[Machine]:
-    with machine(store, block_bytes=BLOCK) as parts:
-        yield parts
 
 
 def new(parts: Machine, name: str = "x", base: BlobInfo | None = None) -> File:

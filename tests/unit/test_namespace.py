@@ -20,11 +20,6 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
 def namespace(store: MemoryStore, clock: ManualClock, prefix: str = "") -> Namespace:
     cache = TreeCache(ttl_seconds=1.0, capacity_bytes=10 << 20, now=clock)
     return Namespace(store, cache, NameMap(prefix, 1024), InlineTransfers(), NOBODY)

@@ -40,16 +40,6 @@ def put(memory: MemoryStore, name: str, body: bytes) -> None:
 
 
 @pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def caller() -> Caller:
     return Caller()
 

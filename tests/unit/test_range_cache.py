@@ -32,16 +32,6 @@ class Gate:
 
 
 @pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
 def info(memory: MemoryStore) -> BlobInfo:
     return memory.put("x", BODY)
 

@@ -15,16 +15,6 @@ BODY = bytes(index * 7 % 256 for index in range(150))
 
 
 @pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
 def parts(store: FailingStore) -> Iterator[Machine]:
     """Fragments of 4 bytes, blocks of 16, and 32 bytes in order make a sequential reader."""
     with machine(store, block_bytes=16, fragment_bytes=4, sequential_bytes=32) as parts:

@@ -20,11 +20,6 @@ def parts() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def waiting(clock: ManualClock) -> WaitingFiles:
     return WaitingFiles(files=4, buffered_bytes=100, now=clock)
 

@@ -26,11 +26,6 @@ names = st.lists(components, min_size=1, max_size=4).map("/".join)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def store() -> MemoryStore:
     store = MemoryStore()
     for directory in DIRECTORIES:

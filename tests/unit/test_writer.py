@@ -1,7 +1,7 @@
 import base64
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +12,7 @@ from fakes import FailingStore, Machine, MemoryStore, machine
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from syscalls import BLOCK
 
 from blobfs.blocks import KiB, digest_of
 from blobfs.content.draft import OnlyStaged
@@ -31,26 +32,9 @@ from blobfs.store import (
     Properties,
 )
 
-BLOCK = 8
 Step = Callable[[BlobWriter], None]
 
 PROPERTIES = Properties({"modtime": "7"}, ContentHeaders("test/made"))
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def store(memory: MemoryStore) -> FailingStore:
-    return FailingStore(memory)
-
-
-@pytest.fixture
-def parts(store: FailingStore) -> Iterator[Machine]:
-    with machine(store, block_bytes=BLOCK) as parts:
-        yield parts
 
 
 def text(length: int) -> bytes:
