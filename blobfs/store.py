@@ -199,7 +199,9 @@ class BlobStore(Protocol):
     ) -> BlobInfo:
         """Copy this version on the service, bytes and headers, with new metadata; return when it is complete.
 
-        Raises Changed if the source changed or the condition on the target does not hold.
+        Blocks as long as the service's copy lasts, which for a large blob may be long. Raises Changed
+        if the source changed or the condition on the target does not hold; Abandoned, after which the
+        service goes on with a copy that it has begun.
         """
         ...
 

@@ -51,4 +51,5 @@ def open_store(
         sleep=callers.sleep,
     )
     throttle = Throttle(connections, callers)
-    return AzureStore(Client(transport, login.credential, container, retry, throttle))
+    client = Client(transport, login.credential, container, retry, throttle)
+    return AzureStore(client, sleep=callers.sleep)

@@ -1,6 +1,5 @@
 """The port, implemented for the Blob service: one method each, and recognising what was already done."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,8 +66,9 @@ class Dealings:
 class AzureStore:
     """One container, by `blobfs.store.BlobStore`. Connects with the first request."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, sleep: Callable[[float], None]) -> None:
         self._client = client
+        self._sleep = sleep
         self._refuses_ranges = False  # Put Block From URL, as was seen once
 
     @property
@@ -342,7 +342,10 @@ class AzureStore:
         return blob_info(name, reply.headers)
 
     def _completed_copy(self, name: str, copy_id: str) -> BlobInfo:
-        """Wait until the service has finished the copy; return the blob. Raises Changed, Unavailable."""
+        """Wait until the service has finished the copy; return the blob.
+
+        Raises Changed, Unavailable, Abandoned.
+        """
         wait_seconds, longest_seconds = COPY_POLL_SECONDS
         while True:
             headers = self._client.call(Request("HEAD blob", "HEAD", name)).headers
@@ -354,7 +357,7 @@ class AzureStore:
             if status != "pending":
                 description = headers.get("x-ms-copy-status-description", "no reason given")
                 raise Unavailable(f"{name}: the service's copy ended as {status or 'unknown'}: {description}")
-            time.sleep(wait_seconds)
+            self._sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, longest_seconds)
 
     def _with_metadata(self, info: BlobInfo, metadata: Mapping[str, str]) -> BlobInfo:

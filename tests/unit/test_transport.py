@@ -22,7 +22,10 @@ from blobfs.azure.messages import Request, rest_of
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.azure.tls import OpenSslRecords, TlsConnection
+from blobfs.callers import NOBODY, Callers
+from blobfs.copying.meter import Interruption
 from blobfs.errors import (
+    Abandoned,
     AccessDenied,
     AlreadyExists,
     Busy,
@@ -168,6 +171,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
         total_seconds: float = 30.0,
         ca_file: Path | None = None,
         sas_file: Path | None = None,
+        callers: Callers = NOBODY,
     ) -> AzureStore:
         store = open_store(
             "acct",
@@ -182,6 +186,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
             connect_seconds=5.0,
             read_seconds=1.0,
             stall_seconds=0.5,
+            callers=callers,
         )
         opened.append(store)
         return store
@@ -534,6 +539,17 @@ def test_copy_returns_when_the_service_has_finished_it(server: ScriptedServer, s
     assert request.headers["x-ms-copy-source"].endswith(f"/box/s?{SAS}")
     assert request.headers["x-ms-source-if-match"] == '"0x2"'
     assert request.headers["If-None-Match"] == "*"
+
+
+def test_interruption_ends_the_wait_for_a_copy(
+    server: ScriptedServer, open_at: Callable[..., AzureStore]
+) -> None:
+    interruption = Interruption()
+    store = open_at(f"http://127.0.0.1:{server.server_port}", callers=interruption)
+    server.answers(ACCEPTED, copied("pending"), copied("success"))
+    interruption.set()
+    with pytest.raises(Abandoned):
+        store.copy(SOURCE, "t", {"k": "v"}, IF_ABSENT)
 
 
 def test_range_to_stage_is_named_with_its_version_and_a_credential(
