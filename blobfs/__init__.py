@@ -17,7 +17,8 @@ their own:
                      ``copier``: end to end, by ``workers``; ``carrying`` one entry: by ``uploading``,
                      ``downloading`` or ``relocating``; ``units``: verified bytes in order;
                      ``part_file``: until all are there;
-                     ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved
+                     ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved;
+                     ``interruption``: what ends it early
 ``kernel``           ``binding`` alone knows libfuse; ``calls``: from C and back; ``operations``, what they
                      call, decide nothing; ``told``: what the kernel believes for a moment; ``notifier``: has
                      it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python; ``versions``:
@@ -43,7 +44,8 @@ their own:
 ``transfers``        the threads in which requests, and what can wait, go on behind a call; and a timer
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory;
-                     ``open_files``: how many this process may have
+                     ``open_files``: how many this process may have;
+                     ``waits``: that end early when nobody wants any more what is waited for
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
                      ``headers``: what a blob says of its bytes
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno

@@ -6,7 +6,6 @@ from blobfs.azure.assembly import open_store
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MiB
-from blobfs.callers import Callers
 from blobfs.content.checksums import Checksums
 from blobfs.content.disk_cache import DiskCache
 from blobfs.content.draft import ReadSpooled, nothing_spooled
@@ -18,6 +17,7 @@ from blobfs.content.writer import BlobWriter
 from blobfs.settings import MountSettings
 from blobfs.store import BlobInfo, BlobStore
 from blobfs.transfers import Transfers
+from blobfs.waits import Waits
 
 NAMES_SHARE = 8  # an eighth of --memory is for names and attributes
 KERNEL_THREADS = 32  # requests of the kernel served at once; slow ones must not stop the others
@@ -25,7 +25,7 @@ KERNEL_THREAD_BYTES = 2 * MiB  # libfuse's own buffers for the request and the r
 LARGEST_BLOCK_BYTES = 128 * MiB
 
 
-def open_service(settings: MountSettings, callers: Callers) -> AzureStore:
+def open_service(settings: MountSettings, waits: Waits) -> AzureStore:
     """Return the store of the settings' container, having sent nothing yet. Raises InvalidArgument."""
     credential, retry = settings.credential, settings.retry
     return open_store(
@@ -46,7 +46,7 @@ def open_service(settings: MountSettings, callers: Callers) -> AzureStore:
         connect_seconds=retry.connect_seconds,
         read_seconds=retry.read_seconds,
         stall_seconds=retry.stall_seconds,
-        callers=callers,
+        waits=waits,
     )
 
 
@@ -97,7 +97,7 @@ def fetcher_of(settings: MountSettings, store: BlobStore, transfers: Transfers) 
 
 
 def content_of(
-    settings: MountSettings, store: BlobStore, fetcher: Fetcher, transfers: Transfers, callers: Callers
+    settings: MountSettings, store: BlobStore, fetcher: Fetcher, transfers: Transfers, waits: Waits
 ) -> Content:
     """Put the parts together. They take memory only when there are bytes."""
     libfuse_bytes = kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES
@@ -110,7 +110,7 @@ def content_of(
         fragment_bytes=settings.reads.fragment_bytes,
         capacity_bytes=pool.budget_bytes // 2,
         smallest_bytes=SMALLEST_BYTES,
-        callers=callers,
+        waits=waits,
     )
     checksums = Checksums(
         store, enabled=settings.verify != "off", unit_bytes=read_bytes, largest_bytes=largest_read_bytes

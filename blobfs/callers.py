@@ -7,17 +7,15 @@ in the caller, as it is for every signal that ends a process: the kernel spreads
 (complete_signal in kernel/signal.c; SigPnd in proc(5)).
 """
 
-import math
 import os
 import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from blobfs.errors import Abandoned
+from blobfs.waits import Waits
 
-GLANCE_SECONDS = 0.25  # not while a connection is being made, or a lock waited for
 _SIGKILL_BIT = 1 << 8
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 
@@ -41,7 +39,7 @@ class MayLeave(threading.local):
         self.is_on = False
 
 
-class Callers:
+class Callers(Waits):
     """Finds out about the process on whose behalf a thread works, if it does for one that may leave."""
 
     def __init__(self, thread_id_of_caller: Callable[[], int]) -> None:
@@ -78,36 +76,6 @@ class Callers:
         if self.may_leave.is_on and _is_dying(self._thread_id_of_caller()):
             raise Abandoned("the process that asked is being killed")
 
-    def wait(self, until: Callable[[float], bool], seconds: float = math.inf) -> bool:
-        """Call ``until(seconds)``, which waits at most so long, until it returns True or the time is over.
-
-        Returns what it returned last. Raises Abandoned.
-        """
-        ends_at = time.monotonic() + seconds
-        while not until(max(0.0, min(GLANCE_SECONDS, ends_at - time.monotonic()))):
-            self.check()
-            if time.monotonic() >= ends_at:
-                return False
-        return True
-
-    def wait_to_hear(self, tell: Callable[[Callable[[object], None]], object]) -> None:
-        """Wait until what is given to ``tell`` is called, as a future's ``add_done_callback`` has it.
-
-        Raises Abandoned.
-        """
-        is_told = threading.Event()
-        tell(lambda _what: is_told.set())
-        self.wait(is_told.wait)
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep. Raises Abandoned."""
-        self.wait(_nap, seconds)
-
-
-def _nap(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
-
 
 def _is_dying(thread_id: int) -> bool:
     """Tell whether a thread has SIGKILL pending; not if it is gone, or in another world of processes."""
@@ -117,6 +85,3 @@ def _is_dying(thread_id: int) -> bool:
         return False
     pending = _PENDING.search(status)
     return pending is not None and bool(int(pending[1], 16) & _SIGKILL_BIT)
-
-
-NOBODY = Callers(lambda: 0)

@@ -22,7 +22,8 @@ from blobfs.copying.comparing import Comparer
 from blobfs.copying.copier import Copier, Orders
 from blobfs.copying.downloading import Downloader, Keeping
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption, Meter
+from blobfs.copying.interruption import Interruption
+from blobfs.copying.meter import Meter
 from blobfs.copying.places import STREAM, Place
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.relocating import Relocator

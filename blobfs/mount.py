@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, names_bytes, open_service
 from blobfs.azure.addresses import max_name_characters
-from blobfs.callers import NOBODY, Callers
+from blobfs.callers import Callers
 from blobfs.content.disk_cache import place_in
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.asked_ahead import AskedAhead
@@ -38,6 +38,7 @@ from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
 from blobfs.tree.creators import Creators
 from blobfs.tree.namespace import Namespace
+from blobfs.waits import TO_THE_END
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def check(settings: MountSettings) -> None:
     InvalidArgument for a setting that cannot work, Unavailable without libfuse and for a taken address.
     """
     binding.load(settings.binding)
-    open_service(settings, NOBODY).close()
+    open_service(settings, TO_THE_END).close()
     open_spool(settings)
     if settings.cache_dir is not None:
         place_in(settings.cache_dir)

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import islice
 
 from blobfs.assembly import content_of, fetcher_of, open_service
-from blobfs.callers import NOBODY
 from blobfs.errors import Failure
 from blobfs.format.names import normalized_prefix
 from blobfs.settings import MountSettings
@@ -16,6 +15,7 @@ from blobfs.spool.leftovers import Leftover, State
 from blobfs.spool.recovery import Recovery
 from blobfs.store import BlobStore
 from blobfs.transfers import Transfers
+from blobfs.waits import TO_THE_END
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ def _threads(settings: MountSettings) -> Iterator[Transfers]:
 
 
 def _recovery(settings: MountSettings, store: BlobStore, transfers: Transfers) -> Recovery:
-    content = content_of(settings, store, fetcher_of(settings, store, transfers), transfers, NOBODY)
+    content = content_of(settings, store, fetcher_of(settings, store, transfers), transfers, TO_THE_END)
     return Recovery(store, make_writer=content.make_writer, reader=content.reader, pool=content.pool)
 
 
 @contextmanager
 def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
     """Give what commits and saves leftovers, with a connection of its own. Raises InvalidArgument."""
-    with closing(open_service(settings, NOBODY)) as store, _threads(settings) as transfers:
+    with closing(open_service(settings, TO_THE_END)) as store, _threads(settings) as transfers:
         yield _recovery(settings, store, transfers)
 
 

@@ -13,7 +13,7 @@ from distributed.worker import Worker
 
 from blobfs.copies import Route, session
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict
 from blobfs.errors import Abandoned
 from blobfs.settings import CopySettings, MountSettings

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blobfs.blocks import MAX_METADATA_BYTES, MAX_RANGE_WITH_MD5_BYTES, KiB, id_length
-from blobfs.callers import NOBODY, Callers
+from blobfs.callers import Callers
 from blobfs.content.checksums import Checksums
 from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
@@ -70,6 +70,7 @@ from blobfs.tree.namespace import Namespace
 
 CALLER = Caller(uid=1000, gid=100)
 DEFAULTS = Defaults.for_umask(CALLER.uid, CALLER.gid, 0o022)
+NOBODY = Callers(lambda: 0)
 
 
 @dataclass(frozen=True, slots=True)

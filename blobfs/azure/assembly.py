@@ -9,7 +9,7 @@ from blobfs.azure.sources import UNSAID, CredentialSources, find_login
 from blobfs.azure.store import AzureStore
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Transport
-from blobfs.callers import NOBODY, Callers
+from blobfs.waits import TO_THE_END, Waits
 
 
 def open_store(
@@ -26,7 +26,7 @@ def open_store(
     connect_seconds: float,
     read_seconds: float,
     stall_seconds: float,
-    callers: Callers = NOBODY,
+    waits: Waits = TO_THE_END,
 ) -> AzureStore:
     """Return the store of one container, having sent nothing yet.
 
@@ -41,15 +41,15 @@ def open_store(
         connect_seconds=connect_seconds,
         read_seconds=read_seconds,
         stall_seconds=stall_seconds,
-        callers=callers,
+        waits=waits,
         ca_file=ca_file,
     )
     retry = RetryPolicy(
         total_seconds=total_seconds,
         first_wait_seconds=first_wait_seconds,
         longest_wait_seconds=longest_wait_seconds,
-        sleep=callers.sleep,
+        sleep=waits.sleep,
     )
-    throttle = Throttle(connections, callers)
+    throttle = Throttle(connections, waits)
     client = Client(transport, login.credential, container, retry, throttle)
-    return AzureStore(client, sleep=callers.sleep)
+    return AzureStore(client, sleep=waits.sleep)

@@ -14,7 +14,7 @@ from typing import Any
 
 from blobfs.azure.tls import Records
 from blobfs.blocks import KiB
-from blobfs.callers import GLANCE_SECONDS
+from blobfs.waits import GLANCE_SECONDS
 
 LEAST_BYTES = 64 * KiB  # in each window; 6.5 KB/s with one of 10 seconds
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blobfs.callers import Callers
+from blobfs.waits import Waits
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +16,9 @@ class Throttle:
     Additive increase, multiplicative decrease: how TCP shares a line (RFC 5681).
     """
 
-    def __init__(self, most: int, callers: Callers) -> None:
+    def __init__(self, most: int, waits: Waits) -> None:
         self._most = most
-        self._callers = callers
+        self._waits = waits
         self._changed = threading.Condition()  # guards the fields below
         self._limit = float(most)
         self._in_flight = 0
@@ -40,7 +40,7 @@ class Throttle:
 
         Raises TimeoutError after so many seconds without room, Abandoned.
         """
-        if not (self._enter() or self._callers.wait(self._wait_to_enter, seconds)):
+        if not (self._enter() or self._waits.wait(self._wait_to_enter, seconds)):
             raise TimeoutError
         try:
             yield self._round

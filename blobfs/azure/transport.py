@@ -33,8 +33,8 @@ from blobfs.azure.exchange import (
 from blobfs.azure.messages import Reply, Request
 from blobfs.azure.pace import Pace, paced_file
 from blobfs.azure.tls import TlsConnection
-from blobfs.callers import Callers
 from blobfs.errors import InvalidArgument, InvalidName, Unavailable
+from blobfs.waits import Waits
 
 # Known to the service and to Azurite 3.35; from 2021-02-12 on listings encode names that XML cannot carry.
 API_VERSION = "2023-11-03"
@@ -70,7 +70,7 @@ class Transport:
         connect_seconds: float,
         read_seconds: float,
         stall_seconds: float,
-        callers: Callers,
+        waits: Waits,
         ca_file: Path | None = None,
     ) -> None:
         """Raises InvalidArgument for a file of certificates that does not exist, or an impossible proxy."""
@@ -90,7 +90,7 @@ class Transport:
         self._read_seconds = read_seconds
         self._session = requests.Session()
         self._pool = _connection_pool(self._session, endpoint, connections, ca_file)
-        self._pace = Pace(stall_seconds, callers.check)
+        self._pace = Pace(stall_seconds, waits.check)
 
     @property
     def origin(self) -> str:

@@ -17,7 +17,7 @@ from blobfs.cli.messages import printable, say
 from blobfs.cli.options import DEFAULTS, credential, default_block_bytes, refuse_large_blocks
 from blobfs.cli.progress import display
 from blobfs.cli.values import public_name, spell_rounded
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.errors import Failure

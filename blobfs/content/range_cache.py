@@ -5,7 +5,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import ParamSpec
 
-from blobfs.callers import NOBODY, Callers
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Layout, piece_start
 from blobfs.content.memory import Buffer, BufferPool
@@ -13,6 +12,7 @@ from blobfs.content.runs import Fetch, Run, Shelf
 from blobfs.counters import Counters
 from blobfs.errors import Abandoned, Changed
 from blobfs.store import BlobVersion
+from blobfs.waits import TO_THE_END, Waits
 
 Parameters = ParamSpec("Parameters")
 
@@ -28,13 +28,13 @@ class RangeCache:
         fragment_bytes: int,
         capacity_bytes: int,
         smallest_bytes: int,
-        callers: Callers = NOBODY,
+        waits: Waits = TO_THE_END,
     ) -> None:
         self.fragment_bytes = fragment_bytes
         self._smallest_bytes = smallest_bytes  # the memory of a run is never less
         self._fetcher = fetcher
         self._pool = pool
-        self._callers = callers
+        self._waits = waits
         self.capacity_bytes = capacity_bytes
         self.counts = Counters()  # hits: found here at once; misses: a fetch had to be waited for
         self._lock = threading.Lock()  # guards the fields below; never held across a request
@@ -294,7 +294,7 @@ class RangeCache:
         """
         failure = self._work(fetch)
         if failure is None:
-            self._callers.wait(fetch.done.wait)
+            self._waits.wait(fetch.done.wait)
             failure = fetch.failure
             if isinstance(failure, Abandoned):
                 return False

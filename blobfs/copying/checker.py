@@ -5,7 +5,7 @@ from contextlib import closing
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.comparing import Comparer, Finding
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import LocalTree, RemoteTree
 from blobfs.copying.workers import Workers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.plan import Rules, Step, step_for
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import Tree

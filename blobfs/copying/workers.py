@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from blobfs.copying.entries import Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 
 WAITING_PER_THREAD = 4  # planned ahead of the threads; more would only be memory
 

@@ -8,7 +8,6 @@ from urllib.request import getproxies_environment
 from blobfs.assembly import open_service
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.store import AzureStore
-from blobfs.callers import NOBODY
 from blobfs.doctor.findings import Finding, Level, note, ok, problem
 from blobfs.doctor.machine import Machine
 from blobfs.doctor.network import examine_address, examine_bandwidth, examine_latency
@@ -17,6 +16,7 @@ from blobfs.errors import AccessDenied, Failure
 from blobfs.kernel.versions import libfuse_versions
 from blobfs.settings import MountSettings
 from blobfs.store import BlobInfo
+from blobfs.waits import TO_THE_END
 
 CURE_OF_SILENCE = (
     "Check the account's name, --endpoint, firewalls and private endpoints, then run this again."
@@ -25,13 +25,13 @@ CURE_OF_SILENCE = (
 
 def check(settings: MountSettings) -> None:
     """Raise InvalidArgument for settings that cannot work. Sends nothing."""
-    open_service(settings, NOBODY).close()
+    open_service(settings, TO_THE_END).close()
 
 
 def examine(settings: MountSettings, *, measures_bandwidth: bool) -> Iterator[Finding]:
     """Yield findings as they are made. Blocks for requests; none of them changes anything."""
     yield from Machine(libfuse_versions(), settings.memory_bytes).examine()
-    with closing(open_service(settings, NOBODY)) as store:
+    with closing(open_service(settings, TO_THE_END)) as store:
         try:
             yield from _examine_service(store, measures_bandwidth=measures_bandwidth)
         except Failure as failure:

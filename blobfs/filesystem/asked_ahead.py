@@ -1,17 +1,17 @@
 """What the service says of a blob, asked before anybody needs it and kept for who does."""
 
-from blobfs.callers import Callers
 from blobfs.filesystem.volume import Answer, Volume
 from blobfs.store import BlobInfo
 from blobfs.transfers import Transfer
+from blobfs.waits import Waits
 
 
 class AskedAhead:
     """Asks in the background, and only while there is memory to spare. For any thread."""
 
-    def __init__(self, volume: Volume, callers: Callers) -> None:
+    def __init__(self, volume: Volume, waits: Waits) -> None:
         self._volume = volume
-        self._callers = callers
+        self._waits = waits
         self._now = volume.namespace.cache.now
 
     def ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Transfer:
@@ -41,7 +41,7 @@ class AskedAhead:
         """
         if asked.cancel():
             return False
-        self._callers.wait_to_hear(asked.add_done_callback)
+        self._waits.wait_to_hear(asked.add_done_callback)
         return asked.exception() is None  # otherwise the caller asks again, and is told
 
     def _ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Answer | None:

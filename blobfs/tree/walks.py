@@ -18,11 +18,11 @@ from typing import NamedTuple
 import cachetools
 
 from blobfs.blocks import MAX_LIST_RESULTS
-from blobfs.callers import Callers
 from blobfs.format.attributes import is_directory_marker
 from blobfs.store import BlobInfo, BlobStore, ListPage
 from blobfs.transfers import Transfer, Transfers
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, TreeCache, Walk
+from blobfs.waits import Waits
 
 REMEMBERED_TREES = 1000  # directories of which it is known what was listed in them
 PAGE_SECONDS = WALK_SECONDS / 2  # so long a page is kept for a walk, which has as long again to go through it
@@ -154,14 +154,14 @@ class Walks:
         cache: TreeCache,
         offer: Callable[[Gathered, Walk], None],
         transfers: Transfers,
-        callers: Callers,
+        waits: Waits,
         way: Way,
     ) -> None:
         self._store = store
         self._cache = cache
         self._offer = offer
         self._transfers = transfers
-        self._callers = callers
+        self._waits = waits
         self._way = way
         self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
         self._lock = threading.Lock()  # guards the trees, and the pages
@@ -240,7 +240,7 @@ class Walks:
             ahead = self._pages.pop(flat, None)
         # One that was not begun, the caller asks for sooner.
         if ahead is not None and not ahead.asked.cancel():
-            self._callers.wait_to_hear(ahead.asked.add_done_callback)
+            self._waits.wait_to_hear(ahead.asked.add_done_callback)
             if ahead.asked.exception() is None:  # otherwise the caller asks again, and is told
                 return ahead.asked.result(), ahead.asked_at
         return flat.ask(), now

@@ -25,7 +25,7 @@ from waiting import wait_until
 from blobfs.azure.store import AzureStore
 from blobfs.copies import Route, session
 from blobfs.copying.entries import Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.settings import CopySettings, MountSettings

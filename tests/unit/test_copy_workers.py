@@ -9,7 +9,7 @@ import pytest
 from waiting import wait_until
 
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.workers import WAITING_PER_THREAD, Workers
 from blobfs.format.attributes import Attributes
 

@@ -2,10 +2,9 @@ import logging
 from collections.abc import Mapping
 
 import pytest
-from fakes import InlineTransfers, ManualClock, MemoryStore
+from fakes import NOBODY, InlineTransfers, ManualClock, MemoryStore
 
 from blobfs.blocks import MAX_LIST_RESULTS
-from blobfs.callers import NOBODY
 from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
 from blobfs.store import ALWAYS, ListPage

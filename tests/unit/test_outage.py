@@ -11,8 +11,8 @@ import pytest
 from blobfs.azure import outage as outage_module
 from blobfs.azure.outage import Outage
 from blobfs.azure.throttle import Throttle
-from blobfs.callers import NOBODY
 from blobfs.errors import TimedOut, Unavailable
+from blobfs.waits import TO_THE_END
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
 
 
 def test_busy_reply_halves_what_is_in_flight(quiet: Callable[[], None]) -> None:
-    throttle = Throttle(64, NOBODY)
+    throttle = Throttle(64, TO_THE_END)
     with fly(throttle, 16):
         with throttle.slot(1.0) as sent_in_round:
             pass
@@ -97,7 +97,7 @@ def test_busy_reply_halves_what_is_in_flight(quiet: Callable[[], None]) -> None:
 
 
 def test_burst_of_busy_replies_counts_once(quiet: Callable[[], None]) -> None:
-    throttle = Throttle(64, NOBODY)
+    throttle = Throttle(64, TO_THE_END)
     with fly(throttle, 15), throttle.slot(1.0) as sent_in_round:
         for _ in range(10):
             throttle.note_busy(sent_in_round)
@@ -106,7 +106,7 @@ def test_burst_of_busy_replies_counts_once(quiet: Callable[[], None]) -> None:
 
 
 def test_limit_falls_to_one_and_rises_to_all(quiet: Callable[[], None]) -> None:
-    throttle = Throttle(4, NOBODY)
+    throttle = Throttle(4, TO_THE_END)
     for _ in range(10):
         with throttle.slot(1.0) as sent_in_round:
             pass
@@ -122,7 +122,7 @@ def test_limit_falls_to_one_and_rises_to_all(quiet: Callable[[], None]) -> None:
 
 
 def test_request_beyond_the_limit_waits_for_room() -> None:
-    throttle = Throttle(1, NOBODY)
+    throttle = Throttle(1, TO_THE_END)
     entered = threading.Event()
 
     def enter() -> None:

@@ -11,7 +11,7 @@ from waiting import wait_until
 from blobfs.cluster import Progress
 from blobfs.copies import Route, session
 from blobfs.copying.entries import Entry, Work
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place
 from blobfs.copying.report import Report
 from blobfs.format.attributes import Attributes

@@ -22,8 +22,7 @@ from blobfs.azure.messages import Request, rest_of
 from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.azure.tls import OpenSslRecords, TlsConnection
-from blobfs.callers import NOBODY, Callers
-from blobfs.copying.meter import Interruption
+from blobfs.copying.interruption import Interruption
 from blobfs.errors import (
     Abandoned,
     AccessDenied,
@@ -42,6 +41,7 @@ from blobfs.errors import (
     Unavailable,
 )
 from blobfs.store import ALWAYS, IF_ABSENT, BlobInfo, BlobVersion, Condition, Properties
+from blobfs.waits import TO_THE_END, Waits
 
 SAS = "sv=2022-11-02&sp=racwdl&sig=SECRET"
 MODIFIED = "Sun, 22 Nov 2026 10:20:53 GMT"
@@ -171,7 +171,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
         total_seconds: float = 30.0,
         ca_file: Path | None = None,
         sas_file: Path | None = None,
-        callers: Callers = NOBODY,
+        waits: Waits = TO_THE_END,
     ) -> AzureStore:
         store = open_store(
             "acct",
@@ -186,7 +186,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
             connect_seconds=5.0,
             read_seconds=1.0,
             stall_seconds=0.5,
-            callers=callers,
+            waits=waits,
         )
         opened.append(store)
         return store
@@ -545,7 +545,7 @@ def test_interruption_ends_the_wait_for_a_copy(
     server: ScriptedServer, open_at: Callable[..., AzureStore]
 ) -> None:
     interruption = Interruption()
-    store = open_at(f"http://127.0.0.1:{server.server_port}", callers=interruption)
+    store = open_at(f"http://127.0.0.1:{server.server_port}", waits=interruption)
     server.answers(ACCEPTED, copied("pending"), copied("success"))
     interruption.set()
     with pytest.raises(Abandoned):

@@ -5,11 +5,20 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from fakes import CALLER, FailingStore, InlineTransfers, ManualClock, MemoryStore, filesystem_of, machine
+from fakes import (
+    CALLER,
+    NOBODY,
+    FailingStore,
+    InlineTransfers,
+    ManualClock,
+    MemoryStore,
+    filesystem_of,
+    machine,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobfs.callers import NOBODY, Callers
+from blobfs.callers import Callers
 from blobfs.errors import NotFound, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.format.names import NameMap
