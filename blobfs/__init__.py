@@ -35,6 +35,7 @@ their own:
                      after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
 ``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
                      to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
+                     ``first_bytes``: with the news of a blob; ``warming``: before anybody reads;
                      ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from
                      ``disk_cache`` or service, verified by the ``checksums`` of a ``layout``;
                      ``whole_check``: by those of a whole file; ``piece_file``: on disk

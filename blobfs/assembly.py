@@ -10,9 +10,11 @@ from blobfs.content.checksums import Checksums
 from blobfs.content.disk_cache import DiskCache
 from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
+from blobfs.content.first_bytes import FirstBytes
 from blobfs.content.memory import SMALLEST_BYTES, BufferPool, power_of_two
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
+from blobfs.content.warming import Warming
 from blobfs.content.writer import BlobWriter
 from blobfs.settings import MountSettings
 from blobfs.store import BlobInfo, BlobStore
@@ -57,6 +59,8 @@ class Content:
     pool: BufferPool
     ranges: RangeCache
     reader: BlobReader
+    first_bytes: FirstBytes
+    warming: Warming
     block_bytes: int
     largest_block_bytes: int
     file_md5: bool
@@ -133,6 +137,8 @@ def content_of(
         pool=pool,
         ranges=ranges,
         reader=reader,
+        first_bytes=FirstBytes(ranges, checksums, fetcher, whole_bytes=settings.reads.whole_bytes),
+        warming=Warming(ranges, checksums, fetcher),
         block_bytes=settings.block_size_bytes,
         largest_block_bytes=min(LARGEST_BLOCK_BYTES, pool.budget_bytes // 4),
         file_md5=settings.file_md5,

@@ -162,6 +162,8 @@ def _filesystem(
         ),
         creators=Creators(within_seconds=settings.attr_timeout_seconds, program=callers.program),
         reader=content.reader,
+        first_bytes=content.first_bytes,
+        warming=content.warming,
         transfers=content.transfers,
         defaults=Defaults.for_umask(uid, gid, settings.umask),
         read_only=read_only,

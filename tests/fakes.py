@@ -22,9 +22,11 @@ from blobfs.callers import Callers
 from blobfs.content.checksums import Checksums
 from blobfs.content.draft import ReadSpooled, nothing_spooled
 from blobfs.content.fetcher import Fetcher
+from blobfs.content.first_bytes import FirstBytes
 from blobfs.content.memory import BufferPool
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
+from blobfs.content.warming import Warming
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
     AlreadyExists,
@@ -475,6 +477,8 @@ class Machine:
     cache: RangeCache
     fetcher: Fetcher
     reader: BlobReader
+    first_bytes: FirstBytes
+    warming: Warming
     block_bytes: int
     largest_block_bytes: int
     file_md5: bool = True
@@ -557,7 +561,18 @@ def machine(
     transfers.start()
     try:
         own = OwnWrites(store)
-        yield Machine(own, transfers, pool, cache, fetcher, reader, block_bytes, largest_block_bytes)
+        yield Machine(
+            own,
+            transfers,
+            pool,
+            cache,
+            fetcher,
+            reader,
+            FirstBytes(cache, checksums, fetcher, whole_bytes=sequential_bytes),
+            Warming(cache, checksums, fetcher),
+            block_bytes,
+            largest_block_bytes,
+        )
     finally:
         transfers.close()
 
@@ -581,6 +596,8 @@ def filesystem_of(
         namespace=Namespace(parts.store, cache, names, parts.transfers, callers, close_to_open=close_to_open),
         creators=Creators(within_seconds=ttl_seconds, program=callers.program, now=clock),
         reader=parts.reader,
+        first_bytes=parts.first_bytes,
+        warming=parts.warming,
         transfers=parts.transfers,
         defaults=DEFAULTS,
         read_only=read_only,

@@ -10,7 +10,7 @@ brought at first by several requests side by side.
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Cut, Layout, piece_start
-from blobfs.content.memory import Buffer, copy_bytes
+from blobfs.content.memory import copy_bytes
 from blobfs.content.range_cache import RangeCache
 from blobfs.content.streams import CERTAIN_HOPS, Readers, Stream
 from blobfs.content.whole_check import WholeCheck
@@ -107,29 +107,6 @@ class BlobReader:
         """
         return self._checksums.full_layout(blob)
 
-    def warm(self, blob: BlobInfo, start: int, end: int) -> None:
-        """Have the units that begin in [start, end) in the cache, on disk where there is one.
-
-        They may push out others, or each other if there is not room for all. Blocks while they are
-        fetched and written. Raises as `read_into` does.
-        """
-        layout = self._checksums.full_layout(blob)
-        end = min(end, blob.size_bytes)
-        while start < end:
-            unit = layout.unit(start)
-            if unit.start == start:
-                self._warm_unit(blob, layout, unit)
-            start = unit.stop
-
-    def cached_bytes(self, blob: BlobInfo) -> int:
-        """Return how many bytes of the blob need not be fetched, counting in rows from units' starts."""
-        layout, count, position = self._checksums.layout(blob), 0, 0
-        while position < blob.size_bytes:
-            length = self._bytes_at(blob, position)
-            count += length
-            position = position + length if length else layout.unit(position).stop
-        return count
-
     def keep(self, blob: BlobInfo, content: memoryview) -> None:
         """Keep what a blob was just made of, if that is small and there is memory to spare.
 
@@ -139,48 +116,6 @@ class BlobReader:
         if buffer is not None:
             copy_bytes(buffer.view, content)
             self._cache.add(blob.version, buffer, len(content), is_verified=True)
-
-    def refresh(self, blob: BlobInfo, first_bytes: int) -> BlobInfo:
-        """Return what the service says of the blob now; its first bytes come along unless they are here.
-
-        A file that any reader gets whole comes whole. Blocks for a request. Raises NotFound.
-        """
-        if blob.size_bytes <= self._whole_bytes:
-            first_bytes = blob.size_bytes
-        return self._refresh(blob, self._cache.buffer_for(min(blob.size_bytes, first_bytes)), first_bytes)
-
-    def refresh_if_memory(self, blob: BlobInfo, first_bytes: int) -> BlobInfo | None:
-        """Like `refresh`, but None if there is no memory to spare: for work that is only helpful."""
-        buffer = self._cache.spare_buffer(min(blob.size_bytes, first_bytes))
-        return self._refresh(blob, buffer, first_bytes) if buffer is not None else None
-
-    def meet_if_memory(self, name: str, first_bytes: int) -> BlobInfo | None:
-        """Like `refresh_if_memory`, of a blob of which nothing is known."""
-        buffer = self._cache.spare_buffer(first_bytes)
-        return self._first_bytes(name, buffer, first_bytes) if buffer is not None else None
-
-    def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
-        count = min(blob.size_bytes, first_bytes)
-        known_etag = blob.etag if self.has_first_bytes(blob) else ""
-        return self._first_bytes(blob.name, buffer, count, known_etag) or blob
-
-    def _first_bytes(self, name: str, buffer: Buffer, count: int, known_etag: str = "") -> BlobInfo | None:
-        """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known."""
-        received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag)
-        if info is None or self.has_first_bytes(info):  # a larger piece may be
-            return info
-        if received < info.size_bytes:
-            received -= received % self._cache.fragment_bytes
-        view, checks = buffer.view[:received], self._checksums.layout(info).checks(range(received))
-        wanted = Wanted(info.version, range(received), view, 0, checks, buffer)
-        if received and self._fetcher.is_sound(wanted):
-            self._fetcher.keep(wanted)
-            self._cache.add(info.version, buffer, received, is_verified=bool(checks))
-        return info
-
-    def has_first_bytes(self, blob: BlobInfo) -> bool:
-        """Tell whether the first bytes of a version need not be fetched."""
-        return self._cache.holds(blob.version) or self._fetcher.has_on_disk(blob.version)
 
     def rename(self, old: BlobInfo, new: BlobInfo) -> None:
         """Keep what is here and known when only the name or the metadata of a blob changed."""
@@ -193,22 +128,6 @@ class BlobReader:
         passed = span.start + min(self._most_tolerance_bytes, len(span) // 2)
         if span.start and offset < passed <= end:
             self._cache.let_go(blob.version, cut.span(span.start - 1))
-
-    def _warm_unit(self, blob: BlobInfo, layout: Layout, unit: range) -> None:
-        position = unit.start
-        while position < unit.stop:
-            length = self._fetcher.bytes_on_disk(blob.version, position)
-            if not length:
-                run = self._cache.run(blob.version, layout, position, unit.stop, whole=True)
-                position, length = run.span.start, len(run.span)
-                view = run.buffer.view[:length]
-                wanted = Wanted(blob.version, run.span, view, unit.start, (), run.buffer)
-                self._fetcher.keep_surely(wanted)
-            position += length
-
-    def _bytes_at(self, blob: BlobInfo, position: int) -> int:
-        on_disk = self._fetcher.bytes_on_disk(blob.version, position)
-        return on_disk or self._cache.bytes_held(blob.version, position)
 
     def _copy(
         self,

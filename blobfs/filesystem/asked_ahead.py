@@ -48,9 +48,9 @@ class AskedAhead:
         asked_at, last_write = self._now(), self._volume.store.last_write(name)
         info: BlobInfo | None
         if known is None:
-            info = self._volume.reader.meet_if_memory(name, first_bytes)
+            info = self._volume.first_bytes.meet_if_memory(name, first_bytes)
         elif known.size_bytes:
-            info = self._volume.reader.refresh_if_memory(known, first_bytes)
+            info = self._volume.first_bytes.refresh_if_memory(known, first_bytes)
         else:
             info = self._volume.store.head(name)
         return Answer(info, last_write, asked_at) if info is not None else None

@@ -238,11 +238,11 @@ class Filesystem:
 
     def warm(self, path: str, start: int, end: int) -> None:
         """Bring a stretch of a file's committed bytes into the cache. Blocks. Raises NoAttribute, Changed."""
-        self.volume.reader.warm(self._committed(path), start, end)
+        self.volume.warming.warm(self._committed(path), start, end)
 
     def cached_bytes(self, path: str) -> int:
         """Return how many of a file's committed bytes are in the cache. Raises NoAttribute."""
-        return self.volume.reader.cached_bytes(self._committed(path))
+        return self.volume.warming.cached_bytes(self._committed(path))
 
     def _committed(self, path: str) -> BlobInfo:
         """Return the blob that is known under a path. Raises NoAttribute for what has no bytes."""

@@ -231,4 +231,4 @@ class NextFiles:
     def _is_at_hand(self, blob: BlobInfo) -> bool:
         """Tell whether a file can be opened and read without the service, but for what it is now."""
         volume = self._volume
-        return not blob.size_bytes or volume.pages.may_be_of(blob) or volume.reader.has_first_bytes(blob)
+        return not blob.size_bytes or volume.pages.may_be_of(blob) or volume.first_bytes.are_here(blob)

@@ -104,7 +104,7 @@ class Opener:
             ):
                 info = volume.store.head(name)
             else:
-                info = volume.reader.refresh(blob, self._open_bytes)
+                info = volume.first_bytes.refresh(blob, self._open_bytes)
         except NotFound as failure:
             # The kernel believes that it is there. It looks again, and makes a new file for who wants that.
             volume.namespace.forget(path)

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from blobfs.content.first_bytes import FirstBytes
 from blobfs.content.reader import BlobReader
+from blobfs.content.warming import Warming
 from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState
@@ -65,6 +67,8 @@ class Volume:
         namespace: Namespace,
         creators: Creators,
         reader: BlobReader,
+        first_bytes: FirstBytes,
+        warming: Warming,
         transfers: Transfers,
         defaults: Defaults,
         read_only: bool,
@@ -75,6 +79,8 @@ class Volume:
         self.creators = creators
         self.names = namespace.names
         self.reader = reader
+        self.first_bytes = first_bytes
+        self.warming = warming
         self.transfers = transfers
         self.defaults = defaults
         self.read_only = read_only

@@ -41,6 +41,7 @@ LAYERS = """
     content.fetcher
     content.runs
     content.range_cache
+    content.first_bytes content.warming
     content.whole_check
     content.streams
     content.reader content.staging

@@ -100,7 +100,7 @@ def fetched_bytes_ahead(fs: Filesystem, memory: MemoryStore, opened: list[str]) 
     info = memory.head(f"d/{NAMES[NAMES.index(opened[-1]) + 1]}")
     for name in opened:
         read(fs, name)
-    return fs.volume.reader.cached_bytes(info)
+    return fs.volume.warming.cached_bytes(info)
 
 
 def test_who_opens_every_file_has_the_next_ones_fetched_whole(

@@ -186,7 +186,7 @@ def test_file_of_one_block_is_verified_by_its_md5(
 def test_bytes_that_come_with_an_open_are_verified_too(make: Make, line: Line) -> None:
     parts, info = make("blocks"), line.put("x", BODY[:BLOCK])
     line.due = lambda number: number == 0
-    assert parts.reader.refresh(info, 64) == info
+    assert parts.first_bytes.refresh(info, 64) == info
     assert not parts.cache.holds(info.version)
     assert read(parts, info, 0, BLOCK, Stream()) == BODY[:BLOCK]
     assert line.requests == {"GET blob": 2}
@@ -258,7 +258,7 @@ def test_with_every_reply_verified_damage_is_found_in_random_reads(make: Make, l
     line.due, line.relents = lambda _: True, False
     with pytest.raises(Damaged, match="range at 4"):
         read(parts, info, 4, 4, Stream(next_offset=99))
-    assert parts.reader.refresh(info, 64) == info
+    assert parts.first_bytes.refresh(info, 64) == info
     assert not parts.cache.holds(info.version)
 
 
