@@ -11,7 +11,8 @@ from typing import Any
 
 from blobfs import __version__
 from blobfs.assembly import Content
-from blobfs.azure.store import AzureStore, Dealings
+from blobfs.azure.client import Dealings
+from blobfs.azure.store import AzureStore
 from blobfs.blocks import KiB
 from blobfs.content.fetcher import Fetcher
 from blobfs.filesystem.commits import Uncommitted

@@ -18,6 +18,7 @@ From the top down:
     listing      a page of a listing, from XML
     messages     requests, replies, headers and block lists as values
     sources      where a credential and an endpoint come from
+    access       what the credential in use allows
     credentials  what a credential is, and how it authorises a request
     addresses    what accounts, containers and endpoints may be called
 """

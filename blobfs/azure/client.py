@@ -1,6 +1,9 @@
 """A request until it has an answer: with a credential, retried, and counted."""
 
 import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
 
 from blobfs.azure.credentials import Authorization, Credential
 from blobfs.azure.failures import is_damage, refusal_of
@@ -19,6 +22,20 @@ _TIMEOUTS = frozenset((408, 504))
 _BUSY = frozenset((429, 503))
 _QUIET_ATTEMPTS = 2  # a reset now and then is normal; more without any answer is worth a warning
 _CREATE_CONTAINER = "PUT container"
+
+
+@dataclass(frozen=True, slots=True)
+class Dealings:
+    """What went on between this process and the service, and what goes on now."""
+
+    requests: Counter[str]  # sent, by kind, repeated ones included
+    traffic: Counter[str]  # retries, busy_replies, sent_bytes and received_bytes of bodies
+    in_flight: int
+    in_flight_limit: int
+    is_answering: bool  # False while the service is given up
+    credential_name: str
+    credential_kind: str
+    expires_at: datetime | None  # of a credential that nobody renews
 
 
 class Client:
@@ -68,6 +85,19 @@ class Client:
     def origin(self) -> str:
         """Scheme and host of the endpoint."""
         return self._transport.origin
+
+    def dealings(self) -> Dealings:
+        """Return what was counted until now. Sends nothing."""
+        return Dealings(
+            requests=self.requests.totals(),
+            traffic=self.traffic.totals(),
+            in_flight=self.throttle.in_flight,
+            in_flight_limit=self.throttle.limit,
+            is_answering=not self.outage.is_on,
+            credential_name=self.credential.name,
+            credential_kind=self.credential.kind,
+            expires_at=self.credential.expires_at,
+        )
 
     def ask(self, request: Request, *, within_seconds: float | None = None) -> Reply:
         """Return the reply that trying again would not change, success or refusal.

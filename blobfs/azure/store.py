@@ -1,12 +1,9 @@
 """The port, implemented for the Blob service: one method each, and recognising what was already done."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
-from blobfs.azure.client import Client
-from blobfs.azure.credentials import Authorization
+from blobfs.azure.access import Access, access_of
+from blobfs.azure.client import Client, Dealings
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
 from blobfs.azure.messages import (
@@ -41,28 +38,6 @@ COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account cop
 _CONFLICTS = frozenset((409, 412))
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What the credential in use allows."""
-
-    read_only: bool
-    reason: str  # why it is so, naming the credential
-
-
-@dataclass(frozen=True, slots=True)
-class Dealings:
-    """What went on between this process and the service, and what goes on now."""
-
-    requests: Counter[str]  # sent, by kind, repeated ones included
-    traffic: Counter[str]  # retries, busy_replies, sent_bytes and received_bytes of bodies
-    in_flight: int
-    in_flight_limit: int
-    is_answering: bool  # False while the service is given up
-    credential_name: str
-    credential_kind: str
-    expires_at: datetime | None  # of a credential that nobody renews
-
-
 class AzureStore:
     """One container, by `blobfs.store.BlobStore`. Connects with the first request."""
 
@@ -87,17 +62,11 @@ class AzureStore:
 
     def dealings(self) -> Dealings:
         """Return what was counted until now. Sends nothing."""
-        client = self._client
-        return Dealings(
-            requests=client.requests.totals(),
-            traffic=client.traffic.totals(),
-            in_flight=client.throttle.in_flight,
-            in_flight_limit=client.throttle.limit,
-            is_answering=not client.outage.is_on,
-            credential_name=client.credential.name,
-            credential_kind=client.credential.kind,
-            expires_at=client.credential.expires_at,
-        )
+        return self._client.dealings()
+
+    def signed_url(self, name: str) -> str:
+        """Return an address by which the service itself can read the blob. It is a secret."""
+        return self._client.signed_url(name)
 
     def probe(self, *, within_seconds: float = PROBE_SECONDS) -> Access:
         """Check that the container answers, by listing one blob, and return what the credential allows.
@@ -107,7 +76,7 @@ class AzureStore:
         """
         self._client.call(_list_request("", max_results=1), within_seconds=within_seconds)
         credential = self._client.credential
-        return _access(credential.authorization(), credential.name)
+        return access_of(credential.authorization(), credential.name)
 
     def create_container(self) -> None:
         """Create the container unless it exists. Raises AccessDenied, Busy, TimedOut, Unavailable."""
@@ -283,7 +252,7 @@ class AzureStore:
     ) -> BlobInfo:
         """Copy a blob as `copy` does, from another container of the same account."""
         headers = {
-            "x-ms-copy-source": origin._client.signed_url(source.name),
+            "x-ms-copy-source": origin.signed_url(source.name),
             "x-ms-source-if-match": quoted(source.etag),
             **metadata_headers(metadata),
             **condition_headers(condition),
@@ -384,15 +353,3 @@ def _list_request(prefix: str, *, delimiter: str = "", marker: str = "", max_res
 def _read_conditions(if_match: str, if_none_match: str) -> dict[str, str]:
     wanted = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {header: quoted(etag) for header, etag in wanted.items() if etag}
-
-
-def _access(used: Authorization, name: str) -> Access:
-    if not used.sas and not used.bearer:
-        return Access(read_only=True, reason=f"{name} can only read")
-    letters = used.permissions
-    if letters is None:
-        return Access(read_only=False, reason=f"the {name} may write, as far as it shows")
-    reason = f"the {name} has the permissions {letters!r}"
-    if "w" not in letters:
-        return Access(read_only=True, reason=reason)
-    return Access(read_only=False, reason="; ".join(filter(None, (reason, used.limits))))

@@ -4,8 +4,8 @@ import email.utils
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
+from blobfs.azure.client import Dealings
 from blobfs.azure.inspection import Answer, Inspector
-from blobfs.azure.store import Dealings
 from blobfs.doctor.findings import Finding, note, ok, problem
 from blobfs.store import BlobInfo
 
