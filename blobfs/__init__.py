@@ -46,6 +46,7 @@ their own:
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory;
                      ``open_files``: how many this process may have;
+                     ``proc``: what the kernel tells of a thread;
                      ``waits``: that end early when nobody wants any more what is waited for
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
                      ``headers``: what a blob says of its bytes

@@ -7,21 +7,13 @@ in the caller, as it is for every signal that ends a process: the kernel spreads
 (complete_signal in kernel/signal.c; SigPnd in proc(5)).
 """
 
-import os
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from blobfs import proc
 from blobfs.errors import Abandoned
 from blobfs.waits import Waits
-
-_SIGKILL_BIT = 1 << 8
-_PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
-
-# The words of /proc/PID/syscall: the number of the call, then its arguments. Here: which word is the flags.
-_FLAGS_OF_OPEN = {"x86_64": {"2": 2, "257": 3}, "aarch64": {"56": 3}}.get(os.uname().machine, {})
-_NOT_TO_READ = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_DIRECTORY | os.O_PATH
 
 
 class MayLeave(threading.local):
@@ -51,37 +43,20 @@ class Callers(Waits):
         return self._thread_id_of_caller()
 
     def program(self) -> str:
-        """Return the name of the program that asked, as ps(1) shows it; empty if it is unknown (proc(5))."""
-        thread_id = self._thread_id_of_caller()
-        try:
-            with open(f"/proc/{thread_id}/comm", "rb", buffering=0) as file:
-                return os.fsdecode(file.read()).rstrip("\n")
-        except OSError:
-            return ""
+        """Return the name of the program that asked, as ps(1) shows it; empty if it is unknown."""
+        return proc.program(self._task())
 
     def is_opening_to_read(self) -> bool:
-        """Tell whether the caller's thread is inside an open(2) of a file for reading (proc(5): syscall).
+        """Tell whether the caller's thread is inside an open(2) of a file for reading.
 
         False where that is not to be known: it takes the right to trace the process (ptrace(2)).
         """
-        try:
-            call = Path(f"/proc/{self._thread_id_of_caller()}/syscall").read_text().split()
-        except OSError:
-            return False
-        flags_place = _FLAGS_OF_OPEN.get(call[0])
-        return flags_place is not None and not int(call[flags_place], 16) & _NOT_TO_READ
+        return proc.is_opening_to_read(self._task())
 
     def check(self) -> None:
         """Raise Abandoned if the caller is being killed. Reads one file of /proc."""
-        if self.may_leave.is_on and _is_dying(self._thread_id_of_caller()):
+        if self.may_leave.is_on and proc.is_dying(self._task()):
             raise Abandoned("the process that asked is being killed")
 
-
-def _is_dying(thread_id: int) -> bool:
-    """Tell whether a thread has SIGKILL pending; not if it is gone, or in another world of processes."""
-    try:
-        status = Path(f"/proc/{thread_id}/status").read_text(errors="replace") if thread_id else ""
-    except OSError:
-        return False
-    pending = _PENDING.search(status)
-    return pending is not None and bool(int(pending[1], 16) & _SIGKILL_BIT)
+    def _task(self) -> Path:
+        return proc.task_of(self._thread_id_of_caller())

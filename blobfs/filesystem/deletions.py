@@ -11,7 +11,6 @@ a processor or a lock. It is over when the thread asks for the name, or for the 
 
 import copy
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from blobfs.errors import Changed, Failure, NotFound, raise_first
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
 from blobfs.format.names import is_within, split_path
+from blobfs.proc import is_reading, lacks_processor_or_lock, own_task
 from blobfs.store import Condition
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ MOST_GRACES = 6  # for a thread that is busy with something else
 
 GLANCE_SECONDS = 0.001  # after which somebody who waits looks again what that thread does
 
-# System calls' numbers in /proc/PID/syscall.
-_FUTEX, _READ = {"x86_64": ("202", "0"), "aarch64": ("98", "63")}.get(os.uname().machine, ("", ""))
 _KERNEL = "/dev/fuse"
 
 
@@ -99,7 +97,7 @@ class Deletions:
         with self._settled:
             while (deletion := self._due.get(path)) is not None and not deletion.is_certain:
                 own_id = threading.get_native_id()
-                if deletion.thread_id == own_id or is_at_rest(Path(f"/proc/self/task/{deletion.thread_id}")):
+                if deletion.thread_id == own_id or is_at_rest(own_task(deletion.thread_id)):
                     deletion.is_certain = True
                     self._settled.notify_all()
                 else:
@@ -266,7 +264,7 @@ class Deletions:
 
     def _settle_after_grace(self, path: str, deletion: _Deletion, graces: int) -> None:
         is_awaited = self._due.get(path) is deletion and not deletion.is_certain
-        if graces and is_awaited and _may_be_held_up(deletion.thread_id):
+        if graces and is_awaited and lacks_processor_or_lock(own_task(deletion.thread_id)):
             self._await(path, deletion, graces)
         else:
             self._settle_unasked(path, deletion)
@@ -290,21 +288,4 @@ class Deletions:
 
 def is_at_rest(task: Path) -> bool:
     """Tell whether a thread, by its directory in /proc, waits for the kernel to ask for something."""
-    match _call_of(task):
-        case [number, descriptor, *_] if number == _READ:
-            with suppress(OSError):
-                return str((task / "fd" / str(int(descriptor, 16))).readlink()) == _KERNEL
-    return False
-
-
-def _may_be_held_up(thread_id: int) -> bool:
-    """Tell whether a thread of this process lacks a processor or a lock to go on with."""
-    return _call_of(Path(f"/proc/self/task/{thread_id}"))[:1] in (["running"], [_FUTEX])
-
-
-def _call_of(task: Path) -> list[str]:
-    """Return the words of the system call that a thread is in; none if it has ended (proc(5): syscall)."""
-    try:
-        return (task / "syscall").read_text().split()
-    except OSError:  # or this is not to be known here
-        return []
+    return is_reading(task, _KERNEL)

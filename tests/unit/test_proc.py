@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from blobfs.callers import Callers
+from blobfs.proc import is_opening_to_read, own_task, task_of
 
 
 @pytest.mark.parametrize(("flags", "is_reading"), [(os.O_RDONLY, True), (os.O_WRONLY, False)])
@@ -19,7 +19,7 @@ def test_thread_inside_open_is_seen_to_be_opening_a_file_to_read(
     try:
         call = Path(f"/proc/self/task/{opener.native_id}/syscall")
         wait_until(lambda: _is_in_open(call))
-        assert Callers(lambda: opener.native_id or 0).is_opening_to_read() is is_reading
+        assert is_opening_to_read(own_task(opener.native_id or 0)) is is_reading
     finally:
         os.close(os.open(pipe, os.O_RDWR))
         opener.join()
@@ -34,11 +34,11 @@ def test_thread_that_waits_for_something_else_is_opening_nothing() -> None:
     waiter = threading.Thread(target=waiting.wait)
     waiter.start()
     try:
-        assert not Callers(lambda: waiter.native_id or 0).is_opening_to_read()
+        assert not is_opening_to_read(task_of(waiter.native_id or 0))
     finally:
         waiting.set()
         waiter.join()
 
 
 def test_unknown_thread_is_opening_nothing() -> None:
-    assert not Callers(lambda: 0).is_opening_to_read()
+    assert not is_opening_to_read(task_of(0))
