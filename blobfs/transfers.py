@@ -4,8 +4,8 @@ They start in `start`, after the process has forked for the last time. A mount h
 kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
 
 A task waits for none that is still queued, but for writes, which wait for none: so no pool can deadlock.
-Reads, writes, name operations and what is due have budgets of their own, so uploads cannot starve a
-reader, nor the rename of a large directory a task that has a time.
+Each pool has a budget of its own, so uploads cannot starve a reader, nor the rename of a large directory,
+or the commits that a sync asks for, a task that has a time.
 """
 
 import heapq
@@ -29,14 +29,19 @@ Transfer: TypeAlias = Future[Any]
 
 
 class Transfers:
-    """Named thread pools: reads, writes, names, commits of closed files, what is due, the local disk."""
+    """Named thread pools, by what they are for.
+
+    read: downloads, and questions asked ahead; write: uploads, and the checksums that they need; batch: what
+    one call does to many blobs or files; background: commits and deletions that no call waits for; due:
+    the same, when their time has come; disk: the local disk.
+    """
 
     def __init__(self, *, reads: int, writes: int) -> None:
         self._sizes = {
             "read": reads,
             "write": writes,
-            "name": writes,
-            "commit": writes,
+            "batch": writes,
+            "background": writes,
             "due": writes,
             "disk": 1,
         }
@@ -77,7 +82,7 @@ class Transfers:
         All tasks run to their end; then the first failure, if any, is raised. Not to be
         called from a task.
         """
-        futures = [self._pools["name"].submit(task, item) for item in items]
+        futures = [self._pools["batch"].submit(task, item) for item in items]
         for future in futures:
             future.exception()
         return [future.result() for future in futures]
@@ -90,12 +95,15 @@ class Transfers:
         """
         return [failure for failure in self.for_each(partial(failure_of, task), items) if failure is not None]
 
-    def behind(self, task: Callable[[], None]) -> None:
-        """Run a commit, which may wait for writes, in the background; not at all if blobfs ends before."""
-        self._pools["commit"].submit(_logged, task)
+    def run_in_background(self, task: Callable[[], None]) -> None:
+        """Run `task` once, as soon as a thread is free; not at all if blobfs ends before.
 
-    def after(self, seconds: float, task: Callable[[], None]) -> None:
-        """Run `task` once, some time from now; not at all if blobfs ends before."""
+        It may wait for writes. An exception is logged.
+        """
+        self._pools["background"].submit(_logged, task)
+
+    def run_after(self, seconds: float, task: Callable[[], None]) -> None:
+        """Like `run_in_background`, but not before so many seconds are over."""
         with self._changed:
             entry = (time.monotonic() + seconds, next(self._order), task)
             heapq.heappush(self._due, entry)

@@ -439,13 +439,13 @@ class ManualTransfers(Transfers):
         if self._inline:
             self._pools = {name: InlineExecutor(1) for name in self._pools}
 
-    def after(self, seconds: float, task: Callable[[], None]) -> None:
+    def run_after(self, seconds: float, task: Callable[[], None]) -> None:
         """Keep the task for `run_later`."""
         self._later.append((seconds, task))
 
-    def behind(self, task: Callable[[], None]) -> None:
+    def run_in_background(self, task: Callable[[], None]) -> None:
         """Keep the task for `run_later`."""
-        self.after(0.0, task)
+        self.run_after(0.0, task)
 
     def run_later(self, within_seconds: float = 60.0) -> None:
         """Run what was put off by at most so long."""

@@ -112,7 +112,7 @@ class Commits:
         """
         if _awaits_rename(file):
             # By its name: once it has another one, nobody needs its bytes here.
-            self._volume.transfers.after(RENAME_SECONDS, partial(self._commit_unrenamed, file.name))
+            self._volume.transfers.run_after(RENAME_SECONDS, partial(self._commit_unrenamed, file.name))
         # Bytes stored through a memory map come after the last flush, and a plain mknod has no flush.
         elif not self._volume.files.has(file) or not self._commit_behind(file):
             self._commit_released(file)
@@ -139,10 +139,10 @@ class Commits:
 
     def _send_due(self) -> None:
         for file in self._waiting.take_due():
-            self._volume.transfers.behind(partial(self._commit_later, file))
+            self._volume.transfers.run_in_background(partial(self._commit_later, file))
         seconds = self._waiting.seconds_to_next()
         if seconds is not None:
-            self._volume.transfers.after(seconds, self._send_due)
+            self._volume.transfers.run_after(seconds, self._send_due)
 
     def _commit_unrenamed(self, name: str) -> None:
         file = self._volume.files.get(name)
@@ -188,7 +188,7 @@ class Commits:
             self._waits_seconds[file] = wait_seconds
         if not last_seconds:
             logger.error("%s was closed and is not committed yet, but kept: %s", file.name, failure)
-        self._volume.transfers.after(wait_seconds, lambda: self._commit_later(file))
+        self._volume.transfers.run_after(wait_seconds, lambda: self._commit_later(file))
 
 
 def _is_closed(file: File) -> bool:

@@ -78,7 +78,7 @@ class Deletions:
     def delete_behind(self, path: str, etag: str) -> None:
         """Have a blob deleted in the background. From now on its name is gone."""
         deletion = self._add(path, etag, None)
-        self._volume.transfers.behind(lambda: self._settle_unasked(path, deletion))
+        self._volume.transfers.run_in_background(lambda: self._settle_unasked(path, deletion))
 
     def delete_later(self, path: str, etag: str, file: File) -> None:
         """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next.
@@ -260,7 +260,7 @@ class Deletions:
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
         again = partial(self._settle_after_grace, path, deletion, graces - 1)
-        self._volume.transfers.after(GRACE_SECONDS, again)
+        self._volume.transfers.run_after(GRACE_SECONDS, again)
 
     def _settle_after_grace(self, path: str, deletion: _Deletion, graces: int) -> None:
         is_awaited = self._due.get(path) is deletion and not deletion.is_certain

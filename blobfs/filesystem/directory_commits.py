@@ -158,7 +158,7 @@ class DirectoryCommits:
         self._volume.change_attributes(path, _as_shown)
 
     def _send_after(self, seconds: float, path: str, wait_seconds: float) -> None:
-        self._volume.transfers.after(seconds, partial(self._send_due, path, wait_seconds))
+        self._volume.transfers.run_after(seconds, partial(self._send_due, path, wait_seconds))
 
     def _send_due(self, path: str, wait_seconds: float) -> None:
         """Send what is due; what fails, again after so many seconds, and then after twice as many."""

@@ -53,11 +53,11 @@ def test_first_failure_is_raised_after_all_tasks_ran(transfers: Transfers) -> No
 
 def test_task_for_later_runs_once(transfers: Transfers) -> None:
     ran = threading.Event()
-    transfers.after(0.0, ran.set)
+    transfers.run_after(0.0, ran.set)
     assert ran.wait(10)
 
 
-def test_task_for_later_runs_in_time_while_names_are_worked_on(transfers: Transfers) -> None:
+def test_task_for_later_runs_in_time_while_a_batch_is_worked_on(transfers: Transfers) -> None:
     begun, release, ran = threading.Barrier(3), threading.Event(), threading.Event()
 
     def task(item: int) -> None:
@@ -65,13 +65,13 @@ def test_task_for_later_runs_in_time_while_names_are_worked_on(transfers: Transf
             begun.wait(10)
         assert release.wait(30)
 
-    names = threading.Thread(target=transfers.for_each, args=(task, range(5)))
-    names.start()
+    batch = threading.Thread(target=transfers.for_each, args=(task, range(5)))
+    batch.start()
     begun.wait(10)
-    transfers.after(0.0, ran.set)
+    transfers.run_after(0.0, ran.set)
     assert ran.wait(5)
     release.set()
-    names.join()
+    batch.join()
 
 
 def test_no_thread_runs_before_start_or_after_close() -> None:
