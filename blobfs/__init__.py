@@ -48,6 +48,7 @@ their own:
                      ``open_files``: how many this process may have;
                      ``proc``: what the kernel tells of a thread;
                      ``waits``: that end early when nobody wants any more what is waited for
+``own_directory``    on this machine, where others may not write, or not even read
 ``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
                      ``headers``: what a blob says of its bytes
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno

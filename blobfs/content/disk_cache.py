@@ -18,13 +18,14 @@ from pathlib import Path
 from blobfs.blocks import md5_digest
 from blobfs.content.memory import Buffer
 from blobfs.content.piece_file import TornPiece, piece_bytes, read_piece, write_piece
-from blobfs.errors import InvalidArgument
+from blobfs.own_directory import make_own
 from blobfs.store import BlobVersion
 from blobfs.transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
 SUBDIRECTORY = "blobfs-pieces"  # nothing else in the user's directory is ever touched
+FORBIDDEN_BITS = 0o022  # others may read what is there, if its owner lets them
 SWEEP_SHARE = 1 / 16  # so much is written between two clean-ups, and freed by one
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_SHARE = 1 / 4  # so much of what is there goes when the disk is full
@@ -202,27 +203,8 @@ def place_in(directory: Path) -> Path:
 
     Raises InvalidArgument, naming the cure.
     """
-    return _private(_private(directory) / SUBDIRECTORY)
-
-
-def _private(directory: Path) -> Path:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
-    except FileExistsError as error:
-        raise InvalidArgument(f"the cache cannot be in {directory}: it is not a directory") from error
-    except OSError as error:
-        raise InvalidArgument(f"the cache cannot be in {directory}: {error.strerror}") from error
-    if found.st_uid != os.geteuid():
-        raise InvalidArgument(
-            f"the cache cannot be in {directory}: it belongs to user {found.st_uid}. "
-            "Name a directory of your own with --cache-dir"
-        )
-    if found.st_mode & 0o022:
-        raise InvalidArgument(
-            f"the cache cannot be in {directory}: others may write there. Run chmod go-w {directory}"
-        )
-    return directory
+    make_own(directory, "cache", forbidden_bits=FORBIDDEN_BITS, parents=True)
+    return make_own(directory / SUBDIRECTORY, "cache", forbidden_bits=FORBIDDEN_BITS)
 
 
 def _remove(path: str) -> None:

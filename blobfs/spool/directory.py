@@ -2,58 +2,29 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from blobfs.errors import InvalidArgument
+from blobfs.own_directory import make_own, require_own
 from blobfs.spool.files import SUFFIX, JournalFile, JournalFiles
 from blobfs.spool.journal import DiskJournal
 from blobfs.spool.leftovers import Leftover
 from blobfs.spool.records import Target
 
-
-def make_private(path: Path) -> Path:
-    """Make the directory, unless it is there, and return it. Its parent must exist.
-
-    Raises InvalidArgument unless it is ours alone, to write too.
-    """
-    try:
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-    except OSError as error:
-        raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
-    return require_private(path)
-
-
-def require_private(path: Path) -> Path:
-    """Return the directory. Raises InvalidArgument unless it is there, and ours alone, to write too."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InvalidArgument(f"spool directory {path}: {error.strerror}") from error
-    if not stat.S_ISDIR(status.st_mode):
-        raise InvalidArgument(f"spool directory {path} is no directory; name one, or a path for a new one")
-    if status.st_uid != os.geteuid():
-        raise InvalidArgument(f"spool directory {path} belongs to another user; name one of your own")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise InvalidArgument(f"spool directory {path} is open to others; run: chmod 700 {path}")
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise InvalidArgument(f"spool directory {path} cannot be written; run: chmod 700 {path}")
-    return path
+FORBIDDEN_BITS = 0o077  # others may not even read what was written
 
 
 class Spool:
     """The journals of one container, or of what is below a prefix in it."""
 
     def __init__(self, spool_dir: Path, account: str, container: str, prefix: str) -> None:
-        make_private(spool_dir)
+        _make_writable(spool_dir)
         where = _directory_name(account, container)
         if prefix:
             where += f".{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
-        self._directory = make_private(spool_dir / where)
+        self._directory = _make_writable(spool_dir / where)
         self._files = JournalFiles(self._directory)
         # The command that shows what is left.
         self.cure = f"blobfs recover {account} {container} --spool-dir {spool_dir}"
@@ -74,7 +45,8 @@ class Spool:
 def directories_of(spool_dir: Path, account: str, container: str) -> list[Path]:
     """Return where mounts of a container, or of parts of it, keep their journals. Raises InvalidArgument."""
     where = _directory_name(account, container)
-    names = sorted(path.name for path in require_private(spool_dir).iterdir())
+    spool = _require_writable(require_own(spool_dir, "spool", forbidden_bits=FORBIDDEN_BITS))
+    names = sorted(path.name for path in spool.iterdir())
     return [spool_dir / name for name in names if f"{name}.".startswith(f"{where}.")]
 
 
@@ -94,3 +66,13 @@ def leftovers_in(directories: list[Path]) -> Iterator[Leftover]:
 
 def _directory_name(account: str, container: str) -> str:
     return f"{quote(account, safe='')}.{quote(container, safe='')}"
+
+
+def _make_writable(path: Path) -> Path:
+    return _require_writable(make_own(path, "spool", forbidden_bits=FORBIDDEN_BITS))
+
+
+def _require_writable(path: Path) -> Path:
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise InvalidArgument(f"spool directory {path} cannot be written; run: chmod 700 {path}")
+    return path

@@ -146,4 +146,4 @@ def test_place_that_is_not_private_is_refused_before_anything_is_sent(mount: Mou
     nowhere = ("--endpoint", "http://127.0.0.1:9/account", "--create-container")
     ended = blobfs(*mount.arguments(mount.new_mountpoint()), *nowhere, "--cache-dir", tmp_path)
     assert ended.returncode == 2
-    assert f"chmod go-w {tmp_path}" in ended.stderr
+    assert f"chmod 755 {tmp_path}" in ended.stderr

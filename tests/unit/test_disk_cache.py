@@ -183,14 +183,14 @@ def test_directory_is_made_private(tmp_path: Path) -> None:
 
 
 def test_directory_that_others_can_change_is_refused(tmp_path: Path) -> None:
-    for mode in (0o770, 0o707):
+    for mode, allowed in ((0o770, 750), (0o707, 705)):
         tmp_path.chmod(mode)
-        with pytest.raises(InvalidArgument, match="chmod go-w"):
+        with pytest.raises(InvalidArgument, match=f"chmod {allowed}"):
             place_in(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidArgument, match="not a directory"):
+    with pytest.raises(InvalidArgument, match="is no directory"):
         place_in(tmp_path / "file")
     tmp_path.chmod(0o700)
     os.chown(tmp_path, 12345, -1)
-    with pytest.raises(InvalidArgument, match="belongs to user 12345"):
+    with pytest.raises(InvalidArgument, match="belongs to another user, 12345"):
         place_in(tmp_path)

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 LAYERS = """
     blobfs errors blocks proc waits store format content spool tree filesystem kernel doctor
     kernel.threads kernel.versions kernel.notifier doctor.findings
-    settings callers control_groups counters open_files prices copying copying.interruption
+    settings callers control_groups own_directory counters open_files prices copying copying.interruption
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.creators
     content.layout content.memory content.piece_file
