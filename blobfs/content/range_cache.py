@@ -1,14 +1,14 @@
 """Bytes of blobs by version, bounded, fetched once however many ask."""
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec
 
 from blobfs.content.fetcher import Fetcher, Wanted
-from blobfs.content.layout import Layout, piece_start
+from blobfs.content.layout import Layout
 from blobfs.content.memory import Buffer, BufferPool
-from blobfs.content.runs import Fetch, Run, Shelf
+from blobfs.content.runs import Fetch, Run, Shelves
 from blobfs.counters import Counters
 from blobfs.errors import Abandoned, Changed
 from blobfs.store import BlobVersion
@@ -31,22 +31,21 @@ class RangeCache:
         waits: Waits = TO_THE_END,
     ) -> None:
         self.fragment_bytes = fragment_bytes
-        self._smallest_bytes = smallest_bytes  # the memory of a run is never less
         self._fetcher = fetcher
         self._pool = pool
         self._waits = waits
         self.capacity_bytes = capacity_bytes
         self.counts = Counters()  # hits: found here at once; misses: a fetch had to be waited for
-        self._lock = threading.Lock()  # guards the fields below; never held across a request
-        self._held_bytes = 0
-        self._runs: OrderedDict[Run, None] = OrderedDict()  # least recently read first
-        self._shelves: dict[BlobVersion, Shelf] = {}
+        self._lock = threading.Lock()  # guards the field below; never held across a request
+        self._shelves = Shelves(
+            fragment_bytes=fragment_bytes, capacity_bytes=capacity_bytes, smallest_bytes=smallest_bytes
+        )
         pool.add_reclaimer(self._evict)
 
     @property
     def held_bytes(self) -> int:
         """How much is here now."""
-        return self._held_bytes
+        return self._shelves.held_bytes
 
     def run(
         self,
@@ -65,14 +64,13 @@ class RangeCache:
         if `by_range_md5`. Blocks for at most one fetch. Raises Changed if the blob was replaced,
         Damaged if its bytes do not match their checksums, Abandoned.
         """
-        row = self._row(layout, offset, whole=whole)
+        row = self._shelves.row(layout, offset, whole=whole)
         verified = whole and bool(layout.checks(row))
         end = row.stop if whole else min(end, row.stop)
         while True:
             with self._lock:
-                found = self._find(self._shelf(version), row, offset, verified=verified)
+                found = self._shelves.read(version, row, offset, verified=verified)
                 if isinstance(found, Run):
-                    self._runs.move_to_end(found)
                     self.counts.add("hits")
                     return found
             take = self._pool.take
@@ -86,10 +84,7 @@ class RangeCache:
     def let_go(self, version: BlobVersion, span: range) -> None:
         """Note that a reader has passed the run at the end of a span: the next to be dropped."""
         with self._lock:
-            shelf = self._shelves.get(version)
-            run = shelf.runs.get(self._keys(span)[-1]) if shelf is not None else None
-            if run is not None and run.span.stop <= span.stop:
-                self._runs.move_to_end(run, last=False)
+            self._shelves.let_go(version, span)
 
     def prefetch(
         self,
@@ -107,12 +102,10 @@ class RangeCache:
         `part_bytes` if the whole can be verified when all are there. Returns None if nothing is
         missing or there is no memory to spare.
         """
-        row = self._row(layout, span.start, whole=whole)
+        row = self._shelves.row(layout, span.start, whole=whole)
         verified = whole and bool(layout.checks(row))
         with self._lock:
-            shelf = self._shelf(version)
-            missing = (key for key in self._keys(span) if not self._find(shelf, row, key, verified=verified))
-            start = next(missing, None)
+            start = self._shelves.first_missing(version, row, span, verified=verified)
         if start is None:
             return None
         return self._plan(
@@ -142,17 +135,18 @@ class RangeCache:
     def add(self, version: BlobVersion, buffer: Buffer, size_bytes: int, *, is_verified: bool) -> None:
         """Take over the first bytes of a blob, which somebody already fetched."""
         with self._lock:
-            self._insert(Run(self._shelf(version), range(size_bytes), buffer, is_verified))
+            self._shelves.insert(Run(self._shelves.shelf(version), range(size_bytes), buffer, is_verified))
 
     def holds(self, version: BlobVersion, offset: int = 0) -> bool:
         """Tell whether the fragment that starts at `offset` is here now."""
         with self._lock:
-            return version in self._shelves and offset in self._shelves[version].runs
+            shelf = self._shelves.by_version.get(version)
+            return shelf is not None and offset in shelf.runs
 
     def bytes_held(self, version: BlobVersion, start: int) -> int:
         """Return how many bytes from the fragment at `start` on are here in one run."""
         with self._lock:
-            shelf = self._shelves.get(version)
+            shelf = self._shelves.by_version.get(version)
             run = shelf.runs.get(start) if shelf is not None else None
             return run.span.stop - start if run is not None else 0
 
@@ -161,7 +155,7 @@ class RangeCache:
         count = 0
         while count < len(target):
             with self._lock:
-                shelf = self._shelves.get(version)
+                shelf = self._shelves.by_version.get(version)
                 held = shelf.runs.get(start + count) if shelf is not None else None
             if held is None or start + count not in held.span:
                 break
@@ -171,79 +165,12 @@ class RangeCache:
     def rename(self, old: BlobVersion, new: BlobVersion) -> None:
         """Keep the bytes when only the name or the metadata of a blob changed."""
         with self._lock:
-            shelf = self._shelves.pop(old, None)
-            if shelf is not None:
-                shelf.version = new
-                self._shelves[new] = shelf
+            self._shelves.rename(old, new)
 
     def drop(self, version: BlobVersion) -> None:
         """Forget what is here of a version."""
         with self._lock:
-            for run in set(self._shelf(version).runs.values()):
-                self._drop(run)
-
-    # Under the lock
-
-    def _shelf(self, version: BlobVersion) -> Shelf:
-        shelf = self._shelves.get(version)
-        if shelf is None:
-            shelf = self._shelves[version] = Shelf(version)
-        return shelf
-
-    def _find(self, shelf: Shelf, row: range, offset: int, *, verified: bool) -> Run | Fetch | None:
-        key = piece_start(row, offset, self.fragment_bytes)
-        run = shelf.runs.get(key)
-        if run is not None and offset in run.span and (run.is_verified or not verified):
-            return run
-        fetch = shelf.fetches.get(key)
-        if fetch is not None and offset in fetch.run.span and (fetch.is_verifying or not verified):
-            return fetch
-        return None
-
-    def _missing(self, shelf: Shelf, row: range, offset: int, end: int, *, verified: bool) -> range:
-        """Return what a fetch for the byte at `offset` is to bring; nothing if it is known already."""
-        if verified:
-            return range(0) if self._find(shelf, row, offset, verified=True) else row
-        start = stop = piece_start(row, offset, self.fragment_bytes)
-        while stop < end and not self._find(shelf, row, max(stop, offset), verified=False):
-            stop += self.fragment_bytes
-        return range(start, min(stop, row.stop))
-
-    def _row(self, layout: Layout, offset: int, *, whole: bool) -> range:
-        """Return where fragments are counted from the start: a unit, or where they fit, all of the rest."""
-        unit = layout.unit(offset)
-        if whole or len(unit) % self.fragment_bytes:
-            return unit
-        return range(unit.start, layout.size_bytes)
-
-    def _keys(self, span: range) -> range:
-        return range(span.start, span.stop, self.fragment_bytes)
-
-    def _insert(self, run: Run) -> None:
-        runs = run.shelf.runs
-        for key in self._keys(run.span):
-            earlier, runs[key] = runs.get(key), run  # in this order: an empty shelf would be thrown away
-            if earlier is not None and earlier.span.start in run.span and earlier.span.stop <= run.span.stop:
-                self._drop(earlier)
-        self._runs[run] = None
-        self._held_bytes += self._weight_bytes(run)
-        while self._held_bytes > self.capacity_bytes:
-            self._drop(next(iter(self._runs)))
-
-    def _weight_bytes(self, run: Run) -> int:
-        return max(self._smallest_bytes, len(run.span))
-
-    def _drop(self, run: Run) -> None:
-        del self._runs[run]
-        self._held_bytes -= self._weight_bytes(run)
-        for key in self._keys(run.span):
-            if run.shelf.runs.get(key) is run:
-                del run.shelf.runs[key]
-        self._tidy(run.shelf)
-
-    def _tidy(self, shelf: Shelf) -> None:
-        if not shelf.runs and not shelf.fetches and self._shelves.get(shelf.version) is shelf:
-            del self._shelves[shelf.version]
+            self._shelves.drop(version)
 
     # Fetching…
 
@@ -265,21 +192,20 @@ class RangeCache:
         A row is where fragments are counted from its start, and may share a request.
         """
         with self._lock:
-            span = self._missing(self._shelf(version), row, offset, end, verified=verified)
+            span = self._shelves.missing(version, row, offset, end, verified=verified)
         buffer = take(len(span)) if span else None
         if buffer is None:
             return None
         with self._lock:
-            shelf = self._shelf(version)
             # Another caller may have planned the same while this one waited for memory.
-            if self._missing(shelf, row, offset, end, verified=verified) != span:
+            if self._shelves.missing(version, row, offset, end, verified=verified) != span:
                 return None
-            run = Run(shelf, span, buffer, is_verified=verified)
+            run = Run(self._shelves.shelf(version), span, buffer, is_verified=verified)
             unit_start, view = layout.unit(offset).start, buffer.view[: len(span)]
             wanted = Wanted(version, span, view, unit_start, layout.checks(span), buffer, by_range_md5)
             parts = deque(wanted.parts(part_bytes))
             fetch = Fetch(run, wanted, parts, len(parts))
-            shelf.fetches.update(dict.fromkeys(self._keys(span), fetch))
+            self._shelves.begin(fetch)
         return fetch
 
     def _begin_part(self, fetch: Fetch) -> range | None:
@@ -340,24 +266,15 @@ class RangeCache:
             return not fetch.unfinished
 
     def _conclude(self, fetch: Fetch) -> None:
-        run, shelf = fetch.run, fetch.run.shelf
         with self._lock:
-            for key in self._keys(run.span):
-                if shelf.fetches.get(key) is fetch:
-                    del shelf.fetches[key]
-            if fetch.failure is None:
-                self._insert(run)
-            self._tidy(shelf)
+            self._shelves.end(fetch)
         self._pool.recheck()  # what was on its way could not be dropped
         fetch.done.set()
 
     def _evict(self, size_bytes: int) -> None:
         """Drop the runs read least recently, whose buffers may thus become free."""
         with self._lock:
-            while self._runs and size_bytes > 0:
-                run = next(iter(self._runs))
-                self._drop(run)
-                size_bytes -= run.buffer.size_bytes
+            self._shelves.drop_oldest(size_bytes)
 
 
 def _failure_of(
