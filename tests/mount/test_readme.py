@@ -8,6 +8,7 @@ from pathlib import Path
 
 from azurite import Azurite
 from mounts import PROJECT, Mounts, bash, shell
+from tokens import container_sas
 
 from blobfs.cli.options import config_values
 from blobfs.doctor.machine import OLDEST_KERNEL
@@ -54,19 +55,26 @@ def test_commands_that_are_left_out_are_there_and_have_their_tests() -> None:
 def test_the_commands_of_the_readme_work_in_their_order(
     azurite: Azurite, container: str, mount: Mounts, tmp_path: Path
 ) -> None:
-    """Those in lines of text after those in blocks, but before the mount is taken down."""
+    """Those in lines of text after those in blocks, but before the mount is taken down.
+
+    The example at the top is complete by itself: it mounts and unmounts.
+    """
     (tmp_path / "results" / "deep").mkdir(parents=True)
     (tmp_path / "results" / "deep" / "table.csv").write_text("1,2\n")
     mountpoint = mount.new_mountpoint()
     (tmp_path / "spool").mkdir(mode=0o700)
+    (tmp_path / "results.sas").write_text(container_sas(container))
     words = {"ACCOUNT": azurite.account, "CONTAINER": container, "MOUNTPOINT": shlex.quote(str(mountpoint))}
     words["FILE"] = shlex.quote(str(mountpoint / "run-42" / "deep" / "table.csv"))
     words["DIRECTORY"] = shlex.quote(str(mountpoint / "run-42"))
     words["DIR"] = shlex.quote(str(tmp_path / "spool"))
     settings = {"BLOBFS_ENDPOINT": azurite.endpoint, "BLOBFS_LOG_FILE": str(tmp_path / "log")}
     commands = [command for command in COMMANDS if command not in ELSEWHERE]
-    assert commands[1] == "blobfs umount MOUNTPOINT"
-    last = commands.pop(1)
+    last = "blobfs umount MOUNTPOINT"
+    example = commands[: commands.index(last) + 1]
+    rest = commands[len(example) :]
+    rest.remove(last)
+    commands = example + rest
     commands += ["cp -r results MOUNTPOINT"]
     commands += [command for command in INLINE if command not in ELSEWHERE and command not in COMMANDS]
 

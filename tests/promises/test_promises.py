@@ -33,8 +33,8 @@ README_PROMISES = [
     "Other clients see the old file or the new one, never a mixture: a reader stays with the version that"
     " it opened, and gets `ESTALE` when bytes of it are gone.",
     "What one node has closed, the next `open()` on another node sees, with default options.",
-    "No update is lost in silence: whoever commits second to a file that changed in between gets `ESTALE`"
-    " (or `EEXIST` for a new name).",
+    "No update is lost silently: of two writers who change a file at the same time, the second to commit gets"
+    " `ESTALE` (or `EEXIST` for a new name).",
     "Every block travels with its MD5, which the service checks; a file written from start to end also"
     " carries the MD5 of the whole.",
     "Modes, owners, times, symbolic links and empty directories survive copies, remounts and a round trip"
@@ -42,7 +42,7 @@ README_PROMISES = [
     "`blobfs umount` succeeds only when nothing is unsent; otherwise it names the files.",
     "Memory stays within `--memory`; when it is used up, programs wait and do not fail.",
     "No secret appears on a command line, in a log, in an error message or in the status.",
-    "An error says what happened by its number, and the log says which blob and what to do.",
+    "The errno (the error number) tells what happened; the log names the blob and the remedy.",
 ]
 
 
@@ -138,8 +138,8 @@ def test_promise_3_an_open_sees_what_was_closed(mount: Mounts, blob: BlobClient)
 
 @on_both_bindings
 def test_promise_4_the_second_to_commit_is_told(mount: Mounts, blob: BlobClient) -> None:
-    """No update is lost in silence: whoever commits second to a file that changed in between gets `ESTALE`
-    (or `EEXIST` for a new name).
+    """No update is lost silently: of two writers who change a file at the same time, the second to commit
+    gets `ESTALE` (or `EEXIST` for a new name).
     """
     mount.expect_log("was closed without being committed")
     mounted = mount()
@@ -306,7 +306,7 @@ def write_secrets(azurite: Azurite, container: str, directory: Path) -> dict[str
 
 @on_both_bindings
 def test_promise_10_errors_name_their_cause(mount: Mounts, blobs: ContainerClient) -> None:
-    """An error says what happened by its number, and the log says which blob and what to do."""
+    """The errno (the error number) tells what happened; the log names the blob and the remedy."""
     for name in ("leased", "archived", "removed"):
         blobs.upload_blob(name, b"content")
     blobs.get_blob_client("paged").create_page_blob(512)
