@@ -18,6 +18,7 @@ from mounts import PROJECT, Mounts, bash, is_mountpoint, run
 from blobfs.cli.main import blobfs
 from blobfs.cli.options import PARAMETERS
 from blobfs.doctor.machine import READ_AHEAD_KIB, UDEV_RULE
+from blobfs.metrics import COUNTERS, GAUGES
 
 ADMIN = (PROJECT / "docs" / "admin.md").read_text()
 
@@ -108,11 +109,18 @@ def test_zsh_completes_commands_values_and_names_of_files(tmp_path: Path) -> Non
     assert ended.stdout.split() == [*asked.values()] * 2
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / "mnt-results.mount"
-    unit.write_text(example(unit.name))
-    ended = bash(tmp_path, f"systemd-analyze verify {unit}")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """With a program that exists here in the place of the installed one."""
+    for name in ("mnt-results.mount", "blobfs-results.service"):
+        (tmp_path / name).write_text(example(name, _usr_local_bin_blobfs=sys.executable))
+    ended = bash(tmp_path, f"systemd-analyze verify {tmp_path}/*")
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_alerts_are_about_metrics_that_exist() -> None:
+    names = set(re.findall(r"\bblobfs_\w+", example("alerts")))
+    assert names <= {f"blobfs_{name}_total" for name in COUNTERS} | {f"blobfs_{name}" for name in GAUGES}
+    assert len(names) == example("alerts").count("expr:")
 
 
 def test_the_line_of_fstab_is_one(tmp_path: Path) -> None:
