@@ -2,6 +2,7 @@
 
 http.client takes most of a small request's time for its headers, which it parses as those of an
 e-mail. What is received here is bounded, and refused unless it is exactly what the standard allows.
+Where the time goes is in docs/cpu.md.
 """
 
 import re

@@ -279,13 +279,15 @@ def test_the_document_tells_what_was_found(
 INTRODUCTION = """\
 # What programs see of faults
 
-Each cell is a program at work on a real mount while the service, a responder of this project's own, does
-what the row says to its requests. `survived` means that the call or the program succeeded, and that another
-client then finds exactly the bytes meant. Anything else is what was reported: an errno, or by `failed` that a
-program said so on stderr and by its exit status. Another client then finds each file as it was before or
-as it was to be; a new one may end early where `write()` itself has failed. In brackets: how many requests met
-the fault, and how many were sent in all. Where that is 0/0, the mount knew already that the service is away
-or the SAS expired. `not met` stands where nothing that is sent can have the fault.
+Each cell is a program at work on a real mount while the service, a test server of this project, does to its
+requests what the row says.
+
+- `survived`: the call or the program succeeded, and another client then finds exactly the bytes meant.
+- An errno, or `failed` (a message and an exit status): what was reported. Another client then finds each file
+  as it was before or as it was to be; a new one may end early where `write()` itself has failed.
+- (2/7): 2 requests met the fault, of 7 that were sent. (0/0): the mount knew already that the service is away
+  or the SAS expired.
+- `not met`: nothing that is sent can have the fault.
 
 `scripts/test -k fault_matrix --keep-matrix` writes this file; without that option the tests compare the
 outcomes with it. The numbers of requests change from run to run.
