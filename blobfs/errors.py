@@ -18,7 +18,7 @@ class Failure(Exception):
 
     def __init__(self, message: str, *, is_reported: bool = False) -> None:
         super().__init__(message)
-        self.is_reported = is_reported  # the log has it already, once for all who meet it
+        self.is_reported = is_reported  # the log has it already, once for all callers that meet it
 
 
 class NotFound(Failure):
@@ -76,7 +76,7 @@ class AccessDenied(Failure):
 
 
 class NotPermitted(Failure):
-    """The operation does not exist here (hard links), whoever asks."""
+    """The operation does not exist here (hard links), for any user."""
 
     errno = errno.EPERM
 
@@ -100,13 +100,13 @@ class UnsupportedAttribute(Unsupported):
 
 
 class Changed(Failure):
-    """The blob was replaced by somebody else since it was opened."""
+    """Another client has replaced the blob since it was opened."""
 
     errno = errno.ESTALE
 
 
 class StagedGone(Changed):
-    """Blocks were staged and are not there any more: somebody else committed the name, or a week went by."""
+    """Staged blocks are not there any more: another client committed the name, or a week went by."""
 
     errno = errno.ESTALE
 
@@ -142,7 +142,7 @@ class BadHandle(Failure):
 
 
 class Busy(Failure):
-    """Somebody else holds what the operation needs (a lease, a mount)."""
+    """What the operation needs is held by another client or process (a lease, a mount)."""
 
     errno = errno.EBUSY
 
@@ -160,7 +160,7 @@ class TimedOut(Failure):
 
 
 class Abandoned(Failure):
-    """Nobody waits for the answer: the process that asked is being killed."""
+    """The answer is not needed any more: the process that asked is being killed."""
 
     errno = errno.EINTR
 

@@ -5,7 +5,7 @@ service has answered, retries what can be retried, and raises only `blobfs.error
 Names are blob names without a leading ``/``; ETags are kept without their quotes, because
 the service quotes them in headers and not in listings.
 
-What each request makes is a tuple: a frozen dataclass takes twice as long to make, and more to be a key.
+Values made for each request are tuples: a frozen dataclass takes twice as long to make, and more as a key.
 """
 
 import enum
@@ -104,7 +104,7 @@ class Properties(NamedTuple):
 
 
 def same_metadata(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
-    """Tell whether it is the same metadata. Keys have no case: the service may spell them its own way."""
+    """Tell whether both are the same. Case does not matter in keys: the service may change it."""
     return _with_lower_keys(left) == _with_lower_keys(right)
 
 
@@ -160,10 +160,10 @@ class BlobStore(Protocol):
         ...
 
     def stage_range(self, source: BlobVersion, start: int, length: int, name: str, block_id: str) -> bool:
-        """Have the service itself stage one uncommitted block, from a range of another blob or the same.
+        """Let the service itself stage one uncommitted block, from a range of another blob or the same.
 
         Returns False, having staged nothing, where the service does not do that: then the bytes
-        must travel. Once it has refused for good, it is not asked again.
+        must be sent. Once it has refused for good, it is not asked again.
         Raises Changed if the source no longer is this version.
         """
         ...

@@ -26,12 +26,12 @@ class Checksums:
         )
 
     def layout(self, blob: BlobInfo) -> Layout:
-        """Return what is known now: the block list if somebody asked for it, or what the MD5 gives."""
+        """Return what is known now: the block list if it was asked for before, or what the MD5 gives."""
         known = self._known(blob.version)
         return self._presumed(blob) if known is None else known
 
     def full_layout(self, blob: BlobInfo) -> Layout:
-        """Return all there is to be known. Blocks for a request if nobody asked before. Raises Changed."""
+        """Return all that can be known. Blocks for a request, unless that was made before. Raises Changed."""
         known = self._known(blob.version)
         if known is not None:
             return known
@@ -49,7 +49,7 @@ class Checksums:
                 self._asking.pop(blob.version, None)
 
     def checks_of_block(self, span: range, block_id: str) -> Sequence[Check]:
-        """Return what a committed block's id tells of its bytes, which are those of the span."""
+        """Return the checksum in a committed block's id, of the bytes in `span`; empty if it has none."""
         digest = xxh3_in_id(block_id) if self.enabled and block_id else None
         return () if digest is None else (Check(span.start, span.stop, digest),)
 
@@ -65,7 +65,7 @@ class Checksums:
             return self._layouts.get(version)
 
     def _presumed(self, blob: BlobInfo) -> Layout:
-        """The service checks the MD5 of a Put Blob, and blobs of one block are written by one."""
+        """Return the layout by the MD5, which the service checks when a blob of one block is put."""
         if self.enabled and blob.content_md5 and 0 < blob.size_bytes <= self._unit_bytes:
             return Layout(blob.size_bytes, (0,), (Check(0, blob.size_bytes, blob.content_md5),))
         return uniform_layout(blob.size_bytes, self._unit_bytes)

@@ -39,7 +39,7 @@ class Extent:
 
     @property
     def is_hole(self) -> bool:
-        """Zeros that nobody wrote."""
+        """Zeros that were never written."""
         return self.buffer is None and not self.block_id and not self.is_committed
 
     @property
@@ -59,7 +59,7 @@ class Extent:
 
     @property
     def is_at_hand(self) -> bool:
-        """The bytes can be had without a commit, and are not on their way."""
+        """The bytes can be had without a commit, and are not being sent."""
         return self.staging is None and not self.is_only_staged
 
     @property
@@ -78,7 +78,7 @@ class Extent:
         return Extent(start, end - start, base_offset=offset)
 
     def parts(self, part_bytes: int) -> list["Extent"]:
-        """Return the same stretch in pieces of at most so many bytes."""
+        """Return the same stretch in pieces of at most `part_bytes`."""
         starts = range(self.start, self.end, part_bytes)
         return [self.part(start, min(start + part_bytes, self.end)) for start in starts]
 
@@ -102,8 +102,8 @@ class Extents:
 
     @property
     def uncommitted_bytes(self) -> int:
-        """How many bytes somebody wrote that the committed blob does not have."""
-        # A copy: whoever asks does not wait for the file's lock.
+        """How many written bytes the committed blob does not have."""
+        # A copy: callers do not wait for the file's lock.
         return sum(
             extent.length for extent in list(self._extents) if not (extent.is_committed or extent.is_hole)
         )
@@ -133,7 +133,7 @@ class Extents:
         self._extents[index : index + 1] = pieces
 
     def outgrown(self, growth_bytes: int, limit_bytes: int) -> list[Extent]:
-        """Return the extents that belong into one when the last grows by so much, that one included.
+        """Return the extents to be joined into one when the last grows by `growth_bytes`, that one included.
 
         They are those before it of less than twice its length. So the extents at the end of a file
         that grows in small steps stay few, and each byte goes into another block a few times only:

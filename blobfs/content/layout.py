@@ -1,7 +1,7 @@
 """How a version of a blob is cut into units, and what their bytes must hash to. Pure.
 
 A unit is what is fetched at once for a sequential reader. Where checksums are known, a unit is
-made of whole blocks, so that it can be verified before anybody gets a byte of it.
+made of whole blocks, so that it can be verified before a reader gets any byte of it.
 """
 
 from bisect import bisect_left, bisect_right
@@ -31,7 +31,7 @@ class Check(NamedTuple):
         self.require(name, hash_of(data), kind)
 
     def require(self, name: str, found: bytes, kind: str = "XXH3") -> None:
-        """Raise Damaged, as `verify` does, if the checksum that was found is another one."""
+        """Raise Damaged, as `verify` does, if another checksum was found."""
         if found != self.digest:
             where = f"{name}: block at {self.start}, {self.end - self.start} bytes"
             raise Damaged(f"{where}: expected {kind} {self.digest.hex()}, found {found.hex()}")
@@ -40,8 +40,8 @@ class Check(NamedTuple):
 class Layout:
     """The units of one version, in order and without gaps; complete if their checksums cover every byte.
 
-    Checksums of stretches larger than a unit are `large`: only who reads in order can compare them.
-    `is_vouched` tells whether every byte is covered together with those.
+    Checksums of stretches larger than a unit are `large`: only a reader in order can compare them.
+    `is_vouched` tells whether the two together cover every byte.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a reader in order has units fetched: whole or in portions, counted from the unit's start."""
+    """How units are fetched for a reader in order: whole, or in portions counted from the unit's start."""
 
     layout: Layout
     whole_bytes: int  # larger units are in portions
@@ -131,7 +131,7 @@ class ChecksInOrder:
         return not self._waiting
 
     def see(self, start: int, data: memoryview) -> None:
-        """Take note of the bytes from `start` on. Raises Damaged at the end of a stretch that differs."""
+        """Hash the bytes from `start` on. Raises Damaged at the end of a stretch that differs."""
         end = start + len(data)
         while self._waiting and self._waiting[0].start < end:
             check = self._waiting[0]

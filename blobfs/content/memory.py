@@ -2,7 +2,7 @@
 
 Buffers are anonymous page-aligned memory, reused and never handed back to the system while
 they may be needed: a fresh page costs more than the network does. When the pool is full,
-callers wait; the registered reclaimers are asked to let go of what can be had again.
+callers wait; the registered reclaimers are asked to free what can be fetched again.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ from blobfs.blocks import KiB
 from blobfs.errors import NoSpace
 
 SMALLEST_BYTES = 16 * KiB  # most small files are smaller than what a hop fetches
-UNLOCKED_BYTES = 64 * KiB  # so much is copied without the interpreter's lock: giving it up costs about a µs
-RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again, should nobody tell it to
+UNLOCKED_BYTES = 64 * KiB  # from here on copied without the interpreter's lock: releasing it costs about a µs
+RECHECK_SECONDS = 0.2  # how often a waiting caller asks the reclaimers again without `recheck`
 # Not shared, as is mmap's default: the first touch of a shared page takes half as long again.
 ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -29,7 +29,7 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
     """Copy all of `source` to the front of `target`. Raises ValueError if it is longer.
 
     An assignment would keep the interpreter's lock, for a tenth of a millisecond or more a MiB, in which
-    nobody receives.
+    no other thread receives.
     """
     if len(source) > len(target):
         raise ValueError(f"{len(source)} bytes do not fit into {len(target)}")
@@ -79,7 +79,7 @@ class BufferPool:
         return self._in_use_bytes
 
     def add_reclaimer(self, reclaim: Callable[[int], None]) -> None:
-        """Have ``reclaim(size_bytes)`` called, without a lock, when that much is missing."""
+        """Add a function: ``reclaim(size_bytes)`` is called, without a lock, when that much is missing."""
         self._reclaimers.append(reclaim)
 
     def take(self, size_bytes: int) -> Buffer:
@@ -97,13 +97,13 @@ class BufferPool:
                 reclaim(rounded)
             if not self._wait(rounded, count) and not has_collected:
                 # A failure's traceback may refer to itself and to a buffer. Python looks for such
-                # cycles only when many objects are made, and those who wait make none.
+                # cycles only when many objects are made, and waiting callers make none.
                 gc.collect()
                 has_collected = True
         return buffer
 
     def recheck(self) -> None:
-        """Have those who wait ask the reclaimers again: something has become reclaimable."""
+        """Wake the waiting callers to ask the reclaimers again: something has become reclaimable."""
         with self._changed:
             self._recheck_count += 1
             self._changed.notify_all()
@@ -125,7 +125,7 @@ class BufferPool:
         return Buffer(mmap.mmap(-1, rounded, flags=ANONYMOUS), rounded, self)
 
     def _wait(self, rounded: int, count: int) -> bool:
-        """Wait until there may be room; False if nobody has said so in time."""
+        """Wait until there may be room; False after RECHECK_SECONDS without a sign of it."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._fits(rounded) or self._recheck_count != count, RECHECK_SECONDS

@@ -1,4 +1,4 @@
-"""How handles read: each by itself, and how many of them read in order at present."""
+"""How each handle reads, and how many handles read in order at present."""
 
 import threading
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from blobfs.content.memory import power_of_two
 from blobfs.content.whole_check import WholeCheck
 from blobfs.store import BlobVersion
 
-AHEAD_FACTOR = 4  # so many times what a reader has read in order may be asked for ahead of it
-IDLE_SHARE = 4  # of the capacity: who has not read while the others read so much, is reading no more
+AHEAD_FACTOR = 4  # how many times what a reader has read in order may be asked for ahead of it
+IDLE_SHARE = 4  # capacities: a stream that was idle while the others read this much has ended
 
 
-CERTAIN_HOPS = 2  # so many equal ones in a row, after the first, are a stride
+CERTAIN_HOPS = 2  # equal hops in a row, after the first, that make a stride
 
 
 @dataclass(eq=False)
 class Hops:
-    """Where stretches that are read begin, each so far behind the one before it."""
+    """Where the stretches that are read begin, and how far each is behind the one before it."""
 
     offset: int = 0  # of the stretch that is read now
     stride_bytes: int = 0
@@ -33,7 +33,7 @@ class Hops:
         self.ahead_offset = max(self.ahead_offset, offset) if is_equal else offset
 
     def ahead(self, most_hops: int) -> range:
-        """Return where to fetch ahead, no more often than guesses would have come true; each is told once."""
+        """Return where to fetch ahead: no more places than guesses would have come true, each once."""
         if self.equal_hops < CERTAIN_HOPS:
             return range(0)
         first = self.ahead_offset + self.stride_bytes
@@ -58,7 +58,7 @@ class Stream:
     def is_next(self, offset: int, length: int, least_bytes: int, most_bytes: int) -> bool:
         """Tell whether a read is in order: near the furthest one before it.
 
-        The kernel's read-ahead arrives out of order, so who has read much is given more room.
+        The kernel's read-ahead arrives out of order, so a stream that has read much is given more room.
         """
         tolerance_bytes = min(max(least_bytes, self.in_order_bytes), most_bytes)
         return offset - tolerance_bytes <= self.next_offset <= offset + length + tolerance_bytes
@@ -83,8 +83,9 @@ class Stream:
         return max(portion_bytes, AHEAD_FACTOR * self.in_order_bytes if self.has_waited else 0)
 
     def portion_bytes(self, least_bytes: int, most_bytes: int) -> int:
-        """Return how much one request is to bring, a power of two: half of what was read, as who has just
-        begun may soon end, and waits for all of the first one.
+        """Return how much one request is to bring, a power of two: half of what was read.
+
+        A reader that has just begun may soon end, and waits for all of the first request.
         """
         return power_of_two(min(max(least_bytes, self.in_order_bytes // 2), most_bytes))
 
@@ -99,7 +100,7 @@ class Readers:
         self._last_read: WeakKeyDictionary[Stream, int] = WeakKeyDictionary()  # longest idle first
 
     def share_bytes(self, stream: Stream, length: int) -> int:
-        """Note that a stream reads so much in order; return what each may have of the memory."""
+        """Note that a stream reads `length` bytes in order; return its share of the memory."""
         with self._lock:
             self._read_bytes += length
             self._last_read.pop(stream, None)

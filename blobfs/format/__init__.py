@@ -1,1 +1,1 @@
-"""How files are put down as blobs: names and metadata keys, ours and other tools'. Pure."""
+"""How files are stored as blobs: names and metadata keys, ours and those of other tools. Pure."""

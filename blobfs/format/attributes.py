@@ -106,7 +106,7 @@ class Attributes(NamedTuple):
 
 
 def changed_at(metadata: Mapping[str, str], time_ns: int) -> Mapping[str, str]:
-    """Return the metadata of a file that was changed at that time, and whose mtime is as it says."""
+    """Return the metadata of a file that was changed at that time; its mtime stays."""
     return {**metadata, "posix_ctime": str(time_ns)}
 
 

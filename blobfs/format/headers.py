@@ -1,4 +1,4 @@
-"""What a new blob says of its bytes, from its name. Pure: no I/O, no clock."""
+"""The HTTP headers of a new blob, guessed from its name. Pure: no I/O, no clock."""
 
 import mimetypes
 from functools import lru_cache
@@ -13,6 +13,6 @@ def guessed_headers(name: str) -> ContentHeaders:
     """Return the headers for a new blob of this name."""
     content_type, encoding = mimetypes.guess_type(name, strict=False)
     if encoding is not None or content_type is None:
-        # A .tar.gz is stored as it is: a Content-Encoding would have browsers unpack it.
+        # A .tar.gz is stored as it is: with a Content-Encoding, browsers would unpack it.
         content_type = DEFAULT_CONTENT_TYPE
     return ContentHeaders(content_type=content_type)

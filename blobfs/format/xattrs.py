@@ -8,7 +8,7 @@ The attribute ``user.NAME`` is kept as one metadata pair, which other tools and 
 The key is ``xattr_`` and the bytes of NAME: ``a`` to ``z`` and ``0`` to ``9`` as they are, any other
 byte as ``_`` and two hexadecimal digits, because metadata keys are C identifiers and services
 and libraries change their case. The value is percent-encoded, so that it is printable ASCII without
-spaces whatever the bytes were. A pair that does not follow these rules is somebody else's: kept, not shown.
+spaces whatever the bytes were. A pair that does not follow these rules is another tool's: kept, not shown.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The one module that knows libfuse: which library, which Python binding, and what each does not pass on.
 
 mfusepy drives libfuse 3, fusepy libfuse 2. Their stock methods drop what READDIRPLUS and renameat2 carry;
-those methods are our own here, and what both have in common in `calls`.
+those methods are our own here, and what both have in common is in `calls`.
 """
 
 import ctypes
@@ -113,8 +113,8 @@ class _Libfuse3Calls(Calls):
 
     def _init(self, connection: Any, config: Any) -> None:
         config.contents.use_ino = 1
-        # What comes with a handle comes without a path, and waits for nobody who opens or renames that: an
-        # open may have to wait for the kernel's pages, and they for a read.
+        # A call with a handle comes without a path, and so does not wait for an open or a rename of that: an
+        # open may have to wait for the kernel's pages, and those for a read.
         config.contents.nullpath_ok = 1
         # Pages are kept or dropped by ETag at open; set-id bits are the kernel's to clear.
         connection.contents.want &= ~(CAP_AUTO_INVAL_DATA | CAP_READDIRPLUS_AUTO | CAP_HANDLE_KILLPRIV)
@@ -191,7 +191,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
             super().__init__(_Callable(operations), *arguments, **options)
 
         def rename(self, old: bytes, new: bytes) -> int:
-            """Rename; the kernel keeps what it was told."""
+            """Rename; what the kernel was told goes with the path."""
             self.operations.rename(self._text(old), self._text(new))
             self.told.rename(old, new)
             return 0

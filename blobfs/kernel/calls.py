@@ -79,11 +79,11 @@ class Calls(ABC):
         return 0
 
     def read(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
-        """Have the bytes copied straight into the kernel's buffer."""
+        """Copy the bytes straight into the kernel's buffer."""
         return self.operations.read_into(info.contents.fh, offset, _memory(buffer, size))
 
     def write(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
-        """Have the bytes copied straight out of the kernel's buffer, which then knows the size by itself."""
+        """Copy the bytes straight out of the kernel's buffer. The kernel then knows the size by itself."""
         handle, is_page = info.contents.fh, bool(info.contents.writepage)
         self._drop_told(handle)
         return self.operations.write_from(handle, offset, _memory(buffer, size), is_page=is_page)
@@ -141,10 +141,10 @@ class Calls(ABC):
 
     @abstractmethod
     def _forget_attributes(self, path: bytes, handle: int) -> bool:
-        """Tell whether the kernel believes nothing older of a file than what a new handle has of it."""
+        """Make the kernel forget attributes older than a new handle's; tell whether it has none of them."""
 
     def _drop_told(self, handle: int) -> None:
-        """Take note that the kernel does not believe what it was told of an open file."""
+        """Record that the kernel does not rely on what it was told of an open file."""
         name = self._name(handle)
         if name is not None:
             self.told.drop(name)

@@ -1,16 +1,16 @@
-"""Telling the kernel to forget what it believes of a file."""
+"""Tells the kernel to forget a file's attributes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-MOST_SECONDS = 1.0  # much longer than it takes while nobody waits for anybody
+MOST_SECONDS = 1.0  # much longer than it takes when nothing is waited for
 
 
 class Notifier:
-    """Calls the kernel in a thread of its own, and waits for that only so long.
+    """Calls the kernel in a thread of its own, and waits at most `most_seconds` for that.
 
-    The kernel drops the file's pages, too, and waits for those that are being read: libfuse's own threads
-    must not wait for that without end, for it is they who bring what is read.
+    The kernel drops the file's pages, too, and waits for those that are being read. libfuse's own threads
+    must not wait for that without end, because they are the ones that serve those reads.
     """
 
     def __init__(self, *, most_seconds: float = MOST_SECONDS) -> None:

@@ -1,8 +1,8 @@
 """The FUSE operations: libfuse's numbers and flags on one side, `Filesystem` on the other.
 
-It decides nothing. Extended attributes below ``user.blobfs.`` are this mount's own window:
-read-only facts about a blob, the mount's status on its root, the request to commit what is below, and
-that to bring bytes into the cache.
+It decides nothing. Extended attributes below ``user.blobfs.`` are the mount's own: read-only facts about a
+blob, the mount's status on its root, and two requests: to commit what is below, and to bring bytes into the
+cache.
 """
 
 import json
@@ -42,7 +42,7 @@ class Operations:
     use_ns = True  # both bindings: times as nanoseconds
     flag_utime_omit_ok = 1  # libfuse 2: utimens may get UTIME_NOW and UTIME_OMIT
     flag_nullpath_ok = 1  # libfuse 2: an open file may have lost its path, and its directory
-    flag_nopath = 1  # libfuse 2: so what comes with a handle waits for nobody who opens or renames the path
+    flag_nopath = 1  # libfuse 2: so a call with a handle does not wait for an open or rename of the path
 
     def __init__(
         self,
@@ -257,8 +257,8 @@ class Operations:
             return json.dumps(self._filesystem.receipt(path)).encode()
         if name == "cached":
             return str(self._filesystem.cached_bytes(path)).encode()
-        # Deeds are asked for like facts: a read-only mount lets nobody set an attribute, and of a directory
-        # where one is being set, the kernel looks up no names.
+        # Actions are asked for like facts: a read-only mount lets no program set an attribute, and while one
+        # is being set on a directory, the kernel looks up no names in it.
         if name == "sync":
             self._filesystem.sync(path)
             return b"done"

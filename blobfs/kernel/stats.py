@@ -9,13 +9,13 @@ from typing import Any
 from blobfs.blocks import KiB
 from blobfs.filesystem.volume import Stat
 
-# st_blksize. Python's open() reads and writes so much at a time, C's stdio up to 8 KiB: each write(2) is two
-# requests of the kernel's. A reader who goes to and fro is sent so much anyway (`settings.fragment_bytes`).
+# st_blksize: how much Python's open() reads and writes at a time, and C's stdio up to 8 KiB. Each write(2) is
+# two requests of the kernel's. Random reads fetch this much anyway (`settings.fragment_bytes`).
 BLOCK_BYTES = 64 * KiB
 SECTOR_BYTES = 512  # what st_blocks counts (stat(3type))
 NS = 10**9
 
-# In the order in which `fill` has their values. Those that may be negative are told apart.
+# In the order in which `fill` has their values; the ones that may be negative are apart.
 _UNSIGNED = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_rdev")
 _SIGNED = ("st_size", "st_blksize", "st_blocks")
 _TIMES = ("st_atimespec", "st_mtimespec", "st_ctimespec")
@@ -24,7 +24,7 @@ _SIGNED_CODES = {4: "i", 8: "q"}
 
 
 def stat_filler(c_stat: Any) -> Callable[[Any, Stat], None]:
-    """Return what writes a Stat over all of a ``c_stat``; what a Stat does not tell becomes zero."""
+    """Return a function that writes a Stat over all of a ``c_stat``; fields that a Stat lacks become zero."""
     places: list[tuple[int, str]] = []
     for name in (*_UNSIGNED, *_SIGNED):
         field = getattr(c_stat, name)
@@ -52,7 +52,7 @@ def stat_filler(c_stat: Any) -> Callable[[Any, Stat], None]:
 
 
 def _format(places: list[tuple[int, str]], size_bytes: int) -> str:
-    """Return the format (see `struct`) of codes at offsets, with zeros in between, in so many bytes."""
+    """Return the format (see `struct`) of codes at offsets, with zeros in between, `size_bytes` long."""
     text, end = "=", 0
     for offset, code in places:
         text += f"{offset - end}x{code}"

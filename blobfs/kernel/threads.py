@@ -14,9 +14,9 @@ _this = _This()
 
 
 def keep_thread() -> None:
-    """Have Python keep its state of the thread that runs this callback, for ever: some 20 KB.
+    """Make Python keep its state of the thread that runs this callback, for ever: some 20 KB.
 
-    Left to itself, it makes the state of a thread that is not its own anew for each callback, and that
+    Otherwise Python makes that state anew for each callback in a thread that it has not started, which
     takes longer than most callbacks do. https://docs.python.org/3/c-api/init.html: "PyGILState_Ensure".
     """
     if not _this.is_kept:

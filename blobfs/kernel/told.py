@@ -1,6 +1,7 @@
-"""What the kernel was told of paths a moment ago, so what it believes.
+"""Attributes that the kernel was given recently, and so may still use.
 
-libfuse 2 cannot take that back, only outlast it. libfuse 3 can, at the price of the file's pages.
+With libfuse 2 they cannot be taken back: all there is to do is to wait. With libfuse 3 they can, at the
+price of the file's pages.
 """
 
 import math
@@ -14,13 +15,13 @@ import cachetools
 
 from blobfs.filesystem.volume import Stat
 
-OUTLASTED_SECONDS = 0.25  # much longer than the answer holds: the kernel may get to it late
+OUTLASTED_SECONDS = 0.25  # much longer than an answer is valid: the kernel may get to it late
 TOLD_PATHS = 10_000  # more than are asked for in that time
 LONG_AGO = -math.inf
 
 
 class _Answer(NamedTuple):
-    """What was told last of a path."""
+    """What the kernel was told last of a path."""
 
     stat: Stat | None  # None: something that is not known here
     at: float
@@ -29,7 +30,7 @@ class _Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """When all that is in a directory was told last."""
+    """When the kernel was told last of all entries of a directory."""
 
     began_at: float
     ended_at: float
@@ -56,14 +57,14 @@ class Told:
         )
 
     def note(self, path: bytes, stat: Stat | None) -> None:
-        """Take note of what the kernel is being told; None for something that is not known here."""
+        """Record what the kernel is being told; None for something that is not known here."""
         with self._lock:
             now, before = self._now(), self._told.get(path, NOTHING)
             differs = before is not NOTHING and before.stat != stat
             self._told[path] = _Answer(stat, now, before.at if differs else before.differed_at)
 
     def note_listing(self, directory: bytes, entries: Mapping[bytes, Stat], *, goes_on: bool) -> None:
-        """Take note that the kernel is being told of entries of a directory, or of more of them."""
+        """Record entries of a directory that the kernel is being told of, or more of them if it `goes_on`."""
         with self._lock:
             now, before = self._now(), self._listings.get(directory, NEVER)
             told = self._entries.pop(directory, {}) if goes_on else {}
@@ -74,16 +75,16 @@ class Told:
             self._listings[directory] = replace(began, ended_at=now)
 
     def drop(self, path: bytes) -> None:
-        """Take note that the kernel does not believe it any more."""
+        """Record that the kernel does not rely on what it was told of a path any more."""
         self.note(path, None)
 
     def rename(self, old: bytes, new: bytes) -> None:
-        """Take note that the kernel believes it of another path now."""
+        """Record that what the kernel was told is now about another path."""
         with self._lock:
             self._told[new] = self._told.pop(old, NOTHING)
 
     def is_believed(self, path: bytes, stat: Stat) -> bool:
-        """Tell whether this is surely what the kernel was told last: answers may overtake each other."""
+        """Tell whether the kernel was surely told this last: answers may overtake each other."""
         parent, _, entry = path.rpartition(b"/")
         directory = parent or b"/"
         with self._lock:

@@ -1,4 +1,4 @@
-"""Journals as files on a disk that may be full, locked by whoever writes them."""
+"""Journals as files on a disk that may be full, locked by the process that writes them."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from blobfs.spool.records import HEAD_BYTES, NO_SEAL, Kind, Record, head_of
 SUFFIX = ".journal"
 KEPT_FILES = 32  # about as many files as are written at once
 NEW_FILES = 16  # made at a time
-WRITE_BACK_BYTES = 8 * MiB  # the disk is told to begin after so much, so that little is left to sync
+WRITE_BACK_BYTES = 8 * MiB  # after which the disk is told to begin writing, so that little is left to sync
 
 
 class JournalFile:
@@ -30,7 +30,7 @@ class JournalFile:
 
     @classmethod
     def create(cls, path: Path) -> "JournalFile | None":
-        """Make a journal; None if somebody took the new file for an empty leftover. Raises NoSpace."""
+        """Make a journal; None if another process took the new file for an empty leftover. Raises NoSpace."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -61,7 +61,7 @@ class JournalFile:
             os.close(descriptor)
             raise
         status = os.fstat(descriptor)
-        if not status.st_nlink:  # whoever had the lock before has ended it
+        if not status.st_nlink:  # the process that had the lock before has removed it
             os.close(descriptor)
             return None
         return cls(path, descriptor, status.st_size)
@@ -85,19 +85,19 @@ class JournalFile:
         return Record(kind, number, body_at=body_at, body_bytes=len(body), seal=seal)
 
     def _write_back(self) -> None:
-        """Have the disk begin with what has come since the last time."""
+        """Tell the disk to begin writing what was added since the last time."""
         start = self._last_at // WRITE_BACK_BYTES * WRITE_BACK_BYTES
         if self.size_bytes - start >= WRITE_BACK_BYTES:
             # posix_fadvise(2) on Linux: what is dirty is written, without waiting for it.
             os.posix_fadvise(self.descriptor, start, self.size_bytes - start, os.POSIX_FADV_DONTNEED)
 
     def cut_last(self) -> None:
-        """Take the last record back."""
+        """Remove the last record."""
         self.cut(self._last_at, self._seals[0])
         self.record_count -= 1
 
     def sync(self) -> None:
-        """Have the disk keep what is there. Raises OSError."""
+        """Wait until the disk has what is there. Raises OSError."""
         os.fdatasync(self.descriptor)
 
     def read_at(self, position: int, length: int) -> bytes:
@@ -110,13 +110,13 @@ class JournalFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the journal, which is a leftover from now on. Harmless if that was done."""
+        """Close the journal, which is a leftover from now on. Harmless when it is closed."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
     def cut(self, size_bytes: int, seal: int) -> None:
-        """Have the journal end there, behind the record of this seal."""
+        """Cut the journal to `size_bytes`, where the record with this seal ends."""
         os.ftruncate(self.descriptor, size_bytes)
         self.size_bytes = self._last_at = size_bytes
         self._seals = (seal, seal)
@@ -125,8 +125,8 @@ class JournalFile:
 class JournalFiles:
     """The journals that a process has in one directory. Any thread may call.
 
-    They are made several at a time and used again when they are empty, because to sync a new name
-    takes as long as to sync what is in it.
+    They are made several at a time and reused when they are empty, because syncing a new name takes as long
+    as syncing what is in it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -141,7 +141,7 @@ class JournalFiles:
             self._free.extend(self._new_files())
 
     def give_back(self, file: JournalFile) -> None:
-        """Empty a journal that nobody needs any more. Raises OSError."""
+        """Empty a journal that is not needed any more, to be reused. Raises OSError."""
         if len(self._free) < KEPT_FILES:
             file.cut(0, NO_SEAL)
             file.record_count = 0
@@ -155,7 +155,7 @@ class JournalFiles:
             self._free.pop().remove()
 
     def _new_files(self) -> list[JournalFile]:
-        """Make as many as are worth one fsync(2) of their directory. Raises NoSpace, having none."""
+        """Make several with one fsync(2) of their directory. Raises NoSpace if there is no room for any."""
         files: list[JournalFile] = []
         while len(files) < NEW_FILES:
             try:
@@ -183,7 +183,7 @@ def _write_all(descriptor: int, rest: memoryview, position: int) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Have the disk keep the names in a directory. Raises NoSpace."""
+    """Wait until the disk has the names in a directory. Raises NoSpace."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""What a journal makes of a file: which bytes are where. Pure: no I/O."""
+"""The file that a journal describes: which bytes are where. Pure: no I/O."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class Piece:
         return self.position != NOWHERE
 
     def part(self, start: int, end: int) -> "Piece":
-        """Return what of the piece lies in [start, end), which overlaps it."""
+        """Return the part of the piece that lies in [start, end), which overlaps it."""
         start, end = max(start, self.start), min(end, self.end)
         position = self.position + start - self.start if self.is_written else NOWHERE
         return Piece(start, end - start, position, self.in_base)
@@ -40,13 +40,13 @@ class Image:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._pieces: list[Piece] = []
-        self.kept_bytes = 0  # so much of the base was never cut off
+        self.kept_bytes = 0  # of the base, from its start, that were never cut off
         self._has_base = False
         for record in records:
             self.add(record)
 
     def add(self, record: Record) -> None:
-        """Take in one more record."""
+        """Add the change that one more record describes."""
         if record.kind is Kind.WRITE:
             self._write(Piece(record.number, record.body_bytes, record.body_at))
         elif record.kind is Kind.TRUNCATE:

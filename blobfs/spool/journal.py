@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Journal(Protocol):
-    """What a file tells of its changes. A failure to note one is raised, and the change not to be made."""
+    """The notes of a file's changes. If noting one raises, the change must not be made."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Note a write. Raises NoSpace, having noted nothing."""
@@ -25,7 +25,7 @@ class Journal(Protocol):
         ...
 
     def undo(self) -> None:
-        """Take back the last note: the change was not made."""
+        """Remove the last note: the change was not made."""
         ...
 
     def read_into(self, offset: int, target: memoryview, read_base: ReadBase, /) -> bool:
@@ -36,18 +36,18 @@ class Journal(Protocol):
         ...
 
     def retarget(self) -> None:
-        """Note that name, base or attributes are others now. Raises nothing: without room, the notes stay."""
+        """Note a new name, base or attributes. Raises nothing: without room, the notes stay as they are."""
         ...
 
     def request_commit(self) -> bool:
-        """Note that somebody counts on what is there; tell whether the disk keeps it. Raises nothing.
+        """Note that close() or fsync() was called; tell whether the disk has all notes. Raises nothing.
 
-        Of mode, owner, times and attributes it may keep older ones, if the machine itself dies.
+        If the machine itself dies, mode, owner, times and attributes may be older ones.
         """
         ...
 
     def end(self) -> None:
-        """Remove the notes: the service has everything, or nobody wants it any more."""
+        """Remove the notes: the service has everything, or it is not wanted any more."""
         ...
 
     def leave(self, conflict: str = "", /) -> str:
@@ -59,7 +59,7 @@ class Unspooled:
     """A journal that keeps nothing, for mounts without a spool."""
 
     def __init__(self, target: Callable[[], Target]) -> None:
-        """Have no use for the target."""
+        """Ignore the target."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `Journal`; so for the others."""
@@ -83,9 +83,9 @@ class Unspooled:
 
 
 class DiskJournal:
-    """A journal in a spool directory. It is there as long as there is something to keep.
+    """A journal in a spool directory. The file exists as long as there is something to keep.
 
-    `target` tells what the file is to become by its next commit. Not thread-safe: the file has the lock.
+    ``target()`` says what the file is to become by its next commit. Not thread-safe: the file has the lock.
     """
 
     def __init__(self, target: Callable[[], Target], *, files: JournalFiles, cure: str) -> None:
@@ -97,7 +97,7 @@ class DiskJournal:
         self._is_requested = False  # and nothing was noted since
         self._noted = Target("")  # what was noted last
         self._kept_name = ""  # the disk keeps all that was written, under this name
-        self._image: Image | None = None  # of what was noted until now, once somebody has asked
+        self._image: Image | None = None  # of what was noted until now, made by the first `read_into`
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `Journal`; so for the others."""

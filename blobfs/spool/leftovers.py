@@ -1,4 +1,4 @@
-"""Journals of processes that are gone: what they tell, and what becomes of them."""
+"""Journals of processes that are gone: what is in them, and what can be done with them."""
 
 import enum
 import os
@@ -20,10 +20,10 @@ EDITS = (Kind.WRITE, Kind.TRUNCATE)
 class State(enum.Enum):
     """What can be done with a leftover."""
 
-    TO_COMMIT = "to commit"  # somebody called close() or fsync()
-    NEVER_CLOSED = "never closed"  # nobody did: it is offered, not committed by itself
-    CONFLICT = "conflict"  # somebody else has written the name
-    DAMAGED = "damaged"  # the journal is not what was written; the part before that is
+    TO_COMMIT = "to commit"  # a program called close() or fsync()
+    NEVER_CLOSED = "never closed"  # none did: committed only when that is asked for
+    CONFLICT = "conflict"  # another client has written the name
+    DAMAGED = "damaged"  # a record is not what was written; those before it are sound
 
 
 class Leftover:
@@ -70,7 +70,7 @@ class Leftover:
 
     @property
     def is_empty(self) -> bool:
-        """It tells of no change."""
+        """It holds no change."""
         return not self.damage and all(record.kind is Kind.TARGET for record in self._records)
 
     @property
@@ -84,17 +84,17 @@ class Leftover:
 
     @property
     def conflict(self) -> str:
-        """Why it cannot be committed; empty if nobody has found such a reason."""
+        """Why it cannot be committed; empty if no such reason was found."""
         return next((record.text for record in self._records if record.kind is Kind.CONFLICT), "")
 
     @property
     def has_unclosed_edits(self) -> bool:
-        """There are edits that no close() or fsync() came after."""
+        """There are edits after the last close() or fsync()."""
         return bool(self._unclosed_edits())
 
     @property
     def target(self) -> Target:
-        """What the content was to be committed as; without a name if even that is damaged."""
+        """Where the content was to be committed; without a name if even that is damaged."""
         targets = [record.target for record in self._records if record.target is not None]
         return targets[-1] if targets else Target("")
 
@@ -116,7 +116,7 @@ class Leftover:
         return [record.target.metadata for record in since if record.target is not None]
 
     def request_commit(self) -> None:
-        """Count on all that is there, as close() would; it may have been done. Raises NoSpace."""
+        """Request a commit of all that is there, as close() would. May be repeated. Raises NoSpace."""
         if self._commits and not self.has_unclosed_edits:
             return
         # Its change time is no earlier request's: by that the blob is known as the one with these edits.
@@ -125,12 +125,12 @@ class Leftover:
         self._append(Kind.COMMIT, body_of_target(replace(self.target, metadata=metadata)))
 
     def mark_conflict(self, reason: str) -> None:
-        """Note that somebody else has written the name. Raises NoSpace."""
+        """Note that another client has written the name. Raises NoSpace."""
         if not self.conflict:
             self._append(Kind.CONFLICT, reason.encode())
 
     def finish(self, committed: BlobInfo) -> None:
-        """The service has it: end the journal. Edits after the last request stay, on the new base.
+        """End the journal: the service has its content. Edits after the last request stay, on the new base.
 
         Raises NoSpace, having changed nothing.
         """
@@ -149,7 +149,7 @@ class Leftover:
         self._file.remove()
 
     def close(self) -> None:
-        """Let go of it; it stays a leftover."""
+        """Close the journal; it stays a leftover."""
         self._file.close()
 
     def _unclosed_edits(self) -> Sequence[Record]:
@@ -157,12 +157,12 @@ class Leftover:
 
     @property
     def _has_mtime(self) -> bool:
-        """The target was noted after the last edit, with the time of that or one that was set since."""
+        """The target was noted after the last edit, with the time of that edit or one that was set since."""
         after_target = takewhile(lambda record: record.target is None, reversed(self._records))
         return not any(record.kind in EDITS for record in after_target)
 
     def _replace(self, base: Target, rest: Iterable[Record]) -> None:
-        """Put a journal of other records in the place of this one, in one atomic step."""
+        """Replace the journal by one of other records, in one atomic step."""
         path = self.path.with_suffix(".new")
         path.unlink(missing_ok=True)  # of an attempt that was cut short: this one has the lock
         file = JournalFile.create(path)

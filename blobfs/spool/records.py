@@ -10,9 +10,9 @@ A journal is records one after the other, each a head and a body:
 ``seal``              8 bytes, XXH3-64 of the above, seeded with the seal of the record before
 ====================  ==========================================================================
 
-So a record that a crash cut short is told from a damaged one: its head, as far as it is there, is
-sound. Nothing but a crash of the machine leaves zeros at the end: they count as cut short, too. And no
-record of an earlier use of the same file, which such a crash may bring back, can follow those of this one.
+So a record that a crash cut short differs from a damaged one: its head, as far as it is there, is
+sound. Only a crash of the machine leaves zeros at the end: they count as cut short, too. And a
+record of an earlier use of the same file, which such a crash may bring back, cannot follow those of this one.
 """
 
 import enum
@@ -44,7 +44,7 @@ class Kind(enum.Enum):
     TARGET = 1  # what the next commit is to replace, and by what name; every journal begins with one
     WRITE = 2
     TRUNCATE = 3
-    COMMIT = 4  # a target again: from here on somebody counts on it
+    COMMIT = 4  # a target again: close() or fsync() was called here
     CONFLICT = 5  # why nothing here can be committed any more
 
 
@@ -53,7 +53,7 @@ class Target:
     """Where the content belongs: a blob that it changes or replaces, or a name that is free."""
 
     name: str
-    base_etag: str = ""  # of the blob that has the bytes nobody wrote here; empty if there is none
+    base_etag: str = ""  # of the blob that has the bytes not written here; empty if there is none
     base_bytes: int = 0
     replaced_etag: str = ""  # of a blob that a file without a base was renamed over
     metadata: Mapping[str, str] = field(default_factory=dict)  # to commit
@@ -94,7 +94,7 @@ class _Head(NamedTuple):
 
 
 def head_of(kind: Kind, seal_before: int, number: int, body: memoryview | bytes) -> tuple[bytes, int]:
-    """Return the head for a record of this body behind the record of that seal, and its own seal."""
+    """Return the head of a record with this body after the record with that seal, and its own seal."""
     head = _HEAD.pack(kind.value, len(body), number, xxhash.xxh3_64_intdigest(body))
     seal = xxhash.xxh3_64_intdigest(head, seed=seal_before)
     return head + _SEAL.pack(seal), seal

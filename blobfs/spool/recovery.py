@@ -1,4 +1,4 @@
-"""What a crash left, sent after all: a leftover becomes its blob, or a local file."""
+"""Makes a blob, or a local file, of what a crash left."""
 
 import logging
 import os
@@ -37,10 +37,10 @@ class Recovery:
         pool.add_reclaimer(self._release_memory)
 
     def commit(self, leftover: Leftover) -> BlobInfo:
-        """Have the service make it the blob, onto the version that it was begun on, and end the journal.
+        """Commit it, replacing the version that it was begun on, and end the journal.
 
         What came after the last close() or fsync() stays a leftover, on the new version.
-        Raises Changed, which the journal notes, if somebody else has written the name since; any
+        Raises Changed, which the journal notes, if another client has written the name since; any
         other failure leaves everything as it is.
         """
         try:
@@ -52,9 +52,9 @@ class Recovery:
         return info
 
     def commit_named(self, leftover: Leftover) -> BlobInfo:
-        """Commit all of it, on the word of somebody who asks for this one. Raises what `commit` does.
+        """Commit all of it, edits that were never closed included: the user has named it.
 
-        Raises Damaged, too: half a journal is no file.
+        Raises what `commit` does, and Damaged: half a journal is no file.
         """
         if leftover.damage:
             raise Damaged(f"{leftover.damage}; save it, and see what is in it")
@@ -64,8 +64,8 @@ class Recovery:
     def save(self, leftover: Leftover, path: Path) -> list[tuple[int, int]]:
         """Write the file, as it was last, to a new local one; return the ranges (start, end) that are gone.
 
-        Gone are, if somebody else has replaced the blob, the bytes that only it had. The file is on disk
-        and whole, or it is not there. Raises OSError, Failure.
+        If another client has replaced the blob, the bytes that only it had are gone. After a failure
+        there is no file. Raises OSError, Failure.
         """
         base = self._readable_base(leftover) if leftover.target.base_etag else None
         with ExitStack() as undo, open(path, "xb", opener=_private) as file:
@@ -104,7 +104,7 @@ class Recovery:
         return True
 
     def _carried_out(self, leftover: Leftover) -> BlobInfo | None:
-        """Return the blob if the last commit was done, and only its reply was lost in the crash."""
+        """Return the blob if the last commit was done and only its reply was lost in the crash."""
         found = self._head(leftover.target.name)
         if found is None or found.etag == leftover.target.expected_etag:
             return None
@@ -130,7 +130,7 @@ class Recovery:
             del self._mine.writer
 
     def _base_of(self, leftover: Leftover) -> BlobInfo | None:
-        """Return the blob that has the bytes which the journal has not. Raises Changed."""
+        """Return the blob that has the bytes missing in the journal. Raises Changed."""
         target = leftover.target
         found = self._head(target.name)
         if found is not None and _is_made_by(found, leftover.requested_metadata()):

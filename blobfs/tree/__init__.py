@@ -1,1 +1,1 @@
-"""What stands under the names of a container, and how long that is believed."""
+"""The names of a container: what is under each, and how long that is trusted."""

@@ -15,25 +15,25 @@ import cachetools
 from blobfs.store import BlobInfo
 
 SMALL_NAMES = 256  # a listing of this many costs about as much as asking for one
-WALK_SECONDS = 5.0  # so old may a listing be that a walk comes to: a page of 5,000 names takes about one
+WALK_SECONDS = 5.0  # how old a listing offered to a walk may be: a page of 5,000 names takes about one second
 ENTRY_BYTES = 1024  # what one known name costs in memory: some 500 without metadata, 900 with ours
 
 
 class Node(NamedTuple):
-    """What stands under a name: a file with its blob, or a directory with its marker, if it has one."""
+    """What is under a name: a file with its blob, or a directory with its marker, if it has one."""
 
     blob: BlobInfo | None
     is_directory: bool = False
 
 
 class Belief(NamedTuple):
-    """What the cache says of a name. Without a node the name was absent a moment ago, if that is known."""
+    """What the cache says of a name. If it is known and has no node, the name was absent a moment ago."""
 
     node: Node | None
     is_known: bool
 
 
-NO_THREAD = 0  # the kernel's number of one that is not known
+NO_THREAD = 0  # the number of an unknown thread
 UNKNOWN = Belief(None, is_known=False)
 ABSENT = Belief(None, is_known=True)
 
@@ -47,16 +47,16 @@ class Walk:
 
 @dataclass(slots=True)
 class Directory:
-    """The known names of one directory, and when they stop being believed."""
+    """The known names of one directory, and until when each is trusted."""
 
     nodes: dict[str, Node | None] = field(default_factory=dict)
     listed_until: float = 0.0  # for names without a time of their own
     complete_until: float = 0.0
     absent_until: float = 0.0  # for names that are not in the listing
-    own_until: dict[str, float] = field(default_factory=dict)  # of names told apart from a listing
+    own_until: dict[str, float] = field(default_factory=dict)  # of names learnt one by one
     walk: Walk | None = None  # to which the listing is offered
     offered_until: float = 0.0
-    shown_to: int = NO_THREAD  # the walk's, which was shown an offered listing
+    shown_to: int = NO_THREAD  # the thread of the walk that was shown the offered listing
     shown_until: float = 0.0
     is_large: bool = False
     was_listed: bool = False
@@ -70,23 +70,23 @@ class Directory:
         return ENTRY_BYTES * (1 + len(self.nodes))
 
     def until(self, entry: str, thread: int = NO_THREAD) -> float:
-        """Return when a known name stops being believed, by one thread or by everybody."""
+        """Return until when a known name is trusted, by this thread or by all."""
         is_shown = thread != NO_THREAD and thread == self.shown_to
         return self.own_until.get(entry, self.shown_until if is_shown else self.listed_until)
 
     def newer(self, older_until: float) -> dict[str, Node | None]:
-        """Return the names that are believed for longer than this."""
+        """Return the names that are trusted for longer than this."""
         names = self.own_until if self.listed_until <= older_until else self.nodes
         return {entry: self.nodes[entry] for entry in names if self.until(entry) > older_until}
 
     def set(self, entry: str, node: Node | None, until: float) -> None:
-        """Tell one name apart from the listing."""
+        """Set one name, whatever the listing says of it."""
         self._recount(entry, node)
         self.nodes[entry] = node
         self.own_until[entry] = until
 
     def drop(self, entry: str) -> None:
-        """Know nothing of one name, and so not all of them."""
+        """Forget one name; the listing is then not complete any more."""
         self._recount(entry, None)
         self.nodes.pop(entry, None)
         self.own_until.pop(entry, None)
@@ -115,7 +115,7 @@ def _is_directory(node: Node | None) -> bool:
 
 
 class TreeCache:
-    """Names by directory prefix (empty, or ending in ``/``), bounded, each believed for `ttl_seconds`."""
+    """Names by directory prefix (empty, or ending in ``/``), bounded, each trusted for `ttl_seconds`."""
 
     def __init__(
         self, *, ttl_seconds: float, capacity_bytes: int, now: Callable[[], float] = time.monotonic
@@ -130,9 +130,9 @@ class TreeCache:
         )
 
     def lookup(self, prefix: str, entry: str, thread: int = NO_THREAD) -> Belief:
-        """Say what is known of a name now, also by its absence from a complete listing.
+        """Return what is known of a name now, also by its absence from a complete listing.
 
-        The thread of a walk is told what it has been shown, too.
+        The thread of a walk goes on being told what it was shown.
         """
         with self._lock:
             directory = self._directories.get(prefix)
@@ -157,7 +157,7 @@ class TreeCache:
             return directory.asked_at if directory is not None else float("-inf")
 
     def last_listed(self, prefix: str, entry: str) -> Node | None:
-        """Return what the last listing of a directory told of a name; None if it was told of since."""
+        """Return what the last listing of a directory said of a name; None if something newer is known."""
         with self._lock:
             directory = self._directories.get(prefix)
             if directory is None or entry in directory.own_until:
@@ -173,10 +173,10 @@ class TreeCache:
             return [entry for entry, node in directory.shown().items() if not node.is_directory]
 
     def listing(self, prefix: str, thread: int = NO_THREAD) -> dict[str, Node] | None:
-        """Return a complete listing that is still believed, or None.
+        """Return a complete listing that is still trusted, or None.
 
-        One that is offered to a walk is shown when the walk gets there, without pause and in time; from
-        then on, its thread believes it anew, and nobody else.
+        One that is offered to a walk is shown when the walk gets there, without a pause and in time. From
+        then on it is trusted for `ttl_seconds` more, by that thread only.
         """
         with self._lock:
             directory = self._directories.get(prefix)
@@ -191,15 +191,15 @@ class TreeCache:
             return directory.shown()
 
     def is_worth_listing(self, prefix: str) -> bool:
-        """A listing would answer for all names at about the price of one: not fresh, not large."""
+        """Tell whether a listing is due and costs about as much as one name: not fresh, not large."""
         with self._lock:
             directory = self._directories.get(prefix)
             return directory is None or not (directory.is_large or self._now() < directory.complete_until)
 
     def note_miss(self, prefix: str) -> bool:
-        """Note that a file's name is believed no more; tell whether to list its directory, not ask for it.
+        """Note that a file's name has expired; tell whether to list its directory instead of asking for it.
 
-        So if it is small, or if another name was missed there within `ttl_seconds`.
+        True if the directory is small, or if another of its names was missed within `ttl_seconds`.
         """
         with self._lock:
             directory = self._directories.get(prefix)
@@ -209,7 +209,7 @@ class TreeCache:
             return len(directory.nodes) <= SMALL_NAMES or directory.missed_at - missed_at < self._ttl_seconds
 
     def is_known_empty(self, prefix: str) -> bool:
-        """A directory that was listed, however long ago, has nothing left after this mount's changes."""
+        """Tell whether a directory, listed however long ago, has nothing left after this mount's changes."""
         with self._lock:
             directory = self._directories.get(prefix)
             return directory is not None and not any(directory.nodes.values())
@@ -223,10 +223,10 @@ class TreeCache:
             return directory.subdirectories
 
     def record_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float) -> dict[str, Node]:
-        """Believe a complete listing that was asked for at `asked_at` (by this cache's clock).
+        """Record a complete listing, asked for at `asked_at` by this cache's clock; return what holds.
 
-        It is believed from its end on: one that takes longer than that would never be of use.
-        Changes made here meanwhile stand; returned is what is believed.
+        It is trusted for `ttl_seconds` from when it is complete: counted from `asked_at`, one that takes
+        longer than that would never be of use. Changes that were made here meanwhile stand.
         """
         with self._lock:
             return self._record_listing(prefix, nodes, asked_at).shown()
@@ -234,8 +234,8 @@ class TreeCache:
     def offer_listing(self, prefix: str, nodes: dict[str, Node], asked_at: float, walk: Walk | None) -> None:
         """Like `record_listing`, and keep the listing for a walk, WALK_SECONDS from `asked_at` at most.
 
-        Without one it is believed only `ttl_seconds` from then. Neither is it if names were forgotten
-        meanwhile: they could be of this directory.
+        Without a walk it is trusted for `ttl_seconds` from `asked_at`. It is dropped if any name was
+        forgotten meanwhile, which could be one of this directory.
         """
         with self._lock:
             if asked_at > self._forgotten_at:
@@ -253,7 +253,7 @@ class TreeCache:
             self._store(prefix, directory)
 
     def record_answer(self, prefix: str, entry: str, node: Node | None, asked_at: float) -> Node | None:
-        """Believe what the service said, if nothing newer is known by now; return what is believed."""
+        """Record what the service said, unless something newer is known by now; return what holds."""
         with self._lock:
             directory = self._directories.get(prefix)
             is_known = directory is not None and entry in directory.nodes
@@ -263,21 +263,21 @@ class TreeCache:
         return node
 
     def record(self, prefix: str, entry: str, node: Node | None) -> None:
-        """Believe one name from now on; None if there is nothing under it."""
+        """Record one name, trusted from now on; None if there is nothing under it."""
         with self._lock:
             directory = self._directories.pop(prefix, None) or Directory()
             directory.set(entry, node, self._now() + self._ttl_seconds)
             self._store(prefix, directory)
 
     def record_empty(self, prefix: str) -> None:
-        """Believe that a directory this mount has just made is empty."""
+        """Record an empty directory, which this mount has just made."""
         with self._lock:
             expires_at = self._now() + self._ttl_seconds
             self._directories.pop(prefix, None)
             self._store(prefix, Directory({}, expires_at, expires_at, expires_at, was_listed=True))
 
     def forget(self, prefix: str, entry: str) -> None:
-        """Believe nothing of one name any more."""
+        """Forget one name."""
         with self._lock:
             self._forgotten_at = self._now()
             directory = self._directories.get(prefix)
@@ -285,7 +285,7 @@ class TreeCache:
                 directory.drop(entry)
 
     def forget_tree(self, prefix: str) -> None:
-        """Believe nothing of a directory and all below it."""
+        """Forget a directory and all below it."""
         with self._lock:
             self._forgotten_at = self._now()
             for known in [known for known in self._directories if known.startswith(prefix)]:
@@ -317,6 +317,6 @@ class TreeCache:
         return directory
 
     def _store(self, prefix: str, directory: Directory) -> None:
-        """Keep a directory, or of one that does not fit only that its names are to be asked for singly."""
+        """Keep a directory; of one that does not fit, keep only that it is large."""
         fits = directory.weight_bytes <= self.capacity_bytes
         self._directories[prefix] = directory if fits else Directory(is_large=True)

@@ -1,11 +1,11 @@
-"""Who is filling directories: to them alone, a name that was not listed is absent without asking again.
+"""Threads that fill directories: for them alone, a name that was not listed is absent without asking again.
 
-Everybody else gets an answer of the service for a name that is not there, because another node
-may just have closed a file of that name. A copy (cp, rsync, tar, git) looks for each name before
-it is made, by itself or by a process that works with it and may be far behind. Who has looked for
-several names that were then all made, and goes on making or looking for new ones in that rhythm, is
-believed to be a copy; who looks for the same name again and again waits for it, and is none. But nobody
-is believed for long who makes nothing any more, except a program known to look through a whole tree first.
+For every other thread the service is asked, because another node may just have closed a file of that
+name. A copy (cp, rsync, tar, git) looks for each name before the name is created, by the copy itself or by
+a process that works with it and may be far behind. A thread that looked for several names which were then
+created, and keeps creating or looking at that pace, is taken for a copy. One that looks for the same name
+again and again is waiting for it, and is not. A thread that creates nothing any more is soon not taken for a
+copy either, except in a program that is known to look through a whole tree first.
 """
 
 import threading
@@ -16,12 +16,12 @@ import cachetools
 
 STREAK = 8  # names missed and then made, one after the other
 LOOKS = 4  # cp looks for a name twice before it makes it, rsync a few times
-PARTNERS = 2  # rsync looks for a name by one process and makes it by another, which looks again
+PARTNERS = 2  # rsync looks for a name in one process and makes it in another, which looks again
 REMEMBERED_MISSES = 10_000  # rsync looks thousands of names ahead of those it makes
 REMEMBERED_THREADS = 64
 LOOKS_FIRST = "rsync"  # it makes all directories, and looks for all files before another process makes one
-RHYTHM = 4  # a pause of so many usual intervals ends it
-SHORTEST_PAUSE_SECONDS = 0.05  # shorter than this a pause is never
+RHYTHM = 4  # a copy has ended after a pause of this many usual intervals
+SHORTEST_PAUSE_SECONDS = 0.05  # anything shorter is no pause
 SMOOTHING = 0.25  # the share of the newest interval in the usual one
 
 
@@ -80,7 +80,7 @@ class Creators:
                 state.streak = 0
 
     def made(self, path: str) -> None:
-        """Note that a path was made: those who had looked for it last were right to."""
+        """Note that a path was made, to the credit of the threads that looked for it last."""
         with self._lock:
             for thread in self._misses.pop(path, {}):
                 self._threads.setdefault(thread, _Thread()).credit(self._now())

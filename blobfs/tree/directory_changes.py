@@ -1,6 +1,6 @@
 """Changes of directories' attributes that the service does not have yet.
 
-Each says what is to be, whatever was before: it may be made again on what somebody else has stored meanwhile.
+Each sets values, whatever they were before, so it can be made again on what another client has stored.
 """
 
 import threading
@@ -27,13 +27,13 @@ class DirectoryChanges:
         return self._changes.get(name, ())
 
     def made_on(self, name: str, stored: Attributes) -> Attributes:
-        """Return what a directory's attributes are, of which this is stored."""
+        """Return a directory's attributes: what is stored, with its changes made."""
         for change in self._changes.get(name, ()):
             stored = change(stored)
         return stored
 
     def add(self, name: str, *changes: Change) -> bool:
-        """Take note of changes; tell whether they are the first of this directory."""
+        """Add changes; tell whether they are the first of this directory."""
         with self._lock:
             known = self._changes.get(name, ())
             self._changes[name] = (*known, *changes)

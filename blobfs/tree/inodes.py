@@ -32,14 +32,14 @@ class InodeNumbers:
             return self._moved.get(name) or _hashed(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Have `new` take over the number of `old`, which gets another one if it is used again."""
+        """Move the number of `old` to `new`. If `old` is used again, it gets another one."""
         number = self.of(old)
         with self._lock:
             self._moved[new] = number
         self.retire(old)
 
     def retire(self, name: str) -> None:
-        """Have the name get another number if it is used again."""
+        """Forget the name's number: if it is used again, it gets another one."""
         with self._lock:
             self._moved[name] = _hashed(f"{name}\0{next(self._changes)}")
 
@@ -62,14 +62,14 @@ class DirectoryTimes:
             return self._changed_ns.get(name, 0)
 
     def rename(self, old: str, new: str) -> None:
-        """Have a directory and all below it keep their times under a new name."""
+        """Move the times of a directory and all below it to its new name."""
         with self._lock:
             self._changed_ns.pop(new, None)
             for name in [name for name in self._changed_ns if name == old or name.startswith(f"{old}/")]:
                 self._changed_ns[new + name[len(old) :]] = self._changed_ns.pop(name)
 
     def forget(self, name: str, time_ns: int | None = None) -> None:
-        """The directory's times are what its marker says again, unless they changed after `time_ns`."""
+        """Go back to the times that the marker says, unless the directory changed after `time_ns`."""
         with self._lock:
             if time_ns is None or self._changed_ns.get(name) == time_ns:
                 self._changed_ns.pop(name, None)

@@ -1,4 +1,4 @@
-"""What stands under a path: names resolved and directories listed, from the cache or the service.
+"""What is under a path: names resolved and directories listed, from the cache or the service.
 
 A virtual directory is a prefix that some blob has, or a marker blob, or both. Where a blob
 ``a`` and blobs ``a/…`` exist, the directory has the name, and the blob is reported.
@@ -29,11 +29,6 @@ NEIGHBOURS = 16  # names asked for to see whether one name is a blob, a prefix, 
 DIRECTORY = Node(None, is_directory=True)
 
 
-def never() -> bool:
-    """Say no."""
-    return False
-
-
 class Namespace:
     """Names of one container, below one prefix. Methods that miss the cache block for a request or two."""
 
@@ -47,14 +42,14 @@ class Namespace:
         *,
         close_to_open: bool = True,
     ) -> None:
-        """Without `close_to_open`, whatever the cache still knows is believed, absent names included."""
+        """Without `close_to_open`, whatever the cache still knows is trusted, absent names included."""
         self.names = names
         self.cache = cache
         self.close_to_open = close_to_open
         self._store = store
         self._callers = callers
         self._walks = Walks(store, cache, self._offer, transfers, callers, WALK)
-        # What a search has listed is not kept for it: others are shown that, too.
+        # What a search has listed is not kept for that search: all callers may see it.
         self._searches = Walks(
             store, cache, lambda found, _: self._offer(found, None), transfers, callers, SEARCH
         )
@@ -66,11 +61,11 @@ class Namespace:
         self,
         path: str,
         *,
-        believe_absence: Callable[[], bool] = never,
+        believe_absence: Callable[[], bool] = lambda: False,
         before_asking: Callable[[str], None] | None = None,
         may_search: bool = False,
     ) -> Node:
-        """Return what stands under a path. Raises NotFound, InvalidName, NameTooLong."""
+        """Return what is under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
         node = self.find(
@@ -84,17 +79,16 @@ class Namespace:
         self,
         path: str,
         *,
-        believe_absence: Callable[[], bool] = never,
+        believe_absence: Callable[[], bool] = lambda: False,
         before_asking: Callable[[str], None] | None = None,
         may_search: bool = False,
     ) -> Node | None:
         """Like `node`, but None where there is nothing.
 
-        A name is said to be absent only if the service says so now, or, to those who
-        `believe_absence`, if it was absent when its directory was last asked for. So it is for
-        everybody without close-to-open.
-        `before_asking` is called with the path if nothing is known of it. With `may_search`, those who
-        `believe_absence` may look for names all over a tree, and are served like a walk.
+        A name counts as absent only if the service says so now. If ``believe_absence()`` is true, or without
+        close-to-open, it is enough that it was absent when its directory was last asked for.
+        ``before_asking(path)`` is called if nothing is known of the path. With `may_search`, a caller
+        for which ``believe_absence()`` is true may look for names all over a tree, and is served like a walk.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
@@ -129,7 +123,7 @@ class Namespace:
         return self.cache.last_known(self.names.directory_prefix(parent), entry)
 
     def believed(self, path: str) -> BlobInfo | None:
-        """Return the blob that a path is known to be, None if it is none or nothing is known now."""
+        """Return the blob that the cache has for a path; None if it has no blob, or knows nothing now."""
         parent, entry = split_path(path)
         node = self.cache.lookup(self.names.directory_prefix(parent), entry).node
         return node.blob if node is not None else None
@@ -171,28 +165,28 @@ class Namespace:
             return dict(self._hidden.get(self.names.directory_prefix(path), {}))
 
     def record(self, path: str, node: Node | None) -> None:
-        """Take note of what a path is now, because this mount made it so or asked a moment ago."""
+        """Record what a path is now, because this mount made it so or asked a moment ago."""
         if path != "/":
             parent, entry = split_path(path)
             self.cache.record(self.names.directory_prefix(parent), entry, node)
 
     def record_answer(self, path: str, node: Node, asked_at: float) -> None:
-        """Take note of what the service said, unless something newer is known."""
+        """Record what the service said, unless something newer is known."""
         parent, entry = split_path(path)
         self.cache.record_answer(self.names.directory_prefix(parent), entry, node, asked_at)
 
     def forget(self, path: str) -> None:
-        """Believe nothing that is known of a path."""
+        """Forget what is known of a path."""
         if path != "/":
             parent, entry = split_path(path)
             self.cache.forget(self.names.directory_prefix(parent), entry)
 
     def forget_below(self, path: str) -> None:
-        """Forget all that is believed of a directory's entries and what is below them."""
+        """Forget what is known of a directory's entries and of all below them."""
         self.cache.forget_tree(self.names.directory_prefix(path))
 
     def record_empty(self, path: str) -> None:
-        """Take note of a directory that this mount has just made."""
+        """Record an empty directory, which this mount has just made."""
         self.cache.record_empty(self.names.directory_prefix(path))
 
     def is_known_empty(self, path: str) -> bool:
@@ -200,7 +194,7 @@ class Namespace:
         return self.cache.is_known_empty(self.names.directory_prefix(path))
 
     def _thread(self) -> int:
-        """Return the number of the thread that looks something up; unknown in threads that serve no call."""
+        """Return the caller's thread number; `NO_THREAD` in a thread that serves no call."""
         return self._callers.thread_id() if self._callers.may_leave.is_on else NO_THREAD
 
     def _recheck_file(self, prefix: str, entry: str) -> Node | None:

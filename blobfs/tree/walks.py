@@ -1,10 +1,9 @@
 """Recursive walks: recognised by what they ask for, and served by flat listings.
 
-Who lists a directory and then, without a pause, two directories in it, is on the way through a tree. So is
-a copy that looks for new names in one directory after the other. Instead of one request a directory, all
-names below the first one are then read in their order, up to 5,000 a request, and every directory whose
-names have all gone by is offered to the walk. While it goes through the directories of one page, the next
-page is asked for.
+A program that lists a directory and then, without a pause, two of its subdirectories is walking the tree. So
+is a copy that looks for new names in one directory after the other. Instead of one request per directory, all
+names below the first one are then listed in order, up to 5,000 a request. A directory is offered to the walk
+when all its names have been listed. While the walk uses one page, the next page is asked for.
 """
 
 import math
@@ -24,32 +23,32 @@ from blobfs.transfers import Transfer, Transfers
 from blobfs.tree.cache import ENTRY_BYTES, WALK_SECONDS, TreeCache, Walk
 from blobfs.waits import Waits
 
-REMEMBERED_TREES = 1000  # directories of which it is known what was listed in them
-PAGE_SECONDS = WALK_SECONDS / 2  # so long a page is kept for a walk, which has as long again to go through it
+REMEMBERED_TREES = 1000  # directories that were listed, with what was then listed below them
+PAGE_SECONDS = WALK_SECONDS / 2  # for which a page is kept for a walk, which then has as long again to use it
 
 
 class Way(NamedTuple):
-    """How somebody goes through a tree, and so when a flat listing is worth its price."""
+    """A way of going through a tree, and so when a flat listing is worth its price."""
 
-    children: int  # directories in one that he must come to before all below it is listed
-    within_seconds: float  # in which he came to them
+    children: int  # of a directory, to be visited before all below it is listed
+    within_seconds: float  # between the first and the last of those visits
     page_names: int
-    pages_in_vain: int  # without the directory that he asks for, until the listing is given up
-    again_seconds: float  # after which it is begun once more
-    lists_first: bool  # he lists a directory before its children; each time he does, his walk begins anew
+    pages_in_vain: int  # without the directory that is wanted, until the listing is given up
+    again_seconds: float  # until a listing is begun once more
+    lists_first: bool  # a directory is listed before its children; each time, the walk begins anew
 
 
 WALK = Way(2, math.inf, MAX_LIST_RESULTS, 4, WALK_SECONDS, lists_first=True)
-# Who looks for new names may come to few directories of many, and what he is told is soon too old.
+# A search for new names may visit few directories of many, and what it was told is soon too old.
 SEARCH = Way(8, 1.0, 1000, 1, 1.0, lists_first=False)
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What has gone by of one directory."""
+    """What has been listed of one directory so far."""
 
     prefix: str
-    asked_at: float  # for the first of it, by the cache's clock
+    asked_at: float  # the first of it, by the cache's clock
     blobs: list[BlobInfo] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
 
@@ -85,15 +84,15 @@ class FlatListing:
         return any(directory.prefix == prefix for directory in self._path[1:])
 
     def may_bring(self, prefix: str) -> bool:
-        """Tell whether a directory is likely to be still to come. The order is only a guess at that."""
+        """Tell whether a directory is likely to be in a later page. It is a guess from the order of names."""
         return not self.is_at_end and (prefix > self._last_name or self.is_within(prefix))
 
     def ask(self) -> ListPage:
-        """Return the page that follows on those taken. One request."""
+        """Return the page after those taken. One request."""
         return self._store.list_page(self._prefix, marker=self._marker, max_results=self._page_names)
 
     def take(self, page: ListPage, asked_at: float) -> list[Gathered]:
-        """Return the directories that the next page makes complete."""
+        """Add the next page; return the directories that it completes."""
         self.pages += 1
         complete: list[Gathered] = []
         for blob in page.blobs:
@@ -135,18 +134,18 @@ class _Tree:
     last_child: str = ""
     flat: FlatListing | None = None
     is_given_up: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)  # for the one who reads on
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held by the thread that reads pages
 
 
 class _Ahead(NamedTuple):
-    """A page that nobody needs yet."""
+    """A page that was asked for before it is needed."""
 
     asked: Transfer
     asked_at: float
 
 
 class Walks:
-    """Those under way that go one way. Its methods may be called from many threads."""
+    """The walks under way, all of one `Way`. Its methods may be called from many threads."""
 
     def __init__(
         self,
@@ -163,10 +162,10 @@ class Walks:
         self._transfers = transfers
         self._waits = waits
         self._way = way
-        self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that nobody came to yet
+        self._most_names = cache.capacity_bytes // ENTRY_BYTES // 2  # of directories that no walk has reached
         self._lock = threading.Lock()  # guards the trees, and the pages
         self._trees: cachetools.LRUCache[str, _Tree] = cachetools.LRUCache(REMEMBERED_TREES)
-        # Half as many names again, in pages that nobody needs yet.
+        # Half as many names again, in pages that are not needed yet.
         most_pages = max(1, self._most_names // 2 // MAX_LIST_RESULTS)
         self._pages: cachetools.TTLCache[FlatListing, _Ahead] = cachetools.TTLCache(
             most_pages, PAGE_SECONDS, timer=cache.now
@@ -174,7 +173,7 @@ class Walks:
 
     @contextmanager
     def visit(self, prefix: str) -> Iterator[None]:
-        """Note that a directory is asked for. The time of the answer is no pause of the walk's."""
+        """Note that a directory is asked for. The time that the answer takes does not count as a pause."""
         trees = self._visited(prefix)
         try:
             yield
@@ -183,9 +182,9 @@ class Walks:
                 tree.walk.visited_at = self._cache.now()
 
     def read_up_to(self, prefix: str) -> bool:
-        """Read on until a directory is offered to the walk that comes to it; False if none will be.
+        """List until the directory is offered to the walk that comes to it; False if it will not be.
 
-        Whoever finds somebody else reading is not made to wait.
+        Does not wait for another thread that is listing the same tree: returns False.
         """
         tree = self._walk_to(prefix)
         if tree is None or not tree.lock.acquire(blocking=False):
@@ -233,12 +232,12 @@ class Walks:
         return False
 
     def _next_page(self, flat: FlatListing) -> tuple[ListPage, float]:
-        """Return the page that follows on those taken, and when it was asked for."""
+        """Return the page after those taken, and when it was asked for."""
         now = self._cache.now()
         flat.is_slow, flat.needed_at = now - flat.needed_at > PAGE_SECONDS, now
         with self._lock:
             ahead = self._pages.pop(flat, None)
-        # One that was not begun, the caller asks for sooner.
+        # If the request has not begun, the caller's own is sooner.
         if ahead is not None and not ahead.asked.cancel():
             self._waits.wait_to_hear(ahead.asked.add_done_callback)
             if ahead.asked.exception() is None:  # otherwise the caller asks again, and is told
