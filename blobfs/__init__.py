@@ -1,58 +1,62 @@
 """blobfs mounts an Azure Blob container as a POSIX directory.
 
-The house, from the street down; imports only ever point downwards. ``cli`` and ``azure`` have maps of
-their own:
+From the top layer down; imports only ever point downwards. ``cli`` and ``azure`` have maps of their own:
 
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
-``mount``            the composition root: makes every object once and hands it its numbers; ``recover``,
-                     another one, after a crash, and ``copies``, without a mount, which a ``cluster``
-                     may share, with ``stations`` at its workers
-``doctor``           what may keep a mount from working: an ``examination`` of the ``machine``, the
-                     ``network`` and the ``service`` has ``findings``
+``mount``            the composition root: makes every object once and gives it its settings. ``recover``:
+                     another, after a crash; ``copies``: another, without a mount; ``cluster``: a copy shared
+                     by Dask workers; ``stations``: what those have
+``doctor``           what may keep a mount from working. ``examination``: all checks in order; ``machine``,
+                     ``network``, ``service``: what is checked; ``findings``: what is found
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
-``assembly``         what mounts, copies and recoveries are all made of
-``copying``          without a mount. ``places``: the arguments; ``trees`` of ``entries``, here or there, by a
-                     ``selection``; ``plan``: cp's rules, against a ``catalogue`` of the destination;
-                     ``copier``: end to end, by ``workers``; ``carrying`` one entry: by ``uploading``,
-                     ``downloading`` or ``relocating``; ``units``: verified bytes in order;
-                     ``part_file``: until all are there;
-                     ``checker`` and ``comparing``: is it the same; ``meter``, ``report``: what moved;
-                     ``interruption``: what ends it early
-``kernel``           ``binding`` alone knows libfuse; ``calls``: from C and back; ``operations``, what they
-                     call, decide nothing; ``told``: what the kernel believes for a moment; ``notifier``: has
-                     it forget; ``stats``: struct stat; ``threads``: libfuse's, and Python; ``versions``:
-                     which libfuse is here
-``filesystem``       POSIX on blobs. ``filesystem``: names; ``handles``, ``directories``: what is open;
-                     ``opening``: as of now; ``asked_ahead``: the ``next_files`` of a copy, and
-                     ``early_opens``; ``renames``, ``directory_renames``: by ``moves`` of blobs;
-                     ``removal``; ``orphans``: open, without a name; ``commits``, ``directory_commits`` and
-                     ``deletions``: now or behind; ``waiting``: closed files that have time; ``files``: one
-                     object for all handles of a name, found in the ``file_table``; ``doubt``: was a write
-                     done; ``own_writes``: which were ours; ``kernel_pages``: of which version;
-                     ``lost``: what was told done and is not; ``volume``: the state they share
-``spool``            what is uncommitted, on disk. ``records`` in a ``journal``, ``files`` of a ``directory``;
-                     after a crash ``leftovers``: ``image`` tells the bytes, ``recovery`` makes blobs of them
-``content``          bytes. ``draft``: edits, over ``extents``; ``staging``: blocks on their way; ``writer``:
-                     to a commit; ``whole_md5``; ``reader``: which ranges, how far ahead, for the ``streams``;
-                     ``first_bytes``: with the news of a blob; ``warming``: before anybody reads;
-                     ``range_cache``: ``runs`` by version; ``memory``: the bounded pool; ``fetcher``: from
-                     ``disk_cache`` or service, verified by the ``checksums`` of a ``layout``;
-                     ``whole_check``: by those of a whole file; ``piece_file``: on disk
-``tree``             names. ``namespace``: what stands under a path; ``cache``: believed for a while;
-                     ``walks``: listed ahead; ``creators``: who makes names one after the other; ``inodes``:
-                     numbers and times; ``directory_changes``: attributes that are not sent yet
-``transfers``        the threads in which requests, and what can wait, go on behind a call; and a timer
+``assembly``         the parts that mounts, copies and recoveries share
+``copying``          copies without a mount. ``places``: arguments; ``entries``: what is to be copied;
+                     ``trees``: list entries, here or there; ``selection``: chooses them by globs; ``plan``:
+                     applies cp's rules; ``catalogue``: knows the destination; ``copier``: copies end to end;
+                     ``workers``: threads; ``carrying``: copies one entry, by ``uploading``, ``downloading``
+                     or ``relocating``; ``units``: give verified bytes in order; ``part_file``: an incomplete
+                     file; ``checker``: compares trees; ``comparing``: compares one file; ``meter``: counts
+                     what moves; ``report``: says what became of it; ``interruption``: ends it early
+``kernel``           libfuse. ``binding``: loads it, and alone knows it; ``calls``: callbacks from C;
+                     ``operations``: callbacks in Python, which decide nothing; ``told``: attributes that the
+                     kernel was given recently; ``notifier``: makes the kernel forget them; ``stats``: fill
+                     struct stat; ``threads``: libfuse's, known to Python; ``versions``: of libfuse
+``filesystem``       POSIX on blobs. ``filesystem``: what is done by path; ``handles``: open files;
+                     ``opening``: finds the version to open; ``directories``: open directories;
+                     ``asked_ahead``: answers asked for early, for ``next_files`` of a copy and
+                     ``early_opens``; ``renames``, ``removal``: of names; ``directory_renames``: of trees;
+                     ``moves``: of single blobs; ``orphans``: open files without a name; ``commits``: of
+                     files; ``directory_commits``: of directories' attributes; ``deletions``: of blobs; ``waiting``: closed files to be sent
+                     later; ``files``: one object for all handles of a name; ``file_table``: finds it;
+                     ``doubt``: whether an unanswered write took effect; ``own_writes``: names that this mount
+                     has written; ``kernel_pages``: versions in the kernel's page cache; ``lost``: failures to
+                     report later; ``volume``: shared state
+``spool``            what is not committed, on disk. ``directory``: holds the journals; ``journal``: notes one
+                     file's changes; ``files``: journals on disk; ``records``: their format; ``leftovers``:
+                     journals after a crash; ``image``: the file that one describes; ``recovery``: makes blobs
+                     of them
+``content``          bytes. ``draft``: edits; ``extents``: where each byte is; ``staging``: sends blocks;
+                     ``writer``: commits; ``whole_md5``: of a file written in order; ``reader``: chooses
+                     ranges; ``first_bytes``: come with the answer what a blob is; ``warming``: fills caches on
+                     command; ``streams``: how each handle reads; ``range_cache``: bytes in memory, by version;
+                     ``runs``: what it holds; ``memory``: the bounded pool; ``fetcher``: gets verified bytes,
+                     from ``disk_cache`` or service; ``piece_file``: a file of that cache; ``layout``: cuts a
+                     version into units; ``checksums``: knows layouts; ``whole_check``: the MD5 of a file read
+                     in order
+``tree``             names. ``namespace``: what is under a path; ``cache``: names known for a while;
+                     ``walks``: list ahead of programs; ``creators``: threads that copy; ``inodes``: numbers
+                     and times; ``directory_changes``: attributes not sent yet
+``transfers``        threads for requests and background work; a timer
 ``azure``            the only package that knows HTTP and the Blob service
-``callers``          the process that waits, and whether it was killed; ``control_groups``: its memory;
-                     ``open_files``: how many this process may have;
-                     ``proc``: what the kernel tells of a thread;
-                     ``waits``: that end early when nobody wants any more what is waited for
-``own_directory``    on this machine, where others may not write, or not even read
-``format``           how files are put down as blobs: ``names``, ``attributes``, ``dialects``, ``xattrs``;
-                     ``headers``: what a blob says of its bytes
+``callers``          the process that waits, and whether it was killed; ``waits``: that can be given up
+``proc``             what the kernel tells of a thread; ``control_groups``: memory limits; ``open_files``:
+                     how many there may be; ``own_directory``: private directories on this machine
+``format``           how files are stored as blobs. ``names``: of paths; ``attributes``: as metadata;
+                     ``dialects``: metadata of other tools; ``xattrs``: extended attributes; ``headers``: of
+                     new blobs
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
-``settings``         numbers that are handed down, with unit and reason; a module's own stand at its top
+``settings``         numbers that are handed down, with unit and reason; a module's own are at its top
 ``counters``         numbers that grow, without a lock; ``prices``: what requests would cost
 ``blocks``           the service's limits, and ids that are checksums
 ===================  =================================================================================
