@@ -5,56 +5,57 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
 ===================  =================================================================================
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and gives it its settings. ``recover``:
-                     another, after a crash; ``copies``: another, without a mount; ``cluster``: a copy shared
-                     by Dask workers; ``stations``: what those have
-``doctor``           what may keep a mount from working. ``examination``: all checks in order; ``machine``,
-                     ``network``, ``service``: what is checked; ``findings``: what is found
+                     another, after a crash; ``copies``: another, without a mount; ``cluster``: a copy
+                     shared by Dask workers; ``stations``: what those have
+``doctor``           what may keep a mount from working. ``examination``: all checks in order;
+                     ``machine``, ``network``, ``service``: what is checked; ``findings``: what is found
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus
 ``assembly``         the parts that mounts, copies and recoveries share
 ``copying``          copies without a mount. ``places``: arguments; ``entries``: what is to be copied;
-                     ``trees``: list entries, here or there; ``selection``: chooses them by globs; ``plan``:
-                     applies cp's rules; ``catalogue``: knows the destination; ``copier``: copies end to end;
-                     ``workers``: threads; ``carrying``: copies one entry, by ``uploading``, ``downloading``
-                     or ``relocating``; ``units``: give verified bytes in order; ``part_file``: an incomplete
-                     file; ``checker``: compares trees; ``comparing``: compares one file; ``meter``: counts
-                     what moves; ``report``: says what became of it; ``interruption``: ends it early
+                     ``trees``: list entries, here or there; ``selection``: chooses them by globs;
+                     ``plan``: applies cp's rules; ``catalogue``: knows the destination; ``copier``:
+                     copies end to end; ``workers``: threads; ``carrying``: copies one entry, by
+                     ``uploading``, ``downloading`` or ``relocating``; ``units``: give verified bytes in
+                     order; ``part_file``: an incomplete file; ``checker``: compares trees; ``comparing``:
+                     compares one file; ``meter``: counts what moves; ``report``: says what became of it;
+                     ``interruption``: ends it early
 ``kernel``           libfuse. ``binding``: loads it, and alone knows it; ``calls``: callbacks from C;
-                     ``operations``: callbacks in Python, which decide nothing; ``told``: attributes that the
-                     kernel was given recently; ``notifier``: makes the kernel forget them; ``stats``: fill
-                     struct stat; ``threads``: libfuse's, known to Python; ``versions``: of libfuse
+                     ``operations``: callbacks in Python, which decide nothing; ``told``: attributes that
+                     the kernel was given recently; ``notifier``: makes the kernel forget them; ``stats``:
+                     fill struct stat; ``threads``: libfuse's, known to Python; ``versions``: of libfuse
 ``filesystem``       POSIX on blobs. ``filesystem``: what is done by path; ``handles``: open files;
                      ``opening``: finds the version to open; ``directories``: open directories;
                      ``asked_ahead``: answers asked for early, for ``next_files`` of a copy and
                      ``early_opens``; ``renames``, ``removal``: of names; ``directory_renames``: of trees;
                      ``moves``: of single blobs; ``orphans``: open files without a name; ``commits``: of
-                     files; ``directory_commits``: of directories' attributes; ``deletions``: of blobs; ``waiting``: closed files to be sent
-                     later; ``files``: one object for all handles of a name; ``file_table``: finds it;
-                     ``doubt``: whether an unanswered write took effect; ``own_writes``: names that this mount
-                     has written; ``kernel_pages``: versions in the kernel's page cache; ``lost``: failures to
-                     report later; ``volume``: shared state
-``spool``            what is not committed, on disk. ``directory``: holds the journals; ``journal``: notes one
-                     file's changes; ``files``: journals on disk; ``records``: their format; ``leftovers``:
-                     journals after a crash; ``image``: the file that one describes; ``recovery``: makes blobs
-                     of them
+                     files; ``directory_commits``: of directories' attributes; ``deletions``: of blobs;
+                     ``waiting``: closed files to be sent later; ``files``: one object for all handles of
+                     a name; ``file_table``: finds it; ``doubt``: whether an unanswered write took effect;
+                     ``own_writes``: names that this mount has written; ``kernel_pages``: versions in the
+                     kernel's page cache; ``lost``: failures to report later; ``volume``: shared state
+``spool``            what is not committed, on disk. ``directory``: holds the journals; ``journal``: notes
+                     one file's changes; ``files``: journals on disk; ``records``: their format;
+                     ``leftovers``: journals after a crash; ``image``: the file that one describes;
+                     ``recovery``: makes blobs of them
 ``content``          bytes. ``draft``: edits; ``extents``: where each byte is; ``staging``: sends blocks;
                      ``writer``: commits; ``whole_md5``: of a file written in order; ``reader``: chooses
-                     ranges; ``first_bytes``: come with the answer what a blob is; ``warming``: fills caches on
-                     command; ``streams``: how each handle reads; ``range_cache``: bytes in memory, by version;
-                     ``runs``: what it holds; ``memory``: the bounded pool; ``fetcher``: gets verified bytes,
-                     from ``disk_cache`` or service; ``piece_file``: a file of that cache; ``layout``: cuts a
-                     version into units; ``checksums``: knows layouts; ``whole_check``: the MD5 of a file read
-                     in order
+                     ranges; ``first_bytes``: come with the answer what a blob is; ``warming``: fills
+                     caches on command; ``streams``: how each handle reads; ``range_cache``: bytes in
+                     memory, by version; ``runs``: what it holds; ``memory``: the bounded pool;
+                     ``fetcher``: gets verified bytes, from ``disk_cache`` or service; ``piece_file``: a
+                     file of that cache; ``layout``: cuts a version into units; ``checksums``: knows
+                     layouts; ``whole_check``: the MD5 of a file read in order
 ``tree``             names. ``namespace``: what is under a path; ``cache``: names known for a while;
-                     ``walks``: list ahead of programs; ``creators``: threads that copy; ``inodes``: numbers
-                     and times; ``directory_changes``: attributes not sent yet
+                     ``walks``: list ahead of programs; ``creators``: threads that copy; ``inodes``:
+                     numbers and times; ``directory_changes``: attributes not sent yet
 ``transfers``        threads for requests and background work; a timer
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          the process that waits, and whether it was killed; ``waits``: that can be given up
 ``proc``             what the kernel tells of a thread; ``control_groups``: memory limits; ``open_files``:
                      how many there may be; ``own_directory``: private directories on this machine
 ``format``           how files are stored as blobs. ``names``: of paths; ``attributes``: as metadata;
-                     ``dialects``: metadata of other tools; ``xattrs``: extended attributes; ``headers``: of
-                     new blobs
+                     ``dialects``: metadata of other tools; ``xattrs``: extended attributes; ``headers``:
+                     of new blobs
 ``store``            the port: what blobfs asks of a store; ``errors``: every failure and its errno
 ``settings``         numbers that are handed down, with unit and reason; a module's own are at its top
 ``counters``         numbers that grow, without a lock; ``prices``: what requests would cost

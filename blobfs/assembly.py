@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from blobfs.azure.assembly import open_store
-from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MiB
 from blobfs.content.checksums import Checksums
@@ -16,7 +15,7 @@ from blobfs.content.range_cache import RangeCache
 from blobfs.content.reader import BlobReader
 from blobfs.content.warming import Warming
 from blobfs.content.writer import BlobWriter
-from blobfs.settings import MountSettings
+from blobfs.settings import ContentSettings, ServiceSettings
 from blobfs.store import BlobInfo, BlobStore
 from blobfs.transfers import Transfers
 from blobfs.waits import Waits
@@ -27,19 +26,14 @@ KERNEL_THREAD_BYTES = 2 * MiB  # libfuse's own buffers for the request and the r
 LARGEST_BLOCK_BYTES = 128 * MiB
 
 
-def open_service(settings: MountSettings, waits: Waits) -> AzureStore:
+def open_service(settings: ServiceSettings, waits: Waits) -> AzureStore:
     """Return the store of the settings' container, having sent nothing yet. Raises InvalidArgument."""
-    credential, retry = settings.credential, settings.retry
+    retry = settings.retry
     return open_store(
         settings.account,
         settings.container,
         endpoint=settings.endpoint,
-        credential=CredentialSources(
-            connection_string_file=credential.connection_string_file,
-            account_key_file=credential.account_key_file,
-            sas_file=credential.sas_file,
-            auth=credential.auth,
-        ),
+        credential=settings.credential,
         ca_file=settings.ca_file,
         connections=settings.transfers.connections,
         total_seconds=retry.total_seconds,
@@ -85,14 +79,16 @@ class Content:
         )
 
 
-def fetcher_of(settings: MountSettings, store: BlobStore, transfers: Transfers) -> Fetcher:
+def fetcher_of(
+    settings: ContentSettings, service: ServiceSettings, store: BlobStore, transfers: Transfers
+) -> Fetcher:
     """Return what fetches bytes, from disk if the settings name a cache there. Raises InvalidArgument."""
     disk = None
     if settings.cache_dir is not None:
         disk = DiskCache(
             settings.cache_dir,
             # Bytes that one mount did not verify must not be believed by another that would have.
-            f"{settings.endpoint}/{settings.account}/{settings.container} {settings.verify}",
+            f"{service.endpoint}/{service.account}/{service.container} {settings.verify}",
             transfers,
             capacity_bytes=settings.cache_bytes,
             waiting_pieces=settings.reads.waiting_pieces,
@@ -101,7 +97,7 @@ def fetcher_of(settings: MountSettings, store: BlobStore, transfers: Transfers) 
 
 
 def content_of(
-    settings: MountSettings, store: BlobStore, fetcher: Fetcher, transfers: Transfers, waits: Waits
+    settings: ContentSettings, store: BlobStore, fetcher: Fetcher, transfers: Transfers, waits: Waits
 ) -> Content:
     """Put the parts together. They take memory only when there are bytes."""
     libfuse_bytes = kernel_threads(settings.memory_bytes) * KERNEL_THREAD_BYTES

@@ -215,7 +215,7 @@ def cluster(address: str, session: Session) -> Iterator[Cluster]:
     Raises Unavailable if there is none, or it has no workers; what opening a session raises in a worker.
     """
     name = f"blobfs-{uuid4().hex}"
-    with _client(address, session.settings.retry.total_seconds) as client:
+    with _client(address, session.service.retry.total_seconds) as client:
         workers = Cluster(client, name, session)
 
         def note(event: tuple[float, tuple[str, int]]) -> None:
@@ -223,7 +223,7 @@ def cluster(address: str, session: Session) -> Iterator[Cluster]:
                 workers.progress.note(*event[1])
 
         client.subscribe_topic(name, note)
-        client.register_plugin(Station(name, session.settings, session.wishes), name=name)
+        client.register_plugin(Station(name, session.service, session.settings, session.wishes), name=name)
         try:
             yield workers
         finally:

@@ -35,7 +35,7 @@ from blobfs.copying.uploading import Style, Uploader
 from blobfs.errors import InvalidArgument
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.headers import guessed_headers
-from blobfs.settings import CopySettings, MountSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
 from blobfs.store import ContentHeaders
 from blobfs.transfers import Transfers
 
@@ -70,8 +70,8 @@ class Helpers(Protocol):
 class Containers:
     """Those of one account that a copy has to do with, each opened once. Safe to use from many threads."""
 
-    def __init__(self, settings: MountSettings, interruption: Interruption) -> None:
-        self._settings = settings
+    def __init__(self, service: ServiceSettings, interruption: Interruption) -> None:
+        self._service = service
         self._interruption = interruption
         self._lock = threading.Lock()  # guards the map
         self._stores: dict[str, AzureStore] = {}
@@ -80,8 +80,8 @@ class Containers:
         """Return the store of a container, which `close` closes. Sends nothing. Raises InvalidArgument."""
         with self._lock:
             if name not in self._stores:
-                settings = replace(self._settings, container=name)
-                self._stores[name] = open_service(settings, self._interruption)
+                service = replace(self._service, container=name)
+                self._stores[name] = open_service(service, self._interruption)
             return self._stores[name]
 
     def close(self) -> None:
@@ -94,7 +94,8 @@ class Containers:
 class Session:
     """One container, and everything that a copy to or from it, or a check of it, is made of."""
 
-    settings: MountSettings
+    service: ServiceSettings
+    settings: ContentSettings
     wishes: CopySettings
     interruption: Interruption
     report: Report
@@ -265,7 +266,7 @@ class Session:
         return LocalTree(Path(path), self.selection, self.wishes.symlinks, follow_root)
 
     def _remote(self, store: AzureStore, path: str) -> RemoteTree:
-        limit = max_name_characters(self.settings.account)
+        limit = max_name_characters(self.service.account)
         defaults = Defaults.for_umask(os.getuid(), os.getgid(), _umask())
         return RemoteTree(store, path, defaults, self.selection, self.wishes.symlinks, limit)
 
@@ -282,7 +283,8 @@ class _Copy:
 
 @contextmanager
 def session(
-    settings: MountSettings,
+    service: ServiceSettings,
+    settings: ContentSettings,
     wishes: CopySettings,
     report: Report,
     interruption: Interruption,
@@ -294,13 +296,13 @@ def session(
     """
     selection = Selection(wishes.include, wishes.exclude)
     meter = Meter(interruption, limit_bytes_per_second=wishes.limit_bytes_per_second, watch=watch)
-    transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
-    with closing(Containers(settings, interruption)) as containers, closing(transfers):
-        store = containers.store_of(settings.container)
+    transfers = Transfers(reads=service.transfers.reads, writes=service.transfers.writes)
+    with closing(Containers(service, interruption)) as containers, closing(transfers):
+        store = containers.store_of(service.container)
         transfers.start()
         # What no stored checksum covers comes with one that the service makes of the reply.
         verify = "all" if settings.verify == "blocks" else settings.verify
-        fetcher = fetcher_of(replace(settings, verify=verify), store, transfers)
+        fetcher = fetcher_of(replace(settings, verify=verify), service, store, transfers)
         content = content_of(settings, store, fetcher, transfers, interruption)
         units = Units(
             content.reader,
@@ -312,6 +314,7 @@ def session(
         )
         comparer = Comparer(units, content.pool, meter, reads_all=wishes.reads_all)
         yield Session(
+            service=service,
             settings=settings,
             wishes=wishes,
             interruption=interruption,

@@ -55,10 +55,10 @@ def check(settings: MountSettings) -> None:
     InvalidArgument for a setting that cannot work, Unavailable without libfuse and for a taken address.
     """
     binding.load(settings.binding)
-    open_service(settings, TO_THE_END).close()
+    open_service(settings.service, TO_THE_END).close()
     open_spool(settings)
-    if settings.cache_dir is not None:
-        place_in(settings.cache_dir)
+    if settings.content.cache_dir is not None:
+        place_in(settings.content.cache_dir)
     if settings.metrics is not None:
         listen(settings.metrics, dict).server_close()
 
@@ -74,19 +74,20 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
     library = binding.load(settings.binding)
     callers = Callers(lambda: binding.caller_of(library)[2])
-    store = open_service(settings, callers)
+    service = settings.service
+    store = open_service(service, callers)
     if settings.create_container:
         store.create_container()
     access = store.probe()
     read_only = settings.read_only or access.read_only
-    transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
+    transfers = Transfers(reads=service.transfers.reads, writes=service.transfers.writes)
     spool = open_spool(settings)
-    fetcher = fetcher_of(settings, store, transfers)
+    fetcher = fetcher_of(settings.content, service, store, transfers)
     own_writes = OwnWrites(store)
-    content = content_of(settings, own_writes, fetcher, transfers, callers)
+    content = content_of(settings.content, own_writes, fetcher, transfers, callers)
     filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
     status = StatusSource(settings, filesystem, store, fetcher, content, library.kind, read_only)
-    message = f"{settings.account}/{settings.container} is mounted on {settings.mountpoint} by {library.kind}"
+    message = f"{service.account}/{service.container} is mounted on {settings.mountpoint} by {library.kind}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
     if spool is not None:
@@ -115,7 +116,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
             options,
             callers,
             timeout_seconds=settings.attr_timeout_seconds,
-            kernel_threads=kernel_threads(settings.memory_bytes),
+            kernel_threads=kernel_threads(settings.content.memory_bytes),
         )
         _finish(filesystem)
     finally:
@@ -150,9 +151,9 @@ def _filesystem(
         )
 
     cache = TreeCache(
-        ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes(settings.memory_bytes)
+        ttl_seconds=settings.attr_timeout_seconds, capacity_bytes=names_bytes(settings.content.memory_bytes)
     )
-    names = NameMap(normalized_prefix(settings.prefix), max_name_characters(settings.account))
+    names = NameMap(normalized_prefix(settings.prefix), max_name_characters(settings.service.account))
     uid = os.getuid() if settings.uid is None else settings.uid
     gid = os.getgid() if settings.gid is None else settings.gid
     volume = Volume(
@@ -175,16 +176,16 @@ def _filesystem(
         volume,
         callers,
         asked_ahead,
-        open_bytes=settings.reads.open_bytes,
+        open_bytes=settings.content.reads.open_bytes,
         whole_bytes=_whole_ahead_bytes(settings, content),
-        ahead_files=settings.reads.ahead_files,
+        ahead_files=settings.content.reads.ahead_files,
         within_seconds=settings.attr_timeout_seconds,
     )
     return Filesystem(
         volume,
         next_files,
-        EarlyOpens(volume, callers, asked_ahead, open_bytes=settings.reads.open_bytes),
-        open_bytes=settings.reads.open_bytes,
+        EarlyOpens(volume, callers, asked_ahead, open_bytes=settings.content.reads.open_bytes),
+        open_bytes=settings.content.reads.open_bytes,
         exclusive_create=settings.exclusive_create,
         write_back=_write_back(settings, content) if settings.writeback else None,
     )
@@ -192,20 +193,20 @@ def _filesystem(
 
 def _write_back(settings: MountSettings, content: Content) -> WriteBack:
     return WriteBack(
-        files=min(settings.transfers.waiting_files, raise_open_files() // 2),
+        files=min(settings.service.transfers.waiting_files, raise_open_files() // 2),
         buffered_bytes=content.pool.budget_bytes // WAITING_SHARE,
     )
 
 
 def _whole_ahead_bytes(settings: MountSettings, content: Content) -> int:
     """Return up to which size files come whole ahead: those of one copy must leave memory to others."""
-    share_bytes = content.ranges.capacity_bytes // (AHEAD_SHARE * settings.reads.ahead_files)
-    return min(settings.reads.ahead_bytes, share_bytes)
+    share_bytes = content.ranges.capacity_bytes // (AHEAD_SHARE * settings.content.reads.ahead_files)
+    return min(settings.content.reads.ahead_bytes, share_bytes)
 
 
 def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:
     options: dict[str, str | bool] = {
-        "fsname": f"{settings.account}/{settings.container}",
+        "fsname": f"{settings.service.account}/{settings.service.container}",
         "subtype": "blobfs",
         "allow_other": settings.allow_other,
         "ro": read_only,

@@ -9,7 +9,7 @@ from itertools import islice
 from blobfs.assembly import content_of, fetcher_of, open_service
 from blobfs.errors import Failure
 from blobfs.format.names import normalized_prefix
-from blobfs.settings import MountSettings
+from blobfs.settings import ContentSettings, MountSettings, ServiceSettings
 from blobfs.spool.directory import Spool
 from blobfs.spool.leftovers import Leftover, State
 from blobfs.spool.recovery import Recovery
@@ -26,14 +26,14 @@ def open_spool(settings: MountSettings) -> Spool | None:
     """Return the spool of a mount, None if it has none. Raises InvalidArgument unless it is private."""
     if settings.spool_dir is None:
         return None
-    prefix = normalized_prefix(settings.prefix)
-    return Spool(settings.spool_dir, settings.account, settings.container, prefix)
+    service, prefix = settings.service, normalized_prefix(settings.prefix)
+    return Spool(settings.spool_dir, service.account, service.container, prefix)
 
 
 @contextmanager
-def _threads(settings: MountSettings) -> Iterator[Transfers]:
+def _threads(service: ServiceSettings) -> Iterator[Transfers]:
     """Give the threads, which must not be there before the last fork."""
-    transfers = Transfers(reads=settings.transfers.reads, writes=settings.transfers.writes)
+    transfers = Transfers(reads=service.transfers.reads, writes=service.transfers.writes)
     transfers.start()
     try:
         yield transfers
@@ -41,16 +41,19 @@ def _threads(settings: MountSettings) -> Iterator[Transfers]:
         transfers.close()
 
 
-def _recovery(settings: MountSettings, store: BlobStore, transfers: Transfers) -> Recovery:
-    content = content_of(settings, store, fetcher_of(settings, store, transfers), transfers, TO_THE_END)
+def _recovery(
+    settings: ContentSettings, service: ServiceSettings, store: BlobStore, transfers: Transfers
+) -> Recovery:
+    fetcher = fetcher_of(settings, service, store, transfers)
+    content = content_of(settings, store, fetcher, transfers, TO_THE_END)
     return Recovery(store, make_writer=content.make_writer, reader=content.reader, pool=content.pool)
 
 
 @contextmanager
-def recovery_on_command(settings: MountSettings) -> Iterator[Recovery]:
+def recovery_on_command(service: ServiceSettings, settings: ContentSettings) -> Iterator[Recovery]:
     """Give what commits and saves leftovers, with a connection of its own. Raises InvalidArgument."""
-    with closing(open_service(settings, TO_THE_END)) as store, _threads(settings) as transfers:
-        yield _recovery(settings, store, transfers)
+    with closing(open_service(service, TO_THE_END)) as store, _threads(service) as transfers:
+        yield _recovery(settings, service, store, transfers)
 
 
 def recover_before(
@@ -73,8 +76,9 @@ def recover_before(
 
 def _commit_all(settings: MountSettings, store: BlobStore, spool: Spool, tell: Callable[[str], None]) -> int:
     count = 0
-    with _threads(settings) as transfers:
-        commit = partial(_commit, _recovery(settings, store, transfers), tell)
+    with _threads(settings.service) as transfers:
+        recovery = _recovery(settings.content, settings.service, store, transfers)
+        commit = partial(_commit, recovery, tell)
         leftovers = spool.leftovers()
         while batch := list(islice(leftovers, OPEN_LEFTOVERS)):
             count += sum(transfers.for_each(commit, batch))

@@ -1,12 +1,13 @@
 """Numbers and choices of ours that are handed down, each once, with its unit and its reason.
 
 What only one module needs stands at its top, and the service's own limits in `blobfs.blocks`. Only the
-command line, the composition roots and what speaks of the whole import this module; everything else is
-handed the numbers it needs.
+command line, the composition roots and what speaks of the whole import this module, and what looks for a
+credential; everything else is handed the numbers it needs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blobfs.blocks import KiB, MiB
 
@@ -55,7 +56,10 @@ class ReadSettings:
 
 @dataclass(frozen=True, slots=True)
 class CredentialSettings:
-    """Where a credential may come from; only paths and names are kept here, never a secret."""
+    """Where the options say that the credential is; only paths and names are kept here, never a secret.
+
+    At most one can be used.
+    """
 
     connection_string_file: Path | None = None
     account_key_file: Path | None = None
@@ -64,32 +68,49 @@ class CredentialSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class MountSettings:
-    """One mount, completely described."""
+class ServiceSettings:
+    """One container, and how it is reached."""
 
     account: str
     container: str
-    mountpoint: Path
     credential: CredentialSettings = CredentialSettings()
     endpoint: str = ""  # empty: https://ACCOUNT.blob.core.windows.net, or the local emulator
-    prefix: str = ""
-    read_only: bool = False
-    create_container: bool = False
+    ca_file: Path | None = None
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    transfers: TransferSettings = field(default_factory=TransferSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentSettings:
+    """How bytes are read and written, and what that may take."""
+
     memory_bytes: int = 512 * MiB
     block_size_bytes: int = 8 * MiB  # above 4 MiB the service uses its high-throughput path
     file_md5: bool = True  # costs as much processor time again as the checksums of the blocks
+    verify: str = "blocks"  # off, blocks or all: which of the bytes read are compared with checksums
+    cache_dir: Path | None = None  # None: nothing is kept on disk
+    cache_bytes: int = 10 * 1024 * MiB
+    reads: ReadSettings = field(default_factory=ReadSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """One mount, completely described."""
+
+    service: ServiceSettings
+    mountpoint: Path
+    content: ContentSettings = ContentSettings()
+    prefix: str = ""
+    read_only: bool = False
+    create_container: bool = False
     attr_timeout_seconds: float = 1.0
     close_to_open: bool = True  # NFS has the name, and the option: nfs(5), nocto
-    verify: str = "blocks"  # off, blocks or all: which of the bytes read are compared with checksums
     uid: int | None = None  # None: of the mounting user
     gid: int | None = None
     umask: int = 0o022
     exclusive_create: bool = False
     allow_other: bool = False
     kernel_options: tuple[str, ...] = ()  # as libfuse spells them: nosuid, noexec, …
-    ca_file: Path | None = None
-    cache_dir: Path | None = None  # None: nothing is kept on disk
-    cache_bytes: int = 10 * 1024 * MiB
     spool_dir: Path | None = None
     writeback: bool = False
     metrics: tuple[str, int] | Path | None = None  # a loopback address and port, or a UNIX socket
@@ -97,9 +118,11 @@ class MountSettings:
     log_file: Path | None = None
     log_level: str = "info"
     foreground: bool = False
-    retry: RetrySettings = field(default_factory=RetrySettings)
-    transfers: TransferSettings = field(default_factory=TransferSettings)
-    reads: ReadSettings = field(default_factory=ReadSettings)
+
+    def by_name(self) -> dict[str, Any]:
+        """Return every setting, those of the service and of the content beside the others."""
+        values = asdict(self)
+        return {**values.pop("service"), **values.pop("content"), **values}
 
 
 @dataclass(frozen=True, slots=True)

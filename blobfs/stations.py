@@ -16,7 +16,7 @@ from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict
 from blobfs.errors import Abandoned
-from blobfs.settings import CopySettings, MountSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
 
 TOLD_EVERY_SECONDS = 0.5  # by each thread: a bar shows no more, and the scheduler keeps what it is told
 
@@ -49,8 +49,11 @@ def at_station(name: str, method: str, *arguments: object) -> Answer:
 class Station(WorkerPlugin):
     """What one worker has for a copy: a session, opened by itself."""
 
-    def __init__(self, name: str, settings: MountSettings, wishes: CopySettings) -> None:
+    def __init__(
+        self, name: str, service: ServiceSettings, settings: ContentSettings, wishes: CopySettings
+    ) -> None:
         self.name = name
+        self._service = service
         self._settings = settings
         self._wishes = wishes
 
@@ -61,8 +64,9 @@ class Station(WorkerPlugin):
         self.interruption = Interruption()
         self._moved = Moved(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
         report = Report(lambda _: None)
-        opened = session(self._settings, self._wishes, report, self.interruption, self._moved.note)
-        self.session = self._closing.enter_context(opened)
+        self.session = self._closing.enter_context(
+            session(self._service, self._settings, self._wishes, report, self.interruption, self._moved.note)
+        )
         self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
 
     async def teardown(self, worker: Worker) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,14 @@ class StatusSource:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "account": settings.account,
-            "container": settings.container,
+            "account": settings.service.account,
+            "container": settings.service.container,
             "prefix": settings.prefix,
             "read_only": self.read_only,
             "binding": self.binding_name,
             "began": self.began_at.isoformat(timespec="seconds"),
             "uptime_seconds": round(time.monotonic() - self.began_monotonic, 3),
-            "settings": {name: _plain(value) for name, value in asdict(settings).items()},
+            "settings": {name: _plain(value) for name, value in settings.by_name().items()},
             "program_read_bytes": programs["read_bytes"],
             "program_written_bytes": programs["written_bytes"],
         }

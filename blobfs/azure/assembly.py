@@ -5,10 +5,11 @@ from pathlib import Path
 
 from blobfs.azure.client import Client
 from blobfs.azure.retry import RetryPolicy
-from blobfs.azure.sources import UNSAID, CredentialSources, find_login
+from blobfs.azure.sources import UNSAID, find_login
 from blobfs.azure.store import AzureStore
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Transport
+from blobfs.settings import CredentialSettings
 from blobfs.waits import TO_THE_END, Waits
 
 
@@ -17,7 +18,7 @@ def open_store(
     container: str,
     *,
     endpoint: str = "",
-    credential: CredentialSources = UNSAID,
+    credential: CredentialSettings = UNSAID,
     ca_file: Path | None = None,
     connections: int,
     total_seconds: float,

@@ -6,7 +6,6 @@ Credentials are named in messages by their source, never by their value.
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from blobfs.azure.addresses import (
     EMULATOR_ACCOUNT,
@@ -27,6 +26,7 @@ from blobfs.azure.credentials import (
     sas_of,
 )
 from blobfs.errors import InvalidArgument
+from blobfs.settings import CredentialSettings
 
 # Published, the same everywhere: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
 EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -38,17 +38,7 @@ _EMULATOR_PARTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialSources:
-    """What the options say of where the credential is; at most one can be used."""
-
-    connection_string_file: Path | None = None
-    account_key_file: Path | None = None
-    sas_file: Path | None = None
-    auth: str = ""  # "", "entra" or "anonymous"
-
-
-UNSAID = CredentialSources()
+UNSAID = CredentialSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +101,7 @@ def find_login(
     container: str,
     *,
     endpoint: str = "",
-    sources: CredentialSources = UNSAID,
+    sources: CredentialSettings = UNSAID,
     environment: Mapping[str, str],
 ) -> Login:
     """Return the first login there is: from an option, the environment, or the emulator's own.
@@ -130,7 +120,7 @@ def find_login(
     return _from_environment(place, environment) or _emulator(place)
 
 
-def _asked_for(place: _Place, sources: CredentialSources) -> dict[str, Callable[[], Login]]:
+def _asked_for(place: _Place, sources: CredentialSettings) -> dict[str, Callable[[], Login]]:
     """Return what the options ask for, by option; more than one is a contradiction."""
     auth = sources.auth
     if auth not in ("", "entra", "anonymous"):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,14 +13,14 @@ import click
 from blobfs.cli.commands import said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import DEFAULTS, credential, default_block_bytes, refuse_large_blocks
+from blobfs.cli.options import DEFAULTS, default_block_bytes, refuse_large_blocks, service_of
 from blobfs.cli.progress import display
 from blobfs.cli.values import public_name, spell_rounded
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.errors import Failure
-from blobfs.settings import CopySettings, MountSettings, RetrySettings
+from blobfs.settings import ContentSettings, CopySettings
 
 if TYPE_CHECKING:
     from blobfs.copies import Session
@@ -39,26 +38,6 @@ def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
         return at_endpoints(places, ctx.params["endpoint"])
 
 
-def settings_for(ctx: click.Context, container: Container) -> MountSettings:
-    """Return what a mount of the container would be told. Raises UsageError for contradictions."""
-    values = ctx.params
-    block_size_bytes = values.get("block_size", default_block_bytes(values["memory"]))
-    refuse_large_blocks(block_size_bytes, values["memory"])
-    return MountSettings(
-        account=container.account,
-        container=container.name,
-        mountpoint=Path(),
-        credential=credential(ctx),
-        endpoint=container.endpoint or values["endpoint"],
-        memory_bytes=values["memory"],
-        block_size_bytes=block_size_bytes,
-        file_md5=values.get("file_md5", DEFAULTS.file_md5),
-        verify=values.get("verify", DEFAULTS.verify),
-        ca_file=values["ca_file"],
-        retry=RetrySettings(total_seconds=values["timeout"]),
-    )
-
-
 @dataclass(slots=True)
 class Run:
     """One command at work, and how it ended."""
@@ -70,12 +49,14 @@ class Run:
 
 
 def carry_out(
-    ctx: click.Context, settings: MountSettings, wishes: CopySettings, action: Callable[["Session"], None]
+    ctx: click.Context, container: Container, wishes: CopySettings, action: Callable[["Session"], None]
 ) -> None:
     """Do it, say what became of it, and exit with 1 unless all went well, with 130 if interrupted.
 
     Raises UsageError for what cannot be meant.
     """
+    service = service_of(ctx, container.account, container.name, container.endpoint)
+    settings = _content_settings(ctx)
     as_json = ctx.params["as_json"]
     interruption = Interruption()
     with display(as_json=as_json, lists=wishes.dry_run) as watcher:
@@ -84,13 +65,25 @@ def carry_out(
             # Only now: it brings the client of the service, which help and errors do not need.
             from blobfs.copies import session
 
-            with session(settings, wishes, run.report, interruption, watcher.moved) as opened:
+            with session(service, settings, wishes, run.report, interruption, watcher.moved) as opened:
                 action(opened)
     _say(run, as_json=as_json, was_dry=wishes.dry_run)
     if run.was_interrupted:
         ctx.exit(INTERRUPTED)
     if run.trouble or not run.report.is_clean:
         ctx.exit(1)
+
+
+def _content_settings(ctx: click.Context) -> ContentSettings:
+    values = ctx.params
+    block_size_bytes = values.get("block_size", default_block_bytes(values["memory"]))
+    refuse_large_blocks(block_size_bytes, values["memory"])
+    return ContentSettings(
+        memory_bytes=values["memory"],
+        block_size_bytes=block_size_bytes,
+        file_md5=values.get("file_md5", DEFAULTS.content.file_md5),
+        verify=values.get("verify", DEFAULTS.content.verify),
+    )
 
 
 @contextmanager

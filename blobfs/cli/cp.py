@@ -10,7 +10,7 @@ import click
 
 from blobfs.blocks import KiB
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
-from blobfs.cli.copying import carry_out, places_of, settings_for
+from blobfs.cli.copying import carry_out, places_of
 from blobfs.cli.options import shared_parameters
 from blobfs.cli.values import size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
@@ -119,7 +119,6 @@ def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
             raise click.UsageError("-: standard input is closed. Open it, or give a path.")
         if values["as_json"] and destination.is_stream:
             raise click.UsageError("--json and a copy to standard output would mix.")
-    settings = settings_for(ctx, container)
     scheduler = values["scheduler"]
     if scheduler:
         _refuse_with_scheduler(values, has_stream=destination.is_stream or sources[0].is_stream)
@@ -134,7 +133,7 @@ def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
         with cluster(scheduler, session) as helpers:
             session.copy(origins, end, helpers)
 
-    carry_out(ctx, settings, wishes, copy)
+    carry_out(ctx, container, wishes, copy)
 
 
 def _wishes(values: dict[str, Any]) -> CopySettings:

@@ -4,16 +4,14 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage
 from blobfs.cli.logs import warnings_on_stderr
-from blobfs.cli.options import credential, shared_parameters
+from blobfs.cli.options import service_of, shared_parameters
 from blobfs.doctor.findings import Finding, Level
-from blobfs.settings import MountSettings
 
 OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
@@ -41,19 +39,11 @@ def doctor(ctx: click.Context, /, *, bandwidth: bool, as_json: bool, **values: A
     # Only now: the client of the service costs the other commands time.
     from blobfs.doctor.examination import check, examine
 
-    settings = MountSettings(
-        account=values["account"],
-        container=values["container"],
-        mountpoint=Path(),
-        credential=credential(ctx),
-        endpoint=values["endpoint"],
-        ca_file=values["ca_file"],
-        memory_bytes=values["memory"],
-    )
+    service = service_of(ctx, values["account"], values["container"])
     with said_of_usage(), warnings_on_stderr():
-        check(settings)
+        check(service)
     logging.getLogger("blobfs").addHandler(logging.NullHandler())  # the findings say it all
-    findings = examine(settings, measures_bandwidth=bandwidth)
+    findings = examine(service, memory_bytes=values["memory"], measures_bandwidth=bandwidth)
     levels = _as_json(findings) if as_json else _as_lines(findings)
     ctx.exit(1 if Level.PROBLEM in levels else 0)
 

@@ -33,7 +33,8 @@ def log_path(settings: MountSettings) -> Path | None:
     if settings.log_file is None and (settings.foreground or SYSLOG_SOCKET.exists()):
         return None
     base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    return settings.log_file or base / "blobfs" / f"{settings.account}-{settings.container}.log"
+    service = settings.service
+    return settings.log_file or base / "blobfs" / f"{service.account}-{service.container}.log"
 
 
 def require_log(settings: MountSettings) -> None:
@@ -41,7 +42,7 @@ def require_log(settings: MountSettings) -> None:
     if path := log_path(settings):
         handler = _formatted(_private_file(path, make_directory=settings.log_file is None))
         handler.close()
-        begun = f"mounting {settings.account}/{settings.container} on {settings.mountpoint}"
+        begun = f"mounting {settings.service.account}/{settings.service.container} on {settings.mountpoint}"
         record = logging.LogRecord(__name__, logging.INFO, __file__, 0, begun, None, None)
         _append(path, f"{handler.format(record)}\n")
 

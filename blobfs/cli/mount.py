@@ -21,10 +21,10 @@ from blobfs.cli.mountpoint import (
     release,
     warn_of_hidden,
 )
-from blobfs.cli.options import PARAMETERS, credential, refuse_contradictions, refuse_inside
+from blobfs.cli.options import PARAMETERS, refuse_contradictions, refuse_inside, service_of
 from blobfs.cli.umount import unmount
 from blobfs.errors import AccessDenied, Ended, Failure, Unavailable
-from blobfs.settings import MountSettings, RetrySettings
+from blobfs.settings import ContentSettings, MountSettings
 
 logger = logging.getLogger(__name__)
 
@@ -75,30 +75,27 @@ def settings_of(ctx: click.Context) -> MountSettings:
     refuse_system_directory(mountpoint)
     refuse_contradictions(values)
     settings = MountSettings(
-        account=values["account"],
-        container=values["container"],
+        service=service_of(ctx, values["account"], values["container"]),
         mountpoint=mountpoint,
-        credential=credential(ctx),
-        endpoint=values["endpoint"],
+        content=ContentSettings(
+            memory_bytes=values["memory"],
+            block_size_bytes=values["block_size"],
+            file_md5=values["file_md5"],
+            verify=values["verify"],
+            cache_dir=values["cache_dir"],
+            cache_bytes=values["cache_size"],
+        ),
         prefix=values["prefix"],
         read_only=values["read_only"],
         create_container=values["create_container"],
-        memory_bytes=values["memory"],
-        block_size_bytes=values["block_size"],
         attr_timeout_seconds=values["attr_timeout"],
         close_to_open=values["close_to_open"],
-        retry=RetrySettings(total_seconds=values["timeout"]),
-        verify=values["verify"],
         uid=values["uid"],
         gid=values["gid"],
         umask=values["umask"],
         exclusive_create=values["exclusive_create"],
-        file_md5=values["file_md5"],
         allow_other=values["allow_other"],
         kernel_options=values["kernel_options"],
-        ca_file=values["ca_file"],
-        cache_dir=values["cache_dir"],
-        cache_bytes=values["cache_size"],
         spool_dir=values["spool_dir"],
         writeback=values["writeback"],
         metrics=values["metrics"],

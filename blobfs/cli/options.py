@@ -25,7 +25,7 @@ from blobfs.cli.values import (
     spell_size,
     subtree,
 )
-from blobfs.settings import CredentialSettings, MountSettings
+from blobfs.settings import CredentialSettings, MountSettings, RetrySettings, ServiceSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,12 +98,12 @@ def _toml_name(value: object) -> str:
     return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
 
 
-DEFAULTS = MountSettings(account="", container="", mountpoint=Path())  # of all but where and what
+DEFAULTS = MountSettings(ServiceSettings("", ""), Path())  # of all but where and what
 
 
 def default_block_bytes(memory_bytes: int) -> int:
     """Return the size of blocks where none is given: the usual, or in whole MiB what fits in the memory."""
-    return min(DEFAULTS.block_size_bytes, memory_bytes // BLOCKS_IN_MEMORY // MiB * MiB)
+    return min(DEFAULTS.content.block_size_bytes, memory_bytes // BLOCKS_IN_MEMORY // MiB * MiB)
 
 
 def _fit_block_size(ctx: click.Context, _: click.Parameter, block_bytes: int | None) -> int:
@@ -163,9 +163,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--memory"],
         type=size_between(16 * MiB, 1024**5),
-        default=lambda: spell_size(default_memory_bytes(DEFAULTS.memory_bytes)),
-        show_default=f"{spell_size(DEFAULTS.memory_bytes)}, or a quarter of what the machine or a control "
-        f"group has if that is less; at least {spell_size(LEAST_BYTES)}",
+        default=lambda: spell_size(default_memory_bytes(DEFAULTS.content.memory_bytes)),
+        show_default=f"{spell_size(DEFAULTS.content.memory_bytes)}, or a quarter of what the machine or a "
+        f"control group has if that is less; at least {spell_size(LEAST_BYTES)}",
         help="All the memory that data and metadata may take.",
     ),
     click.Option(
@@ -177,7 +177,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--cache-size"],
         type=size_between(64 * MiB, 1024**5),
-        default=spell_size(DEFAULTS.cache_bytes),
+        default=spell_size(DEFAULTS.content.cache_bytes),
         show_default=True,
         help="How much --cache-dir may hold.",
     ),
@@ -185,12 +185,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--block-size"],
         type=size_between(64 * KiB, MAX_BLOCK_BYTES),
         callback=_fit_block_size,
-        show_default=f"{spell_size(DEFAULTS.block_size_bytes)}, or what fits",
+        show_default=f"{spell_size(DEFAULTS.content.block_size_bytes)}, or what fits",
         help="Size of the first blocks of a file; at most a quarter of --memory.",
     ),
     click.Option(
         ["--file-md5/--no-file-md5"],
-        default=DEFAULTS.file_md5,
+        default=DEFAULTS.content.file_md5,
         help="Store the MD5 of every file that is written from start to end.  [default: file-md5]",
     ),
     click.Option(
@@ -220,14 +220,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--timeout"],
         type=seconds_between(0.1, MAX_SECONDS),
-        default=DEFAULTS.retry.total_seconds,
+        default=DEFAULTS.service.retry.total_seconds,
         show_default=True,
         help="Seconds for which a request is tried before it fails.",
     ),
     click.Option(
         ["--verify"],
         type=click.Choice(["off", "blocks", "all"]),
-        default=DEFAULTS.verify,
+        default=DEFAULTS.content.verify,
         show_default=True,
         help="Compare what is read with checksums: nothing, whole blocks and files, or every reply.",
     ),
@@ -327,6 +327,22 @@ def refuse_inside(mountpoint: Path, values: Mapping[str, Any]) -> None:
             if any(place.is_relative_to(mountpoint) for place in places):
                 option = f"--{name.replace('_', '-')}"
                 raise click.UsageError(f"{option} {value} lies inside the mountpoint; keep it elsewhere.")
+
+
+def service_of(ctx: click.Context, account: str, container: str, endpoint: str = "") -> ServiceSettings:
+    """Return the container, reached as the options say, but at `endpoint` if that is not empty.
+
+    Raises UsageError as `credential` does.
+    """
+    values = ctx.params
+    return ServiceSettings(
+        account,
+        container,
+        credential=credential(ctx),
+        endpoint=endpoint or values["endpoint"],
+        ca_file=values["ca_file"],
+        retry=RetrySettings(total_seconds=values.get("timeout", DEFAULTS.service.retry.total_seconds)),
+    )
 
 
 def credential(ctx: click.Context) -> CredentialSettings:

@@ -13,11 +13,11 @@ import click
 from blobfs.azure.addresses import require_account_name, require_container_name
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.messages import printable, say
-from blobfs.cli.options import credential, refuse_large_blocks, shared_parameters
+from blobfs.cli.options import refuse_large_blocks, service_of, shared_parameters
 from blobfs.cli.values import absolute_path
 from blobfs.errors import Failure, NotFound, Unavailable
 from blobfs.open_files import raise_open_files
-from blobfs.settings import MountSettings, RetrySettings
+from blobfs.settings import ContentSettings, ServiceSettings
 from blobfs.spool.directory import directories_of, leftovers_in
 from blobfs.spool.leftovers import Leftover, State
 from blobfs.store import BlobInfo
@@ -54,19 +54,23 @@ def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
     NAMES are names of blobs, as listed. What was closed before the crash is committed by the next
     mount, too; what never was, only by its name. Nothing is replaced that somebody else has written.
     """
-    settings = _settings(ctx)
+    _refuse_impossible(values)
+    service = service_of(ctx, values["account"], values["container"])
+    content = ContentSettings(
+        memory_bytes=values["memory"], block_size_bytes=values["block_size"], file_md5=values["file_md5"]
+    )
     if sum(bool(values[action]) for action in ACTIONS) > 1:
         raise click.UsageError("--commit, --save-to and --discard contradict each other.")
     if values["discard"] and not names:
         raise click.UsageError("--discard needs the names of what to remove.")
     with ExitStack() as held:
-        leftovers = _selected(settings, names, held)
+        leftovers = _selected(values["spool_dir"], service, names, held)
         if not leftovers and not values["as_json"]:
             click.echo("Nothing is left.")
         elif values["commit"]:
-            _commit(settings, leftovers, by_name=bool(names))
+            _commit(leftovers, service, content, by_name=bool(names))
         elif values["save_to"]:
-            _save(settings, leftovers, values["save_to"])
+            _save(leftovers, service, content, values["save_to"])
         elif values["discard"]:
             _discard(leftovers)
         elif values["as_json"]:
@@ -75,46 +79,35 @@ def recover(ctx: click.Context, /, names: Sequence[str], **values: Any) -> None:
             _list(leftovers)
 
 
-def _settings(ctx: click.Context) -> MountSettings:
-    values = ctx.params
+def _refuse_impossible(values: Mapping[str, Any]) -> None:
     if values["spool_dir"] is None:
         raise click.UsageError("Missing option '--spool-dir'.")
     refuse_large_blocks(values["block_size"], values["memory"])
     with said_of_usage():  # nothing is left of what cannot exist, and that would be no answer to a slip
         require_account_name(values["account"])
         require_container_name(values["container"])
-    return MountSettings(
-        account=values["account"],
-        container=values["container"],
-        mountpoint=Path(),
-        credential=credential(ctx),
-        endpoint=values["endpoint"],
-        memory_bytes=values["memory"],
-        block_size_bytes=values["block_size"],
-        file_md5=values["file_md5"],
-        ca_file=values["ca_file"],
-        spool_dir=values["spool_dir"],
-        retry=RetrySettings(total_seconds=values["timeout"]),
-    )
 
 
-def _selected(settings: MountSettings, names: Sequence[str], held: ExitStack) -> list[Leftover]:
+def _selected(
+    spool_dir: Path, service: ServiceSettings, names: Sequence[str], held: ExitStack
+) -> list[Leftover]:
     """Take hold of the leftovers of these names, or of all. Raises NotFound."""
-    assert settings.spool_dir is not None
     leftovers = []
     raise_open_files()  # each is one
-    for leftover in leftovers_in(directories_of(settings.spool_dir, settings.account, settings.container)):
+    for leftover in leftovers_in(directories_of(spool_dir, service.account, service.container)):
         if not names or leftover.name in names:
             held.callback(leftover.close)
             leftovers.append(leftover)
         else:
             leftover.close()
     if missing := set(names) - {leftover.name for leftover in leftovers}:
-        raise NotFound(f"nothing of {', '.join(sorted(missing))} is left in {settings.spool_dir}.")
+        raise NotFound(f"nothing of {', '.join(sorted(missing))} is left in {spool_dir}.")
     return sorted(leftovers, key=lambda leftover: leftover.name)
 
 
-def _commit(settings: MountSettings, leftovers: Iterable[Leftover], *, by_name: bool) -> None:
+def _commit(
+    leftovers: Iterable[Leftover], service: ServiceSettings, content: ContentSettings, *, by_name: bool
+) -> None:
     # Only now: it brings the client of the service, and the list needs none.
     from blobfs.recover import recovery_on_command
 
@@ -122,7 +115,7 @@ def _commit(settings: MountSettings, leftovers: Iterable[Leftover], *, by_name: 
     others: list[Leftover] = []
     for leftover in leftovers:
         (asked if by_name or leftover.state is State.TO_COMMIT else others).append(leftover)
-    with recovery_on_command(settings) as recovery:
+    with recovery_on_command(service, content) as recovery:
         commit = recovery.commit_named if by_name else recovery.commit
         failures = [failure for leftover in asked if (failure := _failure_to_commit(commit, leftover))]
     for leftover in others:
@@ -143,11 +136,13 @@ def _failure_to_commit(commit: Callable[[Leftover], BlobInfo], leftover: Leftove
     return ""
 
 
-def _save(settings: MountSettings, leftovers: Iterable[Leftover], directory: Path) -> None:
+def _save(
+    leftovers: Iterable[Leftover], service: ServiceSettings, content: ContentSettings, directory: Path
+) -> None:
     from blobfs.recover import recovery_on_command
 
     failures: list[str] = []
-    with recovery_on_command(settings) as recovery:
+    with recovery_on_command(service, content) as recovery:
         for leftover in leftovers:
             path = _free_path(directory, leftover.name or leftover.path.name)
             try:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -68,7 +67,7 @@ def _mount_rows(facts: Facts) -> Iterator[Row]:
 
 def _changed(settings: Facts) -> Iterator[str]:
     """Yield the settings that are not as they would be unasked."""
-    defaults = dict(_leaves(asdict(DEFAULTS)))
+    defaults = dict(_leaves(DEFAULTS.by_name()))
     for name, value in _leaves(settings):
         if name not in _KNOWN_ELSEWHERE and value != defaults.get(name):
             yield f"{name} = {value}"

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from blobfs.cli.commands import ConfiguredCommand, switch
-from blobfs.cli.copying import carry_out, places_of, settings_for
+from blobfs.cli.copying import carry_out, places_of
 from blobfs.cli.cp import OWN_PARAMETERS as COPY_PARAMETERS
 from blobfs.cli.options import shared_parameters
 from blobfs.settings import CopySettings
@@ -41,5 +41,5 @@ def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
         jobs=values["jobs"],
         reads_all=values["full"],
     )
-    settings = settings_for(ctx, remote.container)
-    carry_out(ctx, settings, wishes, lambda session: session.check(local[0] if local else None, remote))
+    origin = local[0] if local else None
+    carry_out(ctx, remote.container, wishes, lambda session: session.check(origin, remote))

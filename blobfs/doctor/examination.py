@@ -14,7 +14,7 @@ from blobfs.doctor.network import examine_address, examine_bandwidth, examine_la
 from blobfs.doctor.service import examine_account, examine_clock, examine_credential
 from blobfs.errors import AccessDenied, Failure
 from blobfs.kernel.versions import libfuse_versions
-from blobfs.settings import MountSettings
+from blobfs.settings import ServiceSettings
 from blobfs.store import BlobInfo
 from blobfs.waits import TO_THE_END
 
@@ -23,14 +23,17 @@ CURE_OF_SILENCE = (
 )
 
 
-def check(settings: MountSettings) -> None:
+def check(settings: ServiceSettings) -> None:
     """Raise InvalidArgument for settings that cannot work. Sends nothing."""
     open_service(settings, TO_THE_END).close()
 
 
-def examine(settings: MountSettings, *, measures_bandwidth: bool) -> Iterator[Finding]:
-    """Yield findings as they are made. Blocks for requests; none of them changes anything."""
-    yield from Machine(libfuse_versions(), settings.memory_bytes).examine()
+def examine(settings: ServiceSettings, *, memory_bytes: int, measures_bandwidth: bool) -> Iterator[Finding]:
+    """Yield findings as they are made, for a mount that may take so much memory.
+
+    Blocks for requests; none of them changes anything.
+    """
+    yield from Machine(libfuse_versions(), memory_bytes).examine()
     with closing(open_service(settings, TO_THE_END)) as store:
         try:
             yield from _examine_service(store, measures_bandwidth=measures_bandwidth)

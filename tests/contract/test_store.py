@@ -24,7 +24,6 @@ from certificates import make_certificate
 from responder.control import Responder
 
 from blobfs.azure.assembly import open_store
-from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import copied_block_id, digest_of, id_length
 from blobfs.errors import (
@@ -42,6 +41,7 @@ from blobfs.errors import (
     OtherIdLength,
     Unsupported,
 )
+from blobfs.settings import CredentialSettings
 from blobfs.store import (
     ALWAYS,
     IF_ABSENT,
@@ -583,7 +583,7 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(sas_file=read_only),
+        credential=CredentialSettings(sas_file=read_only),
         **NUMBERS,
     )
     access = reader.probe()
@@ -598,7 +598,7 @@ def test_container_sas_is_enough_and_its_letters_say_what_it_allows(
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(sas_file=read_write),
+        credential=CredentialSettings(sas_file=read_write),
         **NUMBERS,
     )
     assert not writer.probe().read_only
@@ -615,7 +615,7 @@ def test_expired_sas_says_when_it_expired(service: Service, container: str, tmp_
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(sas_file=path),
+        credential=CredentialSettings(sas_file=path),
         **NUMBERS,
     )
     with pytest.raises(AccessDenied, match=r"SAS from .*rl\.sas expired on 20\d\d-") as refusal:
@@ -632,7 +632,7 @@ def test_renewed_sas_file_is_used_without_a_new_mount(
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(sas_file=path),
+        credential=CredentialSettings(sas_file=path),
         **NUMBERS,
     )
     with pytest.raises(AccessDenied):
@@ -652,7 +652,7 @@ def test_wrong_key_is_named_by_its_file_and_not_shown(
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(account_key_file=path),
+        credential=CredentialSettings(account_key_file=path),
         **NUMBERS,
     )
     with pytest.raises(AccessDenied, match=r"account key from .*wrong\.key") as refusal:
@@ -666,7 +666,7 @@ def test_anonymous_access_to_a_private_container_is_refused(service: Service, co
         service.account,
         container,
         endpoint=service.endpoint,
-        credential=CredentialSources(auth="anonymous"),
+        credential=CredentialSettings(auth="anonymous"),
         **NUMBERS,
     )
     with pytest.raises(Failure, match=container):
@@ -681,7 +681,7 @@ def test_anonymous_access_to_a_public_container_is_read_only(service: Service) -
         service.account,
         "public",
         endpoint=service.endpoint,
-        credential=CredentialSources(auth="anonymous"),
+        credential=CredentialSettings(auth="anonymous"),
         **NUMBERS,
     )
     assert store.probe().read_only
@@ -713,7 +713,7 @@ def test_entra_login_is_accepted_over_tls_with_a_private_authority(
             service.account,
             "entra",
             endpoint=service.endpoint,
-            credential=CredentialSources(auth="entra"),
+            credential=CredentialSettings(auth="entra"),
             ca_file=certificate,
             **NUMBERS,
         )

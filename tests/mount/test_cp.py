@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import pytest
 from azcopy import download, kept_by_azcopy, upload, url_of
-from azure.storage.blob import BlobBlock, BlockState, ContainerClient, ContentSettings
+from azure.storage.blob import BlobBlock, BlockState, ContainerClient
+from azure.storage.blob import ContentSettings as ContentHeaders
 from azurite import Azurite
 from mounts import PROJECT, Mounts, blobfs, clean_environment, run, shell
 from responder.control import Responder
@@ -28,7 +29,7 @@ from blobfs.copying.entries import Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, place_of
 from blobfs.copying.report import Report, Verdict
-from blobfs.settings import CopySettings, MountSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
 
 MiB = 1 << 20
 
@@ -261,8 +262,8 @@ def test_a_copy_closes_every_container_that_it_opened(
     monkeypatch.setattr(AzureStore, "close", _then(AzureStore.close, closed.append))
     report = Report(lambda _: None)
     target = Container(service.account, f"{strained.container}-2")
-    settings = MountSettings(target.account, target.name, Path(), endpoint=service.endpoint)
-    with session(settings, CopySettings(), report, Interruption(), lambda _: None) as copies:
+    there = ServiceSettings(target.account, target.name, endpoint=service.endpoint)
+    with session(there, ContentSettings(), CopySettings(), report, Interruption(), lambda _: None) as copies:
         copies.copy([place_of(strained.at("blob"), lambda _: False)], Place("", "copy", target))
     assert report.copied_bytes == 5
     assert len(opened) == 2
@@ -276,10 +277,11 @@ def test_a_download_that_is_done_again_finds_that_it_has_landed(
     target, service = tmp_path / "file", strained.service
     with service.client() as client:
         client.get_blob_client(strained.container, "blob").upload_blob(b"bytes")
-    settings = MountSettings(service.account, strained.container, Path(), endpoint=service.endpoint)
+    there = ServiceSettings(service.account, strained.container, endpoint=service.endpoint)
+    report = Report(lambda _: None)
     source = place_of(strained.at("blob"), lambda _: False)
     route = Route(source, Place(str(target), str(target)), str(target))
-    with session(settings, CopySettings(), Report(lambda _: None), Interruption(), lambda _: None) as copies:
+    with session(there, ContentSettings(), CopySettings(), report, Interruption(), lambda _: None) as copies:
         entry = copies.source_tree(route).root()
         assert entry is not None
         work = Work(entry, "blob", str(target))
@@ -713,7 +715,7 @@ def test_verify_uses_block_checksums_and_reads_what_has_none(
     copies("cp", "-r", "--no-file-md5", here, copies.at("t"))
     (here / "theirs").write_bytes(b"without checksum")
     theirs = blobs.upload_blob("t/theirs", b"without checksum")
-    theirs.set_http_headers(ContentSettings(content_md5=None))
+    theirs.set_http_headers(ContentHeaders(content_md5=None))
     found = verdicts(copies("verify", "--json", here, copies.at("t"), code=1))
     assert found == {f"{here}/ours": "match", f"{here}/theirs": "unverifiable"}
     copies("verify", "--full", here, copies.at("t"))

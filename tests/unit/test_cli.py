@@ -27,7 +27,7 @@ from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
 from blobfs.filesystem.commits import Uncommitted as Left
-from blobfs.settings import CredentialSettings, MountSettings
+from blobfs.settings import ContentSettings, CredentialSettings, MountSettings, ServiceSettings
 from blobfs.status import _uncommitted
 
 size = size_between(0, 1024**5)
@@ -147,17 +147,17 @@ def test_other_modes_are_refused(value: object) -> None:
 
 
 def test_without_options_the_settings_have_their_own_defaults() -> None:
-    assert settings() == MountSettings("account", "container", Path("/mnt"))
+    assert settings() == MountSettings(ServiceSettings("account", "container"), Path("/mnt"))
 
 
 def test_blocks_are_as_large_as_memory_has_room_for_unless_their_size_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert settings("--memory=17MB").block_size_bytes == 4 * MiB
-    assert settings("--memory=1GiB").block_size_bytes == 8 * MiB
-    assert settings("--block-size=1MiB", "--memory=16MiB").block_size_bytes == 1 * MiB
+    assert settings("--memory=17MB").content.block_size_bytes == 4 * MiB
+    assert settings("--memory=1GiB").content.block_size_bytes == 8 * MiB
+    assert settings("--block-size=1MiB", "--memory=16MiB").content.block_size_bytes == 1 * MiB
     monkeypatch.setenv("BLOBFS_MEMORY", "16MiB")
-    assert settings().block_size_bytes == 4 * MiB
+    assert settings().content.block_size_bytes == 4 * MiB
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
@@ -171,8 +171,8 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
 
     result = settings("--config", str(config), "--block-size=4MiB")
 
-    assert result.block_size_bytes == 4 * MiB
-    assert result.memory_bytes == 2048 * MiB
+    assert result.content.block_size_bytes == 4 * MiB
+    assert result.content.memory_bytes == 2048 * MiB
     assert result.umask == 0o077
     assert result.read_only
 
@@ -190,7 +190,7 @@ def test_the_file_in_the_home_directory_is_read_unasked(home: Path) -> None:
 def test_arguments_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ACCOUNT", "CONTAINER", "MOUNTPOINT"):
         monkeypatch.setenv(f"BLOBFS_{name}", f"/{name}")
-    assert parsed() == MountSettings("/ACCOUNT", "/CONTAINER", Path("/MOUNTPOINT"))
+    assert parsed() == MountSettings(ServiceSettings("/ACCOUNT", "/CONTAINER"), Path("/MOUNTPOINT"))
 
 
 def test_no_variable_turns_a_listing_of_what_is_left_into_more(
@@ -293,15 +293,13 @@ def test_a_byte_order_mark_before_the_file_does_not_matter(tmp_path: Path) -> No
 def test_a_mount_list_stands_for_long_options() -> None:
     result = settings("-o", r"ro,uid=5,allow_other,attr_timeout=0,memory=1GiB,prefix=a\,b", "-oblock-size=1M")
     assert result == MountSettings(
-        "account",
-        "container",
+        ServiceSettings("account", "container"),
         Path("/mnt"),
+        ContentSettings(memory_bytes=1024 * MiB, block_size_bytes=MiB),
         read_only=True,
         uid=5,
         allow_other=True,
         attr_timeout_seconds=0,
-        memory_bytes=1024 * MiB,
-        block_size_bytes=MiB,
         prefix="a,b",
     )
 
@@ -345,7 +343,9 @@ def test_an_error_in_a_mount_list_is_named(mount_list: str, complaint: str) -> N
 
 def test_the_spec_of_mount8_names_account_container_and_prefix() -> None:
     arguments = mount_arguments("account/container/a/b", "/mnt", ["rw,uid=5"])
-    assert parsed(*arguments) == MountSettings("account", "container", Path("/mnt"), prefix="a/b", uid=5)
+    assert parsed(*arguments) == MountSettings(
+        ServiceSettings("account", "container"), Path("/mnt"), prefix="a/b", uid=5
+    )
 
 
 def test_a_mistake_in_the_form_of_mount8_is_sent_to_the_help_of_mount(tmp_path: Path) -> None:
@@ -391,8 +391,8 @@ def test_a_credential_on_the_command_line_hides_another_in_the_environment(
 ) -> None:
     file = written(tmp_path / "secret")
     monkeypatch.setenv("BLOBFS_ACCOUNT_KEY_FILE", str(file))
-    assert settings().credential == CredentialSettings(account_key_file=file)
-    assert settings("--auth=entra").credential == CredentialSettings(auth="entra")
+    assert settings().service.credential == CredentialSettings(account_key_file=file)
+    assert settings("--auth=entra").service.credential == CredentialSettings(auth="entra")
 
 
 def test_paths_are_absolute_and_keep_their_links(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +400,7 @@ def test_paths_are_absolute_and_keep_their_links(home: Path, monkeypatch: pytest
     link.symlink_to(written(home / "secret"))
     monkeypatch.chdir(home)
     result = settings("--sas-file=link", "--log-file=~/log")
-    assert (result.credential.sas_file, result.log_file) == (link, home / "log")
+    assert (result.service.credential.sas_file, result.log_file) == (link, home / "log")
 
 
 # Values that cannot be meant

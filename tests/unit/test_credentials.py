@@ -25,8 +25,9 @@ from blobfs.azure.credentials import (
     SasFile,
     SasToken,
 )
-from blobfs.azure.sources import CredentialSources, Login, find_login
+from blobfs.azure.sources import Login, find_login
 from blobfs.errors import AccessDenied, InvalidArgument
+from blobfs.settings import CredentialSettings
 
 KEY = base64.b64encode(b"the secret key").decode()
 SAS = "sv=2022-11-02&sp=rl&se=2099-01-02T03:04:05Z&sr=c&sig=SECRET%2Fsignature"
@@ -38,7 +39,7 @@ SAS_STRING = f"BlobEndpoint=https://acct.blob.example.org/;SharedAccessSignature
 
 def find(environment: Mapping[str, str] | None = None, *, account: str = "acct", **options: object) -> Login:
     endpoint = str(options.pop("endpoint", ""))
-    sources = CredentialSources(**options)  # type: ignore[arg-type]
+    sources = CredentialSettings(**options)  # type: ignore[arg-type]
     return find_login(account, "box", endpoint=endpoint, sources=sources, environment=environment or {})
 
 
@@ -56,8 +57,9 @@ def test_a_sas_needs_none_of_azures_libraries(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import blobfs.copies, blobfs.mount
-from blobfs.azure.sources import CredentialSources, find_login
-login = find_login("acct", "box", sources=CredentialSources(sas_file=Path({str(path)!r})), environment={{}})
+from blobfs.azure.sources import find_login
+from blobfs.settings import CredentialSettings
+login = find_login("acct", "box", sources=CredentialSettings(sas_file=Path({str(path)!r})), environment={{}})
 login.credential.authorization()
 print(sorted({{"azure.core", "azure.identity", "azure.storage.blob"}} & set(sys.modules)))
 """

@@ -106,9 +106,9 @@ RESERVED = {
         "mount",
         "recover",
         "stations",
+        *("azure.assembly", "azure.sources"),  # where a credential is
         "cli.copying",
         "cli.cp",
-        "cli.doctor",
         "cli.logs",
         "cli.mount",
         "cli.options",

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +14,14 @@ from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place
 from blobfs.copying.report import Report
 from blobfs.format.attributes import Attributes
-from blobfs.settings import CopySettings, MountSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
 from blobfs.stations import Moved, Station
+
+SERVICE = ServiceSettings("devstoreaccount1", "results")
 
 
 def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> None:
-    station = Station("x", MountSettings("devstoreaccount1", "results", Path()), CopySettings())
+    station = Station("x", SERVICE, ContentSettings(), CopySettings())
     worker: Any = SimpleNamespace()
     station.setup(worker)
     began, may_end, closed = threading.Event(), threading.Event(), threading.Event()
@@ -45,11 +46,12 @@ def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> Non
 
 
 def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
-    settings, interruption = MountSettings("devstoreaccount1", "results", Path()), Interruption()
     there = Place("there", "there", Container("devstoreaccount1", "results"))
     route = Route(Place("here", "here"), there, there.path)
     work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
-    with session(settings, CopySettings(), Report(lambda _: None), interruption, lambda _: None) as opened:
+    with session(
+        SERVICE, ContentSettings(), CopySettings(), Report(lambda _: None), Interruption(), lambda _: None
+    ) as opened:
         before = len(opened.content.pool._reclaimers)
         for _ in range(3):
             opened.carrier(route)

@@ -19,7 +19,6 @@ from certificates import make_certificate
 
 from blobfs.azure.assembly import open_store
 from blobfs.azure.messages import Request, rest_of
-from blobfs.azure.sources import CredentialSources
 from blobfs.azure.store import AzureStore
 from blobfs.azure.tls import OpenSslRecords, TlsConnection
 from blobfs.copying.interruption import Interruption
@@ -40,6 +39,7 @@ from blobfs.errors import (
     TimedOut,
     Unavailable,
 )
+from blobfs.settings import CredentialSettings
 from blobfs.store import ALWAYS, IF_ABSENT, BlobInfo, BlobVersion, Condition, Properties
 from blobfs.waits import TO_THE_END, Waits
 
@@ -178,7 +178,7 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AzureStor
             "box",
             endpoint=endpoint,
             ca_file=ca_file,
-            credential=CredentialSources(sas_file=sas_file),
+            credential=CredentialSettings(sas_file=sas_file),
             connections=1,
             total_seconds=total_seconds,
             first_wait_seconds=0.001,
