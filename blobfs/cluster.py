@@ -16,7 +16,7 @@ from uuid import uuid4
 from distributed import Client, Future, KilledWorker, LocalCluster
 
 from blobfs import stations
-from blobfs.copies import Route, Session
+from blobfs.copy_session import Route, Session
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.plan import Step, step_for
@@ -72,8 +72,8 @@ class Errand:
     answer: "Future[Answer]"
 
 
-class Cluster:
-    """The workers, as `Helpers` of a copy. Safe to use from many threads."""
+class DaskCluster:
+    """The workers, as the `Cluster` of a copy. Safe to use from many threads."""
 
     def __init__(self, client: Client, name: str, session: Session) -> None:
         self._client = client
@@ -82,15 +82,15 @@ class Cluster:
         self.progress = Progress(session.meter.note)
 
     def source_tree(self, route: Route, tree: PartedTree) -> Tree:
-        """See `Helpers.source_tree`."""
+        """See `Cluster.source_tree`."""
         return tree if self._has_loops else SpreadTree(tree, self, "list_source", route)
 
     def target_tree(self, route: Route, tree: PartedTree) -> Tree:
-        """See `Helpers.target_tree`."""
+        """See `Cluster.target_tree`."""
         return tree if self._has_loops else SpreadTree(tree, self, "list_target", route)
 
     def carrier(self, route: Route, local: Carrier) -> Carrier:
-        """See `Helpers.carrier`."""
+        """See `Cluster.carrier`."""
         return ClusterCarrier(self, route, local)
 
     def submit(self, method: str, *arguments: object) -> Errand:
@@ -123,7 +123,7 @@ class Cluster:
     @property
     def _has_loops(self) -> bool:
         """Links that lead back up are only noticed by who lists all of it."""
-        return self.session.wishes.symlinks == "follow"
+        return self.session.settings.copy.symlinks == "follow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class SpreadTree:
     """A tree of which each part is listed by a worker."""
 
     tree: PartedTree
-    cluster: Cluster
+    cluster: DaskCluster
     method: str  # of a station, that lists
     route: Route
 
@@ -162,7 +162,7 @@ class SpreadTree:
 class ClusterCarrier:
     """Has workers copy: each entry one of them, a large file's blocks several. See `Carrier`."""
 
-    cluster: Cluster
+    cluster: DaskCluster
     route: Route
     local: Carrier
 
@@ -181,7 +181,7 @@ class ClusterCarrier:
         try:
             self._stage(work)
             outcome: Outcome = self.cluster.result(self.cluster.submit("carry_out", self.route, work))
-            was_copied = outcome.verdict is Verdict.COPIED and not self.cluster.session.wishes.dry_run
+            was_copied = outcome.verdict is Verdict.COPIED and not self.cluster.session.settings.copy.dry_run
         except Unavailable as failure:
             return Outcome(Verdict.FAILED, work.origin, work.target, reason=str(failure))
         finally:
@@ -205,25 +205,25 @@ class ClusterCarrier:
     def _spans(self, work: Work) -> Sequence[range]:
         session = self.cluster.session
         is_wanted = step_for(work.source, work.replaces, session.rules()) is Step.COPY
-        return session.parts(self.route, work) if is_wanted and not session.wishes.dry_run else ()
+        return session.parts(self.route, work) if is_wanted and not session.settings.copy.dry_run else ()
 
 
 @contextmanager
-def cluster(address: str, session: Session) -> Iterator[Cluster]:
+def cluster(address: str, session: Session) -> Iterator[DaskCluster]:
     """Give the workers of the cluster at an address, or of a `LOCAL` one. Blocks.
 
     Raises Unavailable if there is none, or it has no workers; what opening a session raises in a worker.
     """
     name = f"blobfs-{uuid4().hex}"
-    with _client(address, session.service.retry.total_seconds) as client:
-        workers = Cluster(client, name, session)
+    with _client(address, session.settings.service.retry.total_seconds) as client:
+        workers = DaskCluster(client, name, session)
 
         def note(event: tuple[float, tuple[str, int]]) -> None:
             with suppress(Abandoned):  # who waits for the answers hears of it
                 workers.progress.note(*event[1])
 
         client.subscribe_topic(name, note)
-        client.register_plugin(Station(name, session.service, session.settings, session.wishes), name=name)
+        client.register_plugin(Station(name, session.settings), name=name)
         try:
             yield workers
         finally:

@@ -127,7 +127,7 @@ class MountSettings:
 
 @dataclass(frozen=True, slots=True)
 class CopySettings:
-    """A copy or comparison without a mount, beside what a mount of the same container would be told."""
+    """What is asked for of a copy or comparison without a mount."""
 
     recursive: bool = False
     no_clobber: bool = False
@@ -144,3 +144,12 @@ class CopySettings:
     tier: str = ""
     content_type: str = ""
     reads_all: bool = False  # compare bytes where checksums would do
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Copies or comparisons with one container, completely described, for whichever process takes part."""
+
+    service: ServiceSettings
+    content: ContentSettings
+    copy: CopySettings

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from distributed import WorkerPlugin, get_worker
 from distributed.worker import Worker
 
-from blobfs.copies import Route, session
+from blobfs.copies import session
+from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict
 from blobfs.errors import Abandoned
-from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
+from blobfs.settings import SessionSettings
 
 TOLD_EVERY_SECONDS = 0.5  # by each thread: a bar shows no more, and the scheduler keeps what it is told
 
@@ -49,13 +50,9 @@ def at_station(name: str, method: str, *arguments: object) -> Answer:
 class Station(WorkerPlugin):
     """What one worker has for a copy: a session, opened by itself."""
 
-    def __init__(
-        self, name: str, service: ServiceSettings, settings: ContentSettings, wishes: CopySettings
-    ) -> None:
+    def __init__(self, name: str, settings: SessionSettings) -> None:
         self.name = name
-        self._service = service
         self._settings = settings
-        self._wishes = wishes
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker, also in those that come later."""
@@ -64,9 +61,8 @@ class Station(WorkerPlugin):
         self.interruption = Interruption()
         self._moved = Moved(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
         report = Report(lambda _: None)
-        self.session = self._closing.enter_context(
-            session(self._service, self._settings, self._wishes, report, self.interruption, self._moved.note)
-        )
+        opened = session(self._settings, report, self.interruption, self._moved.note)
+        self.session = self._closing.enter_context(opened)
         self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
 
     async def teardown(self, worker: Worker) -> None:

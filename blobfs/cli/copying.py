@@ -20,10 +20,10 @@ from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.errors import Failure
-from blobfs.settings import ContentSettings, CopySettings
+from blobfs.settings import ContentSettings, CopySettings, SessionSettings
 
 if TYPE_CHECKING:
-    from blobfs.copies import Session
+    from blobfs.copy_session import Session
 
 INTERRUPTED = 130  # as shells say it of SIGINT
 
@@ -56,7 +56,7 @@ def carry_out(
     Raises UsageError for what cannot be meant.
     """
     service = service_of(ctx, container.account, container.name, container.endpoint)
-    settings = _content_settings(ctx)
+    settings = SessionSettings(service, _content_settings(ctx), wishes)
     as_json = ctx.params["as_json"]
     interruption = Interruption()
     with display(as_json=as_json, lists=wishes.dry_run) as watcher:
@@ -65,7 +65,7 @@ def carry_out(
             # Only now: it brings the client of the service, which help and errors do not need.
             from blobfs.copies import session
 
-            with session(service, settings, wishes, run.report, interruption, watcher.moved) as opened:
+            with session(settings, run.report, interruption, watcher.moved) as opened:
                 action(opened)
     _say(run, as_json=as_json, was_dry=wishes.dry_run)
     if run.was_interrupted:

@@ -17,7 +17,7 @@ from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.settings import CopySettings
 
 if TYPE_CHECKING:
-    from blobfs.copies import Session
+    from blobfs.copy_session import Session
 
 _DEFAULTS = CopySettings()
 
@@ -130,8 +130,8 @@ def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
         from blobfs.cluster import cluster
 
         *origins, end = (seen_from_anywhere(place, os.getcwd()) for place in [*sources, destination])
-        with cluster(scheduler, session) as helpers:
-            session.copy(origins, end, helpers)
+        with cluster(scheduler, session) as workers:
+            session.copy(origins, end, workers)
 
     carry_out(ctx, container, wishes, copy)
 

@@ -25,6 +25,16 @@ class Orders:
     dry_run: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TreeCopy:
+    """A tree and where its copy goes, with what was seen at both before anything is copied."""
+
+    source: Tree
+    root: Entry  # of the source
+    target: Tree
+    found: Entry | None  # what stands at the target's root
+
+
 class Copier:
     """Copies trees one after the other, entries side by side. For one thread."""
 
@@ -43,24 +53,23 @@ class Copier:
         self._orders = orders
         self._jobs = jobs
 
-    def copy(self, source: Tree, root: Entry, target: Tree, found: Entry | None) -> None:
-        """Copy a tree, whose root is `root`, to where `found` stands; what fails is in the report. Blocks.
+    def copy(self, copy: TreeCopy) -> None:
+        """Copy a tree; what fails is in the report. Blocks.
 
         Nothing is deleted unless everything was listed, on both sides, and copied. Raises Failure
         when a listing breaks off, and KeyboardInterrupt, having ended what was under way.
         """
+        root = copy.root
         if root.is_directory and not self._orders.recursive:
-            self._fail(_origin(root, source), "is a directory: copy it with -r")
+            self._fail(_origin(root, copy.source), "is a directory: copy it with -r")
             return
-        with closing(Catalogue(target.entries() if root.is_directory and found else ())) as there:
-            self._copy_all(source, root, target, found, there)
+        with closing(Catalogue(copy.target.entries() if root.is_directory and copy.found else ())) as there:
+            self._copy_all(copy, there)
 
-    def _copy_all(
-        self, source: Tree, root: Entry, target: Tree, found: Entry | None, there: Catalogue
-    ) -> None:
+    def _copy_all(self, copy: TreeCopy, there: Catalogue) -> None:
         late: list[Work] = []
         with self._workers(self._perform) as workers:
-            for work in self._planned(source, root, target, found, there):
+            for work in self._planned(copy, there):
                 if self._carrier.is_late(work.source):
                     self._carrier.prepare(work)
                     late.append(work)
@@ -70,29 +79,27 @@ class Copier:
         late.sort(key=lambda work: work.target, reverse=True)  # what is in a directory before it
         for work in [work for work in late if not work.source.is_directory]:
             self._note(work, self._carrier.carry_out_late)
-        if self._orders.deletes and root.is_directory:
-            self._delete(target, there)
+        if self._orders.deletes and copy.root.is_directory:
+            self._delete(copy.target, there)
         for work in [work for work in late if work.source.is_directory]:
             self._note(work, self._carrier.carry_out_late)
 
-    def _planned(
-        self, source: Tree, root: Entry, target: Tree, found: Entry | None, there: Catalogue
-    ) -> Iterator[Work]:
+    def _planned(self, copy: TreeCopy, there: Catalogue) -> Iterator[Work]:
         """Yield what is to be copied; what is not is in the report."""
-        if work := self._plan(source, target, root, found):
+        if work := self._plan(copy, copy.root, copy.found):
             yield work
-        for entry in source.entries() if root.is_directory else ():
+        for entry in copy.source.entries() if copy.root.is_directory else ():
             self._interruption.check()
             if (file := there.file_above(entry.path)) is not None:
-                self._fail(_origin(entry, source), f"{target.address(file)} is no directory")
-            elif work := self._plan(source, target, entry, there.take(entry.path)):
+                self._fail(_origin(entry, copy.source), f"{copy.target.address(file)} is no directory")
+            elif work := self._plan(copy, entry, there.take(entry.path)):
                 yield work
 
-    def _plan(self, source: Tree, target: Tree, entry: Entry, found: Entry | None) -> Work | None:
-        origin = _origin(entry, source)
+    def _plan(self, copy: TreeCopy, entry: Entry, found: Entry | None) -> Work | None:
+        origin = _origin(entry, copy.source)
         try:
             step = step_for(entry, found, self._orders.rules)
-            work = Work(entry, origin, target.address(entry.path), found)
+            work = Work(entry, origin, copy.target.address(entry.path), found)
         except FAILURES as failure:
             self._fail(origin, reason_of(failure))
             return None

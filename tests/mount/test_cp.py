@@ -24,12 +24,13 @@ from trees import contents, make_tree, snapshot
 from waiting import wait_until
 
 from blobfs.azure.store import AzureStore
-from blobfs.copies import Route, session
+from blobfs.copies import session
+from blobfs.copy_session import Route
 from blobfs.copying.entries import Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, place_of
 from blobfs.copying.report import Report, Verdict
-from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 
 MiB = 1 << 20
 
@@ -263,7 +264,8 @@ def test_a_copy_closes_every_container_that_it_opened(
     report = Report(lambda _: None)
     target = Container(service.account, f"{strained.container}-2")
     there = ServiceSettings(target.account, target.name, endpoint=service.endpoint)
-    with session(there, ContentSettings(), CopySettings(), report, Interruption(), lambda _: None) as copies:
+    settings = SessionSettings(there, ContentSettings(), CopySettings())
+    with session(settings, report, Interruption(), lambda _: None) as copies:
         copies.copy([place_of(strained.at("blob"), lambda _: False)], Place("", "copy", target))
     assert report.copied_bytes == 5
     assert len(opened) == 2
@@ -278,10 +280,11 @@ def test_a_download_that_is_done_again_finds_that_it_has_landed(
     with service.client() as client:
         client.get_blob_client(strained.container, "blob").upload_blob(b"bytes")
     there = ServiceSettings(service.account, strained.container, endpoint=service.endpoint)
+    settings = SessionSettings(there, ContentSettings(), CopySettings())
     report = Report(lambda _: None)
     source = place_of(strained.at("blob"), lambda _: False)
     route = Route(source, Place(str(target), str(target)), str(target))
-    with session(there, ContentSettings(), CopySettings(), report, Interruption(), lambda _: None) as copies:
+    with session(settings, report, Interruption(), lambda _: None) as copies:
         entry = copies.source_tree(route).root()
         assert entry is not None
         work = Work(entry, "blob", str(target))

@@ -74,6 +74,7 @@ LAYERS = """
     copying.copier
     assembly
     recover
+    copy_session
     copies
     stations
     cluster
@@ -103,6 +104,7 @@ RESERVED = {
     "blobfs.settings": {
         "assembly",
         "copies",
+        "copy_session",
         "mount",
         "recover",
         "stations",
@@ -118,7 +120,7 @@ RESERVED = {
         "status",
     },
     "blobfs.azure": {
-        *("assembly", "copies", "mount", "status"),
+        *("assembly", "copies", "copy_session", "mount", "status"),
         "cli.recover",  # what names may be: its list needs no service
         *("doctor.examination", "doctor.network", "doctor.service"),
         *(module for module in RANKS if module.startswith("azure")),

@@ -8,20 +8,21 @@ from typing import Any
 from waiting import wait_until
 
 from blobfs.cluster import Progress
-from blobfs.copies import Route, session
+from blobfs.copies import session
+from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place
 from blobfs.copying.report import Report
 from blobfs.format.attributes import Attributes
-from blobfs.settings import ContentSettings, CopySettings, ServiceSettings
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 from blobfs.stations import Moved, Station
 
-SERVICE = ServiceSettings("devstoreaccount1", "results")
+SETTINGS = SessionSettings(ServiceSettings("devstoreaccount1", "results"), ContentSettings(), CopySettings())
 
 
 def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> None:
-    station = Station("x", SERVICE, ContentSettings(), CopySettings())
+    station = Station("x", SETTINGS)
     worker: Any = SimpleNamespace()
     station.setup(worker)
     began, may_end, closed = threading.Event(), threading.Event(), threading.Event()
@@ -49,9 +50,7 @@ def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
     there = Place("there", "there", Container("devstoreaccount1", "results"))
     route = Route(Place("here", "here"), there, there.path)
     work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
-    with session(
-        SERVICE, ContentSettings(), CopySettings(), Report(lambda _: None), Interruption(), lambda _: None
-    ) as opened:
+    with session(SETTINGS, Report(lambda _: None), Interruption(), lambda _: None) as opened:
         before = len(opened.content.pool._reclaimers)
         for _ in range(3):
             opened.carrier(route)
