@@ -15,11 +15,11 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
 ``copying``          copies without a mount. ``places``: arguments; ``entries``: what is to be copied;
                      ``trees``: list entries, here or there; ``selection``: chooses them by globs;
                      ``plan``: applies cp's rules; ``catalogue``: knows the destination; ``copier``:
-                     copies end to end; ``workers``: threads; ``carrying``: copies one entry, by
-                     ``uploading``, ``downloading`` or ``relocating``; ``units``: give verified bytes in
-                     order; ``part_file``: an incomplete file; ``checker``: compares trees; ``comparing``:
-                     compares one file; ``meter``: counts what moves; ``report``: says what became of it;
-                     ``interruption``: ends it early
+                     copies end to end; ``workers``: threads; ``carrying``: copies one entry;
+                     ``entry_copier``: in one direction, ``uploading``, ``downloading`` or ``relocating``;
+                     ``units``: give verified bytes in order; ``part_file``: an incomplete file;
+                     ``checker``: compares trees; ``comparing``: compares one file; ``meter``: counts what
+                     moves; ``report``: says what became of it; ``interruption``: ends it early
 ``kernel``           libfuse. ``binding``: loads it, and alone knows it; ``calls``: callbacks from C;
                      ``operations``: callbacks in Python, which decide nothing; ``told``: attributes that
                      the kernel was given recently; ``notifier``: makes the kernel forget them; ``stats``:

@@ -174,13 +174,13 @@ class ClusterCarrier:
         """See `Carrier.prepare`: by this process."""
         self.local.prepare(work)
 
-    def carry_out(self, work: Work) -> Outcome:
-        """See `Carrier.carry_out`."""
+    def copy(self, work: Work) -> Outcome:
+        """See `Carrier.copy`."""
         was_copied = False
         self.cluster.progress.begin(work)
         try:
             self._stage(work)
-            outcome: Outcome = self.cluster.result(self.cluster.submit("carry_out", self.route, work))
+            outcome: Outcome = self.cluster.result(self.cluster.submit("copy", self.route, work))
             was_copied = outcome.verdict is Verdict.COPIED and not self.cluster.session.settings.copy.dry_run
         except Unavailable as failure:
             return Outcome(Verdict.FAILED, work.origin, work.target, reason=str(failure))
@@ -188,9 +188,9 @@ class ClusterCarrier:
             self.cluster.progress.end(work, was_copied=was_copied)
         return outcome
 
-    def carry_out_late(self, work: Work) -> Outcome:
-        """See `Carrier.carry_out_late`: links and directories, by this process."""
-        return self.local.carry_out_late(work)
+    def copy_late(self, work: Work) -> Outcome:
+        """See `Carrier.copy_late`: links and directories, by this process."""
+        return self.local.copy_late(work)
 
     def _stage(self, work: Work) -> None:
         """Have a large file's blocks moved. One that is not, for whatever reason, is left to who finishes."""

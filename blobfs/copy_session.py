@@ -13,12 +13,13 @@ from typing import Protocol
 from blobfs.assembly import Content
 from blobfs.azure.store import AzureStore
 from blobfs.blocks import MiB
-from blobfs.copying.carrying import Carrier, LocalCarrier, Performer
+from blobfs.copying.carrying import Carrier, LocalCarrier
 from blobfs.copying.checker import Checker
 from blobfs.copying.comparing import Comparer
 from blobfs.copying.copier import Copier, Orders, TreeCopy
 from blobfs.copying.downloading import Downloader, Keeping
 from blobfs.copying.entries import Entry, Work
+from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.meter import Meter
 from blobfs.copying.places import STREAM, Place
@@ -172,15 +173,16 @@ class Session:
 
     def carrier(self, route: Route) -> LocalCarrier:
         """Return what copies the entries of one source in this process."""
-        return LocalCarrier(self._performer(route), self.comparer, self.rules(), self.settings.copy.dry_run)
+        dry_run = self.settings.copy.dry_run
+        return LocalCarrier(self._entry_copier(route), self.comparer, self.rules(), dry_run=dry_run)
 
     def parts(self, route: Route, work: Work) -> Sequence[range]:
         """Return the stretches of a file that can be moved ahead of its copy. Blocks. Raises Failure."""
-        return self._performer(route).parts(work)
+        return self._entry_copier(route).parts(work)
 
     def stage(self, route: Route, work: Work, spans: Sequence[range]) -> None:
         """Move stretches of a file, for a carrier that completes it. Blocks. Raises Failure, OSError."""
-        self._performer(route).stage(work, spans)
+        self._entry_copier(route).stage(work, spans)
 
     @property
     def uploads_at_once(self) -> int:
@@ -194,7 +196,7 @@ class Session:
         if there is None or (work.replaces is not None and _is_untouched(there, work.replaces)):
             return False
         step = step_for(work.source, there, Rules(update=True))
-        carrier = LocalCarrier(self._performer(route), self.comparer, Rules(), dry_run=True)
+        carrier = LocalCarrier(self._entry_copier(route), self.comparer, Rules(), dry_run=True)
         return step is Step.SETTLE or (step is Step.SKIP and carrier.is_same(replace(work, replaces=there)))
 
     def rules(self) -> Rules:
@@ -226,7 +228,7 @@ class Session:
         )
         copier.copy(copy)
 
-    def _performer(self, route: Route) -> Performer:
+    def _entry_copier(self, route: Route) -> EntryCopier:
         source = route.source
         if source.container is None:
             return self.uploader

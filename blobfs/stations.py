@@ -78,10 +78,10 @@ class Station(WorkerPlugin):
             self.interruption.check()
             yield
 
-    def carry_out(self, route: Route, work: Work) -> Outcome:
+    def copy(self, route: Route, work: Work) -> Outcome:
         """Copy one entry. A worker that was lost may have done so already, and not have said it."""
         with self._places, self._moved.of(work.target):
-            outcome = self.session.carrier(route).carry_out(work)
+            outcome = self.session.carrier(route).copy(work)
             if outcome.verdict is Verdict.FAILED and self.session.has_landed(route, work):
                 return Outcome(Verdict.COPIED, work.origin, work.target, work.source.size_bytes)
         return outcome

@@ -1,49 +1,16 @@
 """What becomes of one entry that is to be copied, wherever that is done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from blobfs.copying.comparing import Comparer
 from blobfs.copying.entries import Entry, Work
+from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.plan import Rules, Step, step_for
 from blobfs.copying.report import FAILURES, Outcome, Verdict, reason_of
 from blobfs.errors import Abandoned
-
-
-class Performer(Protocol):
-    """What copies one entry in one of the directions."""
-
-    def perform(self, work: Work) -> None:
-        """Copy it. Blocks. Raises Failure or OSError, and then nothing has changed."""
-        ...
-
-    def parts(self, work: Work) -> Sequence[range]:
-        """Return the stretches of a file that `stage` can move, none if it goes as one. Blocks.
-
-        Raises Failure.
-        """
-        ...
-
-    def stage(self, work: Work, spans: Sequence[range]) -> None:
-        """Move these stretches, which `perform`, wherever that is done, then need not. Blocks.
-
-        Raises Failure, OSError.
-        """
-        ...
-
-    def is_late(self, entry: Entry) -> bool:
-        """Tell what has to wait until everything else is copied."""
-        ...
-
-    def prepare(self, work: Work) -> None:
-        """Make one of those fit for what is copied before it. Raises as `perform`."""
-        ...
-
-    def perform_late(self, work: Work) -> None:
-        """Copy one of those, the last found first."""
-        ...
 
 
 class Carrier(Protocol):
@@ -57,12 +24,12 @@ class Carrier(Protocol):
         """Make one that has to wait fit for what comes before it."""
         ...
 
-    def carry_out(self, work: Work) -> Outcome:
+    def copy(self, work: Work) -> Outcome:
         """Copy one entry. Blocks. Raises Abandoned, but nothing that is only about this one."""
         ...
 
-    def carry_out_late(self, work: Work) -> Outcome:
-        """Copy one that had to wait, as `carry_out` does."""
+    def copy_late(self, work: Work) -> Outcome:
+        """Copy one that had to wait, as `copy` does."""
         ...
 
 
@@ -70,37 +37,37 @@ class Carrier(Protocol):
 class LocalCarrier:
     """Copies in this process. Safe to use from many threads."""
 
-    performer: Performer
+    copier: EntryCopier
     comparer: Comparer
     rules: Rules
-    dry_run: bool
+    dry_run: bool = field(kw_only=True)
 
     def is_late(self, entry: Entry) -> bool:
         """See `Carrier.is_late`."""
-        return self.performer.is_late(entry)
+        return self.copier.is_late(entry)
 
     def prepare(self, work: Work) -> None:
-        """See `Carrier.prepare`. What fails, fails again, and is told, when it is carried out."""
+        """See `Carrier.prepare`. What fails, fails again, and is told, when it is copied."""
         if not self.dry_run:
             with suppress(*FAILURES):
-                self.performer.prepare(work)
+                self.copier.prepare(work)
 
-    def carry_out(self, work: Work) -> Outcome:
-        """See `Carrier.carry_out`."""
-        return self._carry_out(work, self.performer.perform)
+    def copy(self, work: Work) -> Outcome:
+        """See `Carrier.copy`."""
+        return self._copy(work, self.copier.copy)
 
-    def carry_out_late(self, work: Work) -> Outcome:
-        """See `Carrier.carry_out_late`."""
-        return self._carry_out(work, self.performer.perform_late)
+    def copy_late(self, work: Work) -> Outcome:
+        """See `Carrier.copy_late`."""
+        return self._copy(work, self.copier.copy_late)
 
-    def _carry_out(self, work: Work, perform: Callable[[Work], None]) -> Outcome:
+    def _copy(self, work: Work, copy: Callable[[Work], None]) -> Outcome:
         step = step_for(work.source, work.replaces, self.rules)
         verdict = Verdict.COPIED if step is Step.COPY else Verdict.SKIPPED
         try:
             if step is Step.COMPARE and not self.is_same(work):
                 verdict = Verdict.COPIED
             if not self.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
-                perform(work)
+                copy(work)
         except Abandoned:
             raise
         except FAILURES as failure:

@@ -68,7 +68,7 @@ class Copier:
 
     def _copy_all(self, copy: TreeCopy, there: Catalogue) -> None:
         late: list[Work] = []
-        with self._workers(self._perform) as workers:
+        with self._workers(self._copy_one) as workers:
             for work in self._planned(copy, there):
                 if self._carrier.is_late(work.source):
                     self._carrier.prepare(work)
@@ -78,11 +78,11 @@ class Copier:
             workers.drain()
         late.sort(key=lambda work: work.target, reverse=True)  # what is in a directory before it
         for work in [work for work in late if not work.source.is_directory]:
-            self._note(work, self._carrier.carry_out_late)
+            self._note(work, self._carrier.copy_late)
         if self._orders.deletes and copy.root.is_directory:
             self._delete(copy.target, there)
         for work in [work for work in late if work.source.is_directory]:
-            self._note(work, self._carrier.carry_out_late)
+            self._note(work, self._carrier.copy_late)
 
     def _planned(self, copy: TreeCopy, there: Catalogue) -> Iterator[Work]:
         """Yield what is to be copied; what is not is in the report."""
@@ -111,12 +111,12 @@ class Copier:
         self._report.expect(entry.size_bytes)
         return work
 
-    def _perform(self, work: Work) -> None:
-        self._note(work, self._carrier.carry_out)
+    def _copy_one(self, work: Work) -> None:
+        self._note(work, self._carrier.copy)
 
-    def _note(self, work: Work, carry_out: Callable[[Work], Outcome]) -> None:
+    def _note(self, work: Work, copy: Callable[[Work], Outcome]) -> None:
         with suppress(Abandoned):
-            self._report.add(carry_out(work))
+            self._report.add(copy(work))
 
     def _delete(self, target: Tree, there: Catalogue) -> None:
         """Remove what only the target has, directories last."""

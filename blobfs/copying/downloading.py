@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blobfs.content.layout import Layout
 from blobfs.copying.entries import Entry, Work, entry_of_file
+from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.part_file import PartFile, part_path
 from blobfs.copying.units import Units, spans_of
 from blobfs.errors import Changed, Damaged, InvalidArgument, NotADirectory
@@ -36,7 +37,7 @@ class Keeping:
         return mode if self.owners or attributes.is_directory else mode & ~0o6000
 
 
-class Downloader:
+class Downloader(EntryCopier):
     """Makes files below a directory. Safe to use from many threads, each with one entry at a time."""
 
     def __init__(self, units: Units, root: Path, keeping: Keeping) -> None:
@@ -45,7 +46,7 @@ class Downloader:
         self._keeping = keeping
         self._made: set[Path] = set()  # directories that are there; a race costs a system call
 
-    def perform(self, work: Work) -> None:
+    def copy(self, work: Work) -> None:
         """Have the entry here. Blocks. Raises Failure, OSError; then what stood there is as it was."""
         target, source = Path(work.target), work.source
         self._make_directories(target.parent)
@@ -97,9 +98,9 @@ class Downloader:
             with suppress(FileExistsError):
                 target.mkdir(mode=stat.S_IRWXU)
 
-    def perform_late(self, work: Work) -> None:
+    def copy_late(self, work: Work) -> None:
         """Have a link or a directory here, with its attributes; a directory after what is in it."""
-        self.perform(work)
+        self.copy(work)
         if work.source.is_directory and work.source.blob is not None:
             self._give_attributes(Path(work.target), work.source.attributes)
 

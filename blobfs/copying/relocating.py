@@ -1,9 +1,10 @@
 """One blob, copied by the service itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
-from blobfs.copying.entries import Entry, Work
+from blobfs.copying.entries import Work
+from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.meter import Meter
 from blobfs.store import BlobInfo, Condition
 
@@ -18,35 +19,17 @@ class CopyBlob(Protocol):
         ...
 
 
-class Relocator:
+class Relocator(EntryCopier):
     """Has blobs copied, metadata and headers with them. Safe to use from many threads."""
 
     def __init__(self, copy: CopyBlob, meter: Meter) -> None:
         self._copy = copy
         self._meter = meter
 
-    def perform(self, work: Work) -> None:
+    def copy(self, work: Work) -> None:
         """Have the blob at its target. Blocks. Raises Failure, Changed if either is not what was seen."""
         blob = work.source.blob
         if blob is None:  # a mere prefix comes with the blobs below it
             return
         self._copy(blob, work.target, blob.metadata, work.condition)
         self._meter.note(blob.size_bytes)
-
-    def parts(self, _work: Work) -> Sequence[range]:
-        """Return none: the service copies a blob as one."""
-        return ()
-
-    def stage(self, work: Work, spans: Sequence[range]) -> None:
-        """Do nothing."""
-
-    def is_late(self, _entry: Entry) -> bool:
-        """Tell that nothing has to wait: a directory is a blob among others."""
-        return False
-
-    def prepare(self, work: Work) -> None:
-        """Do nothing: nothing has to wait."""
-
-    def perform_late(self, work: Work) -> None:
-        """Do what `perform` does."""
-        self.perform(work)

@@ -12,7 +12,8 @@ from io import RawIOBase
 from blobfs.blocks import MiB, block_spans, digest_of, md5_digest
 from blobfs.content.memory import BufferPool
 from blobfs.content.writer import BlobWriter, MakeWriter
-from blobfs.copying.entries import Entry, Work, entry_of_file, with_xattrs
+from blobfs.copying.entries import Work, entry_of_file, with_xattrs
+from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.meter import Meter
 from blobfs.errors import Changed, Unsupported
 from blobfs.format.attributes import Attributes, check_size, metadata_of
@@ -41,7 +42,7 @@ class Style:
         return Attributes(mode, self.uid, self.gid, now, now, now, attributes.rdev)
 
 
-class Uploader:
+class Uploader(EntryCopier):
     """Makes blobs. Safe to use from many threads, each with one entry at a time."""
 
     def __init__(
@@ -65,7 +66,7 @@ class Uploader:
         self._local = threading.local()  # of each thread, the writer that it has in hand
         pool.add_reclaimer(self._release_memory)
 
-    def perform(self, work: Work) -> None:
+    def copy(self, work: Work) -> None:
         """Have the service hold the entry, as it is now. Blocks. Raises Failure, OSError.
 
         What stands there is replaced if it is still what was seen there, and otherwise as it was.
@@ -81,19 +82,8 @@ class Uploader:
             link = source.attributes.is_symlink
             self._put(work, os.fsencode(os.readlink(work.origin)) if link else b"", source.attributes)
 
-    def is_late(self, _entry: Entry) -> bool:
-        """Tell that nothing has to wait: a directory is a blob among others."""
-        return False
-
-    def prepare(self, work: Work) -> None:
-        """Do nothing: nothing has to wait."""
-
-    def perform_late(self, work: Work) -> None:
-        """Do what `perform` does."""
-        self.perform(work)
-
     def send_stream(self, file: RawIOBase, work: Work) -> int:
-        """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `perform`."""
+        """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `copy`."""
         with self._writer(work.target) as writer:
             self._fill(writer, file, STEP_BYTES)
             writer.commit(self._properties(work, work.source.attributes), work.condition)
@@ -105,7 +95,7 @@ class Uploader:
         return block_spans(size_bytes, self._block_bytes, self._largest_block_bytes)
 
     def stage(self, work: Work, spans: Sequence[range]) -> None:
-        """Have the service hold these stretches of a file as blocks, which `perform` then need not send.
+        """Have the service hold these stretches of a file as blocks, which `copy` then need not send.
 
         Blocks. Raises Failure, OSError. Stretches of other bytes than the file has then are never committed.
         """

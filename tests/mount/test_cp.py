@@ -289,8 +289,8 @@ def test_a_download_that_is_done_again_finds_that_it_has_landed(
         assert entry is not None
         work = Work(entry, "blob", str(target))
         assert not copies.has_landed(route, work)
-        assert copies.carrier(route).carry_out(work).verdict is Verdict.COPIED
-        assert copies.carrier(route).carry_out(work).verdict is Verdict.FAILED
+        assert copies.carrier(route).copy(work).verdict is Verdict.COPIED
+        assert copies.carrier(route).copy(work).verdict is Verdict.FAILED
         assert copies.has_landed(route, work)
         target.write_bytes(b"other")
         assert not copies.has_landed(route, work)

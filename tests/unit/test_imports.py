@@ -68,7 +68,7 @@ LAYERS = """
     kernel.calls
     kernel.binding
     copying.entries copying.meter copying.places copying.report copying.selection copying.part_file
-    copying.catalogue copying.plan copying.trees copying.units copying.workers
+    copying.catalogue copying.entry_copier copying.plan copying.trees copying.units copying.workers
     copying.comparing copying.downloading copying.relocating copying.uploading
     copying.carrying copying.checker
     copying.copier
