@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -51,15 +51,16 @@ def session(
     settings: SessionSettings,
     report: Report,
     interruption: Interruption,
-    watch: Callable[[int], None],
 ) -> Iterator[Session]:
-    """Give what copies and checks; ``watch(size_bytes)`` is told of bytes as they move.
+    """Give what copies and checks; the report has what becomes of it, and its watcher hears of it at once.
 
     Raises InvalidArgument for settings that cannot work, before anything is sent.
     """
     service, wishes = settings.service, settings.copy
     selection = Selection(wishes.include, wishes.exclude)
-    meter = Meter(interruption, limit_bytes_per_second=wishes.limit_bytes_per_second, watch=watch)
+    meter = Meter(
+        interruption, limit_bytes_per_second=wishes.limit_bytes_per_second, watch=report.watcher.moved
+    )
     transfers = Transfers(reads=service.transfers.reads, writes=service.transfers.writes)
     with closing(Containers(service, interruption)) as containers, closing(transfers):
         store = containers.store_of(service.container)

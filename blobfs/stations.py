@@ -15,7 +15,7 @@ from blobfs.copies import session
 from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
-from blobfs.copying.report import FAILURES, Outcome, Report, Verdict
+from blobfs.copying.report import FAILURES, Outcome, Report, Unwatched, Verdict
 from blobfs.errors import Abandoned
 from blobfs.settings import SessionSettings
 
@@ -60,8 +60,7 @@ class Station(WorkerPlugin):
         self._visits = Visits()
         self.interruption = Interruption()
         self._moved = Moved(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
-        report = Report(lambda _: None)
-        opened = session(self._settings, report, self.interruption, self._moved.note)
+        opened = session(self._settings, Report(self._moved), self.interruption)
         self.session = self._closing.enter_context(opened)
         self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
 
@@ -127,7 +126,7 @@ class Visits:
             self._changed.notify_all()
 
 
-class Moved(threading.local):
+class Moved(threading.local, Unwatched):
     """The bytes that each thread has moved of its file, told now and then."""
 
     def __init__(self, tell: Callable[[str, int], None]) -> None:
@@ -146,8 +145,8 @@ class Moved(threading.local):
         finally:
             self._tell_now()
 
-    def note(self, size_bytes: int) -> None:
-        """Take note that bytes have moved."""
+    def moved(self, size_bytes: int) -> None:
+        """See `Watcher.moved`."""
         self._untold_bytes += size_bytes
         if time.monotonic() - self._told_at >= TOLD_EVERY_SECONDS:
             self._tell_now()

@@ -60,12 +60,12 @@ def carry_out(
     as_json = ctx.params["as_json"]
     interruption = Interruption()
     with display(as_json=as_json, lists=wishes.dry_run) as watcher:
-        run = Run(Report(watcher.tell, watcher.expect), time.monotonic())
+        run = Run(Report(watcher), time.monotonic())
         with _ended(run, interruption), warnings_on_stderr():
             # Only now: it brings the client of the service, which help and errors do not need.
             from blobfs.copies import session
 
-            with session(settings, run.report, interruption, watcher.moved) as opened:
+            with session(settings, run.report, interruption) as opened:
                 action(opened)
     _say(run, as_json=as_json, was_dry=wishes.dry_run)
     if run.was_interrupted:

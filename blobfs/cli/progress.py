@@ -5,41 +5,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 from blobfs.cli.messages import printable
-from blobfs.copying.report import Outcome, Verdict
+from blobfs.copying.report import Outcome, Unwatched, Verdict, Watcher
 
 
-class Display(Protocol):
-    """Who watches a copy. Called from many threads, never by two at once for `tell`."""
-
-    def expect(self, size_bytes: int) -> None:
-        """Take note of an entry that was found, with so many bytes to move."""
-        ...
-
-    def moved(self, size_bytes: int) -> None:
-        """Take note of bytes that have moved."""
-        ...
-
-    def tell(self, outcome: Outcome) -> None:
-        """Take note of what became of an entry."""
-        ...
-
-
-class Quiet:
+class Quiet(Unwatched):
     """Says nothing while it lasts, or in a dry run what would be done."""
 
     def __init__(self, *, lists: bool = False) -> None:
         self._lists = lists
-
-    def expect(self, size_bytes: int) -> None:
-        """Say nothing."""
-
-    def moved(self, size_bytes: int) -> None:
-        """Say nothing."""
 
     def tell(self, outcome: Outcome) -> None:
         """Name what would be copied or deleted, if asked to."""
@@ -58,7 +36,7 @@ class JsonLines(Quiet):
 
 
 @contextmanager
-def display(*, as_json: bool, lists: bool) -> Iterator[Display]:
+def display(*, as_json: bool, lists: bool) -> Iterator[Watcher]:
     """Give who watches: JSON if asked for, a bar if stderr is a terminal, and nobody otherwise."""
     if as_json:
         yield JsonLines()

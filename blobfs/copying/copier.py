@@ -108,7 +108,7 @@ class Copier:
             return None
         if not work.target:
             return None  # a whole container has no blob that stands for it
-        self._report.expect(entry.size_bytes)
+        self._report.watcher.expect(entry.size_bytes)
         return work
 
     def _copy_one(self, work: Work) -> None:

@@ -3,8 +3,8 @@
 import enum
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from blobfs.errors import Failure
 
@@ -44,28 +44,54 @@ def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+class Watcher(Protocol):
+    """Who watches a copy. Called from many threads, never by two at once for `tell`."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Take note of an entry that was found, with so many bytes to move."""
+        ...
+
+    def moved(self, size_bytes: int) -> None:
+        """Take note of bytes that have moved."""
+        ...
+
+    def tell(self, outcome: Outcome) -> None:
+        """Take note of what became of an entry."""
+        ...
+
+
+class Unwatched:
+    """A `Watcher` who takes note of nothing."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Do nothing."""
+
+    def moved(self, size_bytes: int) -> None:
+        """Do nothing."""
+
+    def tell(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+
 class Report:
     """Counts outcomes, and keeps the bad ones. Safe to use from many threads."""
 
-    def __init__(
-        self, listener: Callable[[Outcome], None], on_found: Callable[[int], None] = lambda _: None
-    ) -> None:
-        self._lock = threading.Lock()  # guards the fields below, and has the listener called in turn
-        self._listener = listener
-        self.expect = on_found  # to be told the size of everything that is going to have an outcome
+    def __init__(self, watcher: Watcher) -> None:
+        self._lock = threading.Lock()  # guards the fields below, and has the watcher told in turn
+        self.watcher = watcher
         self.counts: Counter[Verdict] = Counter()
         self.copied_bytes = 0
         self.bad: list[Outcome] = []
 
     def add(self, outcome: Outcome) -> None:
-        """Take note of an outcome, and tell the listener."""
+        """Take note of an outcome, and tell the watcher."""
         with self._lock:
             self.counts[outcome.verdict] += 1
             if outcome.verdict is Verdict.COPIED:
                 self.copied_bytes += outcome.size_bytes
             if outcome.verdict in BAD:
                 self.bad.append(outcome)
-            self._listener(outcome)
+            self.watcher.tell(outcome)
 
     @property
     def is_clean(self) -> bool:

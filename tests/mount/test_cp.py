@@ -29,7 +29,7 @@ from blobfs.copy_session import Route
 from blobfs.copying.entries import Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, place_of
-from blobfs.copying.report import Report, Verdict
+from blobfs.copying.report import Report, Unwatched, Verdict
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 
 MiB = 1 << 20
@@ -261,11 +261,11 @@ def test_a_copy_closes_every_container_that_it_opened(
     closed: list[AzureStore] = []
     monkeypatch.setattr(AzureStore, "__init__", _then(AzureStore.__init__, opened.append))
     monkeypatch.setattr(AzureStore, "close", _then(AzureStore.close, closed.append))
-    report = Report(lambda _: None)
+    report = Report(Unwatched())
     target = Container(service.account, f"{strained.container}-2")
     there = ServiceSettings(target.account, target.name, endpoint=service.endpoint)
     settings = SessionSettings(there, ContentSettings(), CopySettings())
-    with session(settings, report, Interruption(), lambda _: None) as copies:
+    with session(settings, report, Interruption()) as copies:
         copies.copy([place_of(strained.at("blob"), lambda _: False)], Place("", "copy", target))
     assert report.copied_bytes == 5
     assert len(opened) == 2
@@ -281,10 +281,10 @@ def test_a_download_that_is_done_again_finds_that_it_has_landed(
         client.get_blob_client(strained.container, "blob").upload_blob(b"bytes")
     there = ServiceSettings(service.account, strained.container, endpoint=service.endpoint)
     settings = SessionSettings(there, ContentSettings(), CopySettings())
-    report = Report(lambda _: None)
+    report = Report(Unwatched())
     source = place_of(strained.at("blob"), lambda _: False)
     route = Route(source, Place(str(target), str(target)), str(target))
-    with session(settings, report, Interruption(), lambda _: None) as copies:
+    with session(settings, report, Interruption()) as copies:
         entry = copies.source_tree(route).root()
         assert entry is not None
         work = Work(entry, "blob", str(target))

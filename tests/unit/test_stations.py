@@ -13,7 +13,7 @@ from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place
-from blobfs.copying.report import Report
+from blobfs.copying.report import Report, Unwatched
 from blobfs.format.attributes import Attributes
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 from blobfs.stations import Moved, Station
@@ -50,7 +50,7 @@ def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
     there = Place("there", "there", Container("devstoreaccount1", "results"))
     route = Route(Place("here", "here"), there, there.path)
     work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
-    with session(SETTINGS, Report(lambda _: None), Interruption(), lambda _: None) as opened:
+    with session(SETTINGS, Report(Unwatched()), Interruption()) as opened:
         before = len(opened.content.pool._reclaimers)
         for _ in range(3):
             opened.carrier(route)
@@ -63,8 +63,8 @@ def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
     moved = Moved(lambda target, size_bytes: told.append((target, size_bytes)))
     for target in ("one", "two"):
         with moved.of(target):
-            moved.note(3)
-            moved.note(4)
+            moved.moved(3)
+            moved.moved(4)
     assert told == [("one", 7), ("two", 7)]
 
 
