@@ -6,8 +6,8 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
 ``cli``              the command line: options, configuration, daemon, messages, exit codes
 ``mount``            the composition root: makes every object once and gives it its settings. ``recover``:
                      another, after a crash; ``copies``: another, without a mount; ``copy_session``: what
-                     one copy has at hand; ``cluster``: a copy shared by Dask workers; ``stations``: what
-                     those have
+                     one copy has at hand; ``cluster``: a copy shared by Dask workers; ``cluster_worker``:
+                     what those do
 ``doctor``           what may keep a mount from working. ``examination``: all checks in order;
                      ``machine``, ``network``, ``service``: what is checked; ``findings``: what is found
 ``status``           what a mount says of itself; ``metrics``: the same for Prometheus

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, LocalCluster
 
-from blobfs import stations
+from blobfs import cluster_worker
+from blobfs.cluster_worker import Answer, WorkerSession, run_on_worker
 from blobfs.copy_session import Route, Session
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.entries import Entry, Work
@@ -23,12 +24,11 @@ from blobfs.copying.plan import Step, step_for
 from blobfs.copying.report import Outcome, Verdict
 from blobfs.copying.trees import PartedTree, Tree
 from blobfs.errors import Abandoned, Failure, Unavailable
-from blobfs.stations import Answer, Station, at_station
 
 LOCAL = "local"  # instead of an address: a cluster of processes on this machine, for this copy
 STAGED_BLOCKS = 8  # by one task: at 8 MiB a second or so of work, and little to do again if it is lost
 LISTED_AHEAD = 32  # parts of a tree
-MOST_LEAVING = 5  # workers in a row that end while they have the same to do
+MAX_LOST_WORKERS = 5  # workers in a row that end while they have the same to do
 POLL_SECONDS = 0.5  # how soon an interruption is noticed
 
 
@@ -64,10 +64,10 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Task:
     """What a worker was asked to do, and its answer once there is one."""
 
-    method: str  # of a station
+    method: str  # of a worker's session
     arguments: tuple[object, ...]
     answer: "Future[Answer]"
 
@@ -93,21 +93,21 @@ class DaskCluster:
         """See `Cluster.carrier`."""
         return ClusterCarrier(self, route, local)
 
-    def submit(self, method: str, *arguments: object) -> Errand:
+    def submit(self, method: str, *arguments: object) -> Task:
         """Have a worker do something, another one if that is lost."""
-        answer = self._client.submit(at_station, self._name, method, *arguments, pure=False)
-        return Errand(method, arguments, answer)
+        answer = self._client.submit(run_on_worker, self._name, method, *arguments, pure=False)
+        return Task(method, arguments, answer)
 
-    def result(self, errand: Errand) -> Any:
+    def result(self, task: Task) -> Any:
         """Wait for what a worker gives. Raises what it raises, Abandoned, Unavailable."""
-        for _ in range(MOST_LEAVING):
-            answer = self._wait(errand.answer)
+        for _ in range(MAX_LOST_WORKERS):
+            answer = self._wait(task.answer)
             if answer.failure is None:
                 return answer.value
             if not isinstance(answer.failure, Abandoned):
                 raise answer.failure
             self.session.interruption.check()
-            errand = self.submit(errand.method, *errand.arguments)  # that worker was about to end
+            task = self.submit(task.method, *task.arguments)  # that worker was about to end
         raise Unavailable("the cluster gave it up: one worker after the other ended")
 
     def _wait(self, answer: "Future[Answer]") -> Answer:
@@ -132,7 +132,7 @@ class SpreadTree:
 
     tree: PartedTree
     cluster: DaskCluster
-    method: str  # of a station, that lists
+    method: str  # of a worker's session, that lists
     route: Route
 
     def root(self) -> Entry | None:
@@ -143,7 +143,7 @@ class SpreadTree:
         """See `Tree.entries`."""
         entries, parts = self.tree.level()
         yield from entries
-        waiting, under_way = deque(parts), deque[Errand]()
+        waiting, under_way = deque(parts), deque[Task]()
         while waiting or under_way:
             while waiting and len(under_way) < LISTED_AHEAD:
                 under_way.append(self.cluster.submit(self.method, self.route, waiting.popleft()))
@@ -198,9 +198,9 @@ class ClusterCarrier:
             spans = self._spans(work)
             starts = range(0, len(spans), STAGED_BLOCKS) if len(spans) > STAGED_BLOCKS else ()
             parts = [spans[start : start + STAGED_BLOCKS] for start in starts]
-            for errand in [self.cluster.submit("stage", self.route, work, part) for part in parts]:
+            for task in [self.cluster.submit("stage", self.route, work, part) for part in parts]:
                 with suppress(Failure, OSError):
-                    self.cluster.result(errand)
+                    self.cluster.result(task)
 
     def _spans(self, work: Work) -> Sequence[range]:
         session = self.cluster.session
@@ -223,7 +223,7 @@ def cluster(address: str, session: Session) -> Iterator[DaskCluster]:
                 workers.progress.note(*event[1])
 
         client.subscribe_topic(name, note)
-        client.register_plugin(Station(name, session.settings), name=name)
+        client.register_plugin(WorkerSession(name, session.settings), name=name)
         try:
             yield workers
         finally:
@@ -235,7 +235,7 @@ def cluster(address: str, session: Session) -> Iterator[DaskCluster]:
 def _client(address: str, timeout_seconds: float) -> Iterator[Client]:
     with ExitStack() as opened:
         if address == LOCAL:
-            own = LocalCluster(dashboard_address="127.0.0.1:0", preload=[stations.__name__])
+            own = LocalCluster(dashboard_address="127.0.0.1:0", preload=[cluster_worker.__name__])
             address = opened.enter_context(own).scheduler_address
         try:
             client = opened.enter_context(Client(address, timeout=timeout_seconds, set_as_default=False))

@@ -76,7 +76,7 @@ LAYERS = """
     recover
     copy_session
     copies
-    stations
+    cluster_worker
     cluster
     status metrics doctor.examination
     mount
@@ -107,7 +107,7 @@ RESERVED = {
         "copy_session",
         "mount",
         "recover",
-        "stations",
+        "cluster_worker",
         *("azure.assembly", "azure.sources"),  # where a credential is
         "cli.copying",
         "cli.cp",
@@ -139,7 +139,7 @@ RESERVED = {
         *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
-    "distributed": {"cluster", "stations"},
+    "distributed": {"cluster", "cluster_worker"},
     "pathspec": {"copying.selection"},
     "click": {module for module in RANKS if module.startswith("cli.")},
     "tomli": {"cli.options"},

@@ -35,19 +35,19 @@ class Answer:
     failure: Exception | None = None
 
 
-def at_station(name: str, method: str, *arguments: object) -> Answer:
+def run_on_worker(name: str, method: str, *arguments: object) -> Answer:
     """Run by a worker: do something with what it has for this copy."""
-    station = get_worker().plugins.get(name)
-    if not isinstance(station, Station):
+    own = get_worker().plugins.get(name)
+    if not isinstance(own, WorkerSession):
         return Answer(failure=Abandoned("the copy is over"))
     try:
-        with station.visit():
-            return Answer(getattr(station, method)(*arguments))
+        with own.use():
+            return Answer(getattr(own, method)(*arguments))
     except FAILURES as failure:
         return Answer(failure=failure)
 
 
-class Station(WorkerPlugin):
+class WorkerSession(WorkerPlugin):
     """What one worker has for a copy: a session, opened by itself."""
 
     def __init__(self, name: str, settings: SessionSettings) -> None:
@@ -57,9 +57,9 @@ class Station(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker, also in those that come later."""
         self._closing = ExitStack()
-        self._visits = Visits()
+        self._uses = UseCount()
         self.interruption = Interruption()
-        self._moved = Moved(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
+        self._moved = MovedBytes(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
         opened = session(self._settings, Report(self._moved), self.interruption)
         self.session = self._closing.enter_context(opened)
         self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
@@ -67,13 +67,13 @@ class Station(WorkerPlugin):
     async def teardown(self, worker: Worker) -> None:
         """Called by Dask when the copy is over, or the worker ends: when nothing is under way any more."""
         self.interruption.set()
-        await asyncio.to_thread(self._visits.end)
+        await asyncio.to_thread(self._uses.end)
         self._closing.close()
 
     @contextmanager
-    def visit(self) -> Iterator[None]:
+    def use(self) -> Iterator[None]:
         """Keep the session open. Raises Abandoned when it no longer is."""
-        with self._visits.one():
+        with self._uses.one():
             self.interruption.check()
             yield
 
@@ -99,7 +99,7 @@ class Station(WorkerPlugin):
         return list(self.session.target_tree(route).part(part))
 
 
-class Visits:
+class UseCount:
     """Who is using something that is to be closed once nobody does. Safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Visits:
             self._changed.notify_all()
 
 
-class Moved(threading.local, Unwatched):
+class MovedBytes(threading.local, Unwatched):
     """The bytes that each thread has moved of its file, told now and then."""
 
     def __init__(self, tell: Callable[[str, int], None]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from waiting import wait_until
 
 from blobfs.cluster import Progress
+from blobfs.cluster_worker import MovedBytes, WorkerSession
 from blobfs.copies import session
 from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
@@ -16,33 +17,32 @@ from blobfs.copying.places import Container, Place
 from blobfs.copying.report import Report, Unwatched
 from blobfs.format.attributes import Attributes
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
-from blobfs.stations import Moved, Station
 
 SETTINGS = SessionSettings(ServiceSettings("devstoreaccount1", "results"), ContentSettings(), CopySettings())
 
 
 def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> None:
-    station = Station("x", SETTINGS)
+    own = WorkerSession("x", SETTINGS)
     worker: Any = SimpleNamespace()
-    station.setup(worker)
+    own.setup(worker)
     began, may_end, closed = threading.Event(), threading.Event(), threading.Event()
-    station._closing.callback(closed.set)
+    own._closing.callback(closed.set)
 
-    def visit() -> None:
-        with station.visit():
+    def use() -> None:
+        with own.use():
             began.set()
             may_end.wait()
 
-    visitor = threading.Thread(target=visit)
-    visitor.start()
+    user = threading.Thread(target=use)
+    user.start()
     began.wait()
-    ending = threading.Thread(target=lambda: asyncio.run(station.teardown(worker)))
+    ending = threading.Thread(target=lambda: asyncio.run(own.teardown(worker)))
     ending.start()
-    wait_until(lambda: station.interruption.is_set)
+    wait_until(lambda: own.interruption.is_set)
     assert not closed.is_set()
     may_end.set()
     ending.join()
-    visitor.join()
+    user.join()
     assert closed.is_set()
 
 
@@ -60,7 +60,7 @@ def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
 
 def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
     told: list[tuple[str, int]] = []
-    moved = Moved(lambda target, size_bytes: told.append((target, size_bytes)))
+    moved = MovedBytes(lambda target, size_bytes: told.append((target, size_bytes)))
     for target in ("one", "two"):
         with moved.of(target):
             moved.moved(3)
