@@ -86,7 +86,15 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     own_writes = OwnWrites(store)
     content = content_of(settings.content, own_writes, fetcher, transfers, callers)
     filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
-    status = StatusSource(settings, filesystem, store, fetcher, content, library.kind, read_only)
+    status = StatusSource(
+        settings=settings,
+        filesystem=filesystem,
+        store=store,
+        fetcher=fetcher,
+        content=content,
+        binding_name=library.kind,
+        read_only=read_only,
+    )
     message = f"{service.account}/{service.container} is mounted on {settings.mountpoint} by {library.kind}"
     label = "read-only" if access.read_only and not settings.read_only else "credential"
     message += f"\n{label}: {access.reason}"
@@ -108,7 +116,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
         on_ready=on_init,
     )
     try:
-        options = _mount_options(settings, read_only)
+        options = _mount_options(settings, read_only=read_only)
         binding.serve(
             library,
             operations,
@@ -204,7 +212,7 @@ def _whole_ahead_bytes(settings: MountSettings, content: Content) -> int:
     return min(settings.content.reads.ahead_bytes, share_bytes)
 
 
-def _mount_options(settings: MountSettings, read_only: bool) -> dict[str, str | bool]:
+def _mount_options(settings: MountSettings, *, read_only: bool) -> dict[str, str | bool]:
     options: dict[str, str | bool] = {
         "fsname": f"{settings.service.account}/{settings.service.container}",
         "subtype": "blobfs",

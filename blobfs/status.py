@@ -24,7 +24,7 @@ from blobfs.settings import MountSettings
 NAMED_BYTES = 32 * KiB
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSource:
     """The parts of a mount that know something. `gather` may be called from any thread at any time."""
 

@@ -15,7 +15,7 @@ from blobfs.cli.logs import warnings_on_stderr
 from blobfs.cli.messages import printable, say
 from blobfs.cli.options import DEFAULTS, default_block_bytes, refuse_large_blocks, service_of
 from blobfs.cli.progress import display
-from blobfs.cli.values import public_name, spell_rounded
+from blobfs.cli.values import name_without_secret, spell_rounded
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
@@ -34,7 +34,7 @@ def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
         places = [place_of(os.path.expanduser(text), os.path.lexists) for text in texts]
         for place in places:
             if place.container is not None:
-                public_name(place.text)
+                name_without_secret(place.text)
         return at_endpoints(places, ctx.params["endpoint"])
 
 

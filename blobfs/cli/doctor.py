@@ -44,18 +44,18 @@ def doctor(ctx: click.Context, /, *, bandwidth: bool, as_json: bool, **values: A
         check(service)
     logging.getLogger("blobfs").addHandler(logging.NullHandler())  # the findings say it all
     findings = examine(service, memory_bytes=values["memory"], measures_bandwidth=bandwidth)
-    levels = _as_json(findings) if as_json else _as_lines(findings)
+    levels = _print_json(findings) if as_json else _print_lines(findings)
     ctx.exit(1 if Level.PROBLEM in levels else 0)
 
 
-def _as_json(findings: Iterable[Finding]) -> set[Level]:
+def _print_json(findings: Iterable[Finding]) -> set[Level]:
     """Print a list; return which levels were in it."""
     made = list(findings)
     click.echo(json.dumps([{**asdict(finding), "level": finding.level.value} for finding in made], indent=2))
     return {finding.level for finding in made}
 
 
-def _as_lines(findings: Iterable[Finding]) -> set[Level]:
+def _print_lines(findings: Iterable[Finding]) -> set[Level]:
     """Print each finding as it is made; return which levels were among them."""
     levels = set()
     for finding in findings:

@@ -17,8 +17,8 @@ from blobfs.cli.values import (
     certificate_file,
     existing_file,
     local_address,
+    name_without_secret,
     octal,
-    public_name,
     seconds_between,
     secret_file,
     size_between,
@@ -112,8 +112,8 @@ def _fit_block_size(ctx: click.Context, _: click.Parameter, block_bytes: int | N
 
 
 PARAMETERS: tuple[click.Parameter, ...] = (
-    click.Argument(["account"], envvar="BLOBFS_ACCOUNT", type=public_name),
-    click.Argument(["container"], envvar="BLOBFS_CONTAINER", type=public_name),
+    click.Argument(["account"], envvar="BLOBFS_ACCOUNT", type=name_without_secret),
+    click.Argument(["container"], envvar="BLOBFS_CONTAINER", type=name_without_secret),
     click.Argument(["mountpoint"], envvar="BLOBFS_MOUNTPOINT", type=absolute_path),
     click.Option(
         ["--config"],

@@ -121,7 +121,7 @@ def spell_address(address: tuple[str, int] | Path) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def public_name(value: str) -> str:
+def name_without_secret(value: str) -> str:
     """Read what names something of the service; a secret there would end up in logs and as a name."""
     if holds_secret(value):
         raise click.BadParameter(f"{value!r} has a SAS or key in it, which belongs in a file: --sas-file.")
@@ -131,7 +131,7 @@ def public_name(value: str) -> str:
 def subtree(value: str) -> str:
     """Read the path of a part of the container; it stays as it is written."""
     try:
-        normalized_prefix(public_name(value))
+        normalized_prefix(name_without_secret(value))
     except (InvalidName, NameTooLong) as error:
         raise click.BadParameter(f"{error}.") from error
     return value

@@ -65,20 +65,24 @@ def _is_same_directory(source: Entry, target: Entry) -> bool:
     return same and (source.blob is None) != (target.blob is None)
 
 
-def root_for(source: Place, kind: Entry, target: Place, found: Entry | None, *, is_one_of_many: bool) -> str:
+def root_for(source: Place, entry: Entry, target: Place, found: Entry | None, *, is_one_of_many: bool) -> str:
     """Return the path of the copy of a source in the target's container or file system, as cp(1) decides.
 
-    `kind` is what stands at the source and `found` what stands at the target. Raises NotADirectory
+    `entry` is what stands at the source and `found` what stands at the target. Raises NotADirectory
     if several sources, or a directory, are to go where there is none, IsADirectory.
     """
     is_there = found is not None and found.is_directory
-    if found is not None and not is_there and (kind.is_directory or is_one_of_many or target.means_directory):
+    if (
+        found is not None
+        and not is_there
+        and (entry.is_directory or is_one_of_many or target.means_directory)
+    ):
         raise NotADirectory(f"{target.text} is no directory")
     if is_one_of_many and not (is_there or target.means_directory):
         raise NotADirectory(f"{target.text} does not exist; several sources go into a directory: end it in /")
     if source.is_stream and (is_there or target.means_directory):
         raise IsADirectory(f"{target.text} names a directory: give the name that standard input is to have")
-    goes_into = is_there or (target.means_directory and not kind.is_directory) or is_one_of_many
+    goes_into = is_there or (target.means_directory and not entry.is_directory) or is_one_of_many
     base = target.path.rstrip("/") or ("/" if target.path else "")
     if not goes_into or source.means_contents:
         return base

@@ -168,17 +168,28 @@ class RemoteTree:
         """See `Tree.root`. Where there is a blob, and blobs below it, the directory is meant."""
         if not self.path:
             return virtual_directory("")
-        found = self._blob(self.path)
+        found = self.blob()
         if found is not None and found.is_directory:
             return found
-        return virtual_directory("") if self._has_names_below() else found
+        return virtual_directory("") if self.has_names_below() else found
+
+    def blob(self) -> Entry | None:
+        """Return the blob of this very name, None if there is none. Blocks for a request. Raises Failure."""
+        try:
+            return entry_of_blob("", self.store.head(self.path), self.defaults)
+        except NotFound:
+            return None
+
+    def has_names_below(self) -> bool:
+        """Tell whether there is a blob below the name. Blocks for a request. Raises Failure."""
+        return any(page.blobs for page in _pages(self.store, normalized_prefix(self.path), size=1))
 
     def require_place(self) -> None:
         """Raise NotADirectory if the root would be below a file. Blocks: a request for each name above it."""
         for path in above(self.path):
             tree = replace(self, path=path)
-            found = tree._blob(path)
-            if found is not None and not found.is_directory and not tree._has_names_below():
+            found = tree.blob()
+            if found is not None and not found.is_directory and not tree.has_names_below():
                 raise NotADirectory(f"{path} is no directory")
 
     def entries(self) -> Iterator[Entry]:
@@ -238,15 +249,6 @@ class RemoteTree:
         except Failure as failure:
             return Entry(path, entry.attributes, entry.size_bytes, blob, problem=str(failure))
         return entry
-
-    def _blob(self, name: str) -> Entry | None:
-        try:
-            return entry_of_blob("", self.store.head(name), self.defaults)
-        except NotFound:
-            return None
-
-    def _has_names_below(self) -> bool:
-        return any(page.blobs for page in _pages(self.store, normalized_prefix(self.path), size=1))
 
 
 def _pages(
