@@ -502,6 +502,10 @@ def test_a_blob_that_is_hidden_by_a_directory_keeps_nothing_out_of_it(
         for name in ("x/a", "x/a/old"):
             client.get_blob_client(strained.container, name).upload_blob(b"text")
     strained("cp", tree / "one", strained.at("x/a/b/new"))
+    with strained.service.client() as client:
+        container = client.get_container_client(strained.container)
+        bodies = {name: container.download_blob(name).readall() for name in container.list_blob_names()}
+    assert bodies == {"x/a": b"text", "x/a/old": b"text", "x/a/b/new": (tree / "one").read_bytes()}
 
 
 @pytest.mark.parametrize(

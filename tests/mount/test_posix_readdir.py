@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,14 @@ def test_a_directory_that_may_not_be_read_is_eacces(directory: Path) -> None:
         os.listdir(directory)
 
 
-def test_directories_can_be_synchronised(directory: Path) -> None:
+def test_when_a_directory_is_synchronised_the_files_closed_in_it_are_on_the_service(
+    directory: Path, remounted: Callable[[], Path]
+) -> None:
+    (directory / "file").write_bytes(b"content")
     descriptor = os.open(directory, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+    assert (remounted() / "file").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("program", ["find", "du"])

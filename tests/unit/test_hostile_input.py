@@ -151,10 +151,6 @@ def test_a_sas_is_understood_or_refused(text: str) -> None:
         assert token.sas not in repr(token)
 
 
-def memory(text: str) -> bytes:
-    return b"memory = " + json.dumps(text).encode()
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.binary() | st.text().map(str.encode) | latin.map(lambda text: b"memory = " + json.dumps(text).encode())
