@@ -55,10 +55,10 @@ class Downloader(EntryCopier):
         elif source.is_directory:
             self._make_directories(target)
         elif source.attributes.is_symlink:
-            self._replace(target, lambda path: os.symlink(self._link_target(source), path), source)
+            self._replace(work, lambda path: os.symlink(self._link_target(source), path))
         else:
             mode, rdev = source.attributes.mode, source.attributes.rdev
-            self._replace(target, lambda path: os.mknod(path, mode, rdev), source)
+            self._replace(work, lambda path: os.mknod(path, mode, rdev))
 
     def parts(self, work: Work) -> Sequence[range]:
         """Return the stretches that have checksums by which whoever completes the file can know them."""
@@ -146,16 +146,18 @@ class Downloader(EntryCopier):
             raise InvalidArgument(f"{blob.name}: a link of {blob.size_bytes} bytes cannot be")
         return b"".join(bytes(view) for _, view in self._units.stream(blob, self._units.layout(blob)))
 
-    def _replace(self, target: Path, make: Callable[[Path], None], source: Entry) -> None:
+    def _replace(self, work: Work, make: Callable[[Path], None]) -> None:
         """Make something beside the target that is complete at once, and give it its name."""
+        target = Path(work.target)
         beside = part_path(target)
         with suppress(FileNotFoundError):
             beside.unlink()
         make(beside)
         try:
-            self._give_attributes(beside, source.attributes)
+            self._give_attributes(beside, work.source.attributes)
+            _require_as_seen(target, work.replaces)
             os.replace(beside, target)
-        except OSError:
+        except (Changed, OSError):
             beside.unlink()
             raise
 

@@ -440,12 +440,13 @@ def test_a_file_that_is_written_while_it_is_read_is_not_copied(
 
 
 @pytest.mark.parametrize("before", [None, "before"])
+@pytest.mark.parametrize("metadata", [{}, {"is_symlink": "true"}])
 def test_a_file_that_was_written_here_during_a_download_is_not_overwritten(
-    strained: Copies[Responder], tmp_path: Path, before: str | None
+    strained: Copies[Responder], tmp_path: Path, before: str | None, metadata: dict[str, str]
 ) -> None:
     service, here = strained.service, tmp_path / "file"
     with service.client() as client:
-        client.get_blob_client(strained.container, "file").upload_blob(b"there")
+        client.get_blob_client(strained.container, "file").upload_blob(b"there", metadata=metadata)
     if before is not None:
         here.write_text(before)
     service.order(Rule(kind="GET blob", fault=Fault.HOLD))
