@@ -1,5 +1,6 @@
 """A copy from end to end: what is there, what is to be done, doing it, and what became of it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from blobfs.copying.carrying import Carrier
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
+from blobfs.copying.part_file import is_part
 from blobfs.copying.plan import Rules, Step, step_for
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import Tree
 from blobfs.copying.workers import Workers
 from blobfs.errors import Abandoned
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,11 @@ class Copier:
             yield work
         for entry in copy.source.entries() if copy.root.is_directory else ():
             self._interruption.check()
-            if (file := there.file_above(entry.path)) is not None:
+            if is_part(entry.path) and not entry.is_directory:  # it may be where another entry is made
+                logger.warning(
+                    "%s: not copied: an unfinished download left it", _origin(entry, copy.source)
+                )
+            elif (file := there.file_above(entry.path)) is not None:
                 self._fail(_origin(entry, copy.source), f"{copy.target.address(file)} is no directory")
             elif work := self._plan(copy, entry, there.take(entry.path)):
                 yield work

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,18 @@ from blobfs.errors import Busy
 
 PREFIX, SUFFIX = ".blobfs-", ".part"
 
+_PART = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+
 
 def part_path(target: Path) -> Path:
     """Return where a file is made: the same for every attempt, and short whatever the target is called."""
     digest = hashlib.shake_128(os.fsencode(target.name)).hexdigest(8)
     return target.with_name(f"{PREFIX}{digest}{SUFFIX}")
+
+
+def is_part(path: str) -> bool:
+    """Tell from its name whether something is what an unfinished download has left."""
+    return _PART.fullmatch(path.rpartition("/")[2]) is not None
 
 
 class PartFile:
