@@ -111,6 +111,8 @@ class Downloader(EntryCopier):
         with PartFile(target, blob.size_bytes) as part:
             part.stays = len(layout) > 1 and self._units.verifies
             self._fetch(part, blob, layout, self._missing(part, blob, layout))
+            if not part.is_new:
+                _remove_xattrs(part.descriptor)
             self._give_attributes(part.descriptor, work.source.attributes)
             _require_as_seen(target, work.replaces)
             part.finish()
@@ -205,6 +207,20 @@ def _require_as_seen(target: Path, seen: Entry | None) -> None:
         return
     if seen is None or not now.has_content_of(seen):
         raise Changed(f"{target}: was written by somebody else meanwhile, and is as they left it")
+
+
+def _remove_xattrs(descriptor: int) -> None:
+    """Remove the extended attributes of an earlier attempt: the blob may have others by now."""
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return
+    for name in names:
+        # Those of a mount are facts about the blob.
+        if name.startswith("user.") and not name.startswith("user.blobfs."):
+            os.removexattr(descriptor, name)
 
 
 def _set_xattrs(target: Path | int, xattrs: Mapping[str, bytes]) -> None:

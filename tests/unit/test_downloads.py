@@ -1,6 +1,7 @@
 """Downloads without a service or a process of their own: what they leave beside files, and of attributes."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def test_what_an_unfinished_download_left_is_not_copied_and_named(
     assert set(copies.compare().values()) == {Verdict.MATCHES}
     copies.store.delete(str(part), Condition())
     assert set(copies.compare().values()) == {Verdict.MATCHES}
+
+
+def test_a_file_has_no_extended_attributes_of_what_an_earlier_attempt_left(copies: Copies) -> None:
+    copies.store.put("x", b"bytes")
+    copies.here.mkdir()
+    part = part_path(copies.here / "x")
+    part.write_bytes(b"older bytes")
+    os.setxattr(part, "user.secret", b"of an older file")
+    copies.download(Rules())
+    assert (copies.here / "x").read_bytes() == b"bytes"
+    assert os.listxattr(copies.here / "x") == []
