@@ -11,6 +11,7 @@ from types import TracebackType
 from blobfs.errors import Busy
 
 PREFIX, SUFFIX = ".blobfs-", ".part"
+MODE = 0o600  # until it has its own
 
 _PART = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{16}}{re.escape(SUFFIX)}")
 
@@ -37,22 +38,37 @@ class PartFile:
         self._target = target
         self.path = part_path(target)
         self.stays = False
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.descriptor = os.open(self.path, flags, 0o600)
         try:
-            self._claim(fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
+            self.descriptor = self._open(os.O_RDWR)
+        except PermissionError:
+            self._make_writable()
+            self.descriptor = self._open(os.O_RDWR)
+        try:
+            self._claim(self.descriptor, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
             self.is_new = os.fstat(self.descriptor).st_size == 0
             os.ftruncate(self.descriptor, size_bytes)
         except (Busy, OSError):
             os.close(self.descriptor)
             raise
 
-    def _claim(self, lock: int) -> None:
+    def _open(self, access: int) -> int:
+        return os.open(self.path, access | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+
+    def _make_writable(self) -> None:
+        """Take the mode of a read-only file away, which an earlier attempt gave it just before its end."""
+        descriptor = self._open(os.O_RDONLY)
+        try:
+            self._claim(descriptor, fcntl.LOCK_SH)  # not from who is about to finish it
+            os.fchmod(descriptor, MODE)
+        finally:
+            os.close(descriptor)
+
+    def _claim(self, descriptor: int, lock: int) -> None:
         busy = Busy(f"{self._target}: another copy writes it now")
         try:
-            fcntl.flock(self.descriptor, lock | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
             # It may have become the target since it was opened.
-            if not os.path.samestat(os.stat(self.path), os.fstat(self.descriptor)):
+            if not os.path.samestat(os.stat(self.path), os.fstat(descriptor)):
                 raise busy
         except (BlockingIOError, FileNotFoundError):
             raise busy from None

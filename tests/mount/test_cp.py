@@ -28,6 +28,7 @@ from blobfs.copies import session
 from blobfs.copy_session import Route
 from blobfs.copying.entries import Work
 from blobfs.copying.interruption import Interruption
+from blobfs.copying.part_file import part_path
 from blobfs.copying.places import Container, Place, place_of
 from blobfs.copying.report import Report, Unwatched, Verdict
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
@@ -53,6 +54,13 @@ class Copies(Generic[Service]):
     def __call__(self, *arguments: str | Path, code: int = 0) -> str:
         """Run `blobfs` with these arguments; return what it said. Fails the test unless it exits so."""
         ended = blobfs(*arguments, **self.environment)
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    def as_mortal(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run it likewise as a user whom modes keep out."""
+        mortal = "setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "blobfs"
+        ended = run(*mortal, *arguments, **self.environment)
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr
 
@@ -340,13 +348,8 @@ def test_a_directory_that_may_not_be_deleted_is_named(strained: Copies[Responder
     (kept / "empty").mkdir(parents=True)
     kept.chmod(0o555)
     strained("cp", "-r", source, strained.at("t"))
-    ended = run(
-        *("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "blobfs"),
-        *("cp", "-r", "--delete", strained.at("t/."), kept.parent),
-        **strained.environment,
-    )
-    assert ended.returncode == 1
-    assert "kept/empty: failed: Permission denied" in ended.stderr
+    said = strained.as_mortal("cp", "-r", "--delete", strained.at("t/."), kept.parent, code=1)
+    assert "kept/empty: failed: Permission denied" in said
 
 
 def test_nothing_is_deleted_when_a_listing_breaks_off(strained: Copies[Responder], tmp_path: Path) -> None:
@@ -651,6 +654,23 @@ def test_a_killed_download_goes_on_with_what_is_verified(strained: Copies[Respon
         counters.requests["GET blob"] == 8 - whole_blocks + 1
     )  # those that were missing, and the damaged one
     assert _md5(old) == _md5(tmp_path / "large")
+    assert list(tmp_path.glob(".blobfs-*")) == []
+
+
+def test_an_ordinary_user_goes_on_with_what_has_the_mode_of_a_read_only_file(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(os.urandom(24 * MiB))
+    source.chmod(0o444)
+    strained("cp", source, strained.at("file"))
+    part = part_path(back)
+    part.write_bytes(source.read_bytes()[: 16 * MiB])
+    part.chmod(0o444)
+    strained.service.reset_counters()
+    strained.as_mortal("cp", strained.at("file"), back)
+    assert strained.service.counters.requests["GET blob"] == 1
+    assert (_md5(back), back.stat().st_mode) == (_md5(source), source.stat().st_mode)
     assert list(tmp_path.glob(".blobfs-*")) == []
 
 
