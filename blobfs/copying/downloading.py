@@ -19,6 +19,8 @@ from blobfs.store import BlobInfo
 
 MAX_LINK_BYTES = 4095  # PATH_MAX, without its terminating null byte
 
+_MAKING = stat.S_IWUSR | stat.S_IXUSR  # what making files in a directory takes
+
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
@@ -91,12 +93,17 @@ class Downloader(EntryCopier):
         return entry.is_directory or entry.attributes.is_symlink
 
     def prepare(self, work: Work) -> None:
-        """Make a directory that nobody else can enter until it has its own mode."""
+        """Make a directory that nobody else can enter until it has its own mode.
+
+        In one that is there already, which may be read-only by now, files can be made until then.
+        """
         target = Path(work.target)
         if work.source.is_directory and work.source.blob is not None:
             self._make_directories(target.parent)
-            with suppress(FileExistsError):
+            try:
                 target.mkdir(mode=stat.S_IRWXU)
+            except FileExistsError:
+                _open_to_its_owner(target)
 
     def copy_late(self, work: Work) -> None:
         """Have a link or a directory here, with its attributes; a directory after what is in it."""
@@ -207,6 +214,14 @@ def _require_as_seen(target: Path, seen: Entry | None) -> None:
         return
     if seen is None or not now.has_content_of(seen):
         raise Changed(f"{target}: was written by somebody else meanwhile, and is as they left it")
+
+
+def _open_to_its_owner(directory: Path) -> None:
+    """Have files made in a directory of ours, whatever its mode."""
+    status = directory.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and mode & _MAKING != _MAKING:
+        directory.chmod(mode | _MAKING)
 
 
 def _remove_xattrs(descriptor: int) -> None:

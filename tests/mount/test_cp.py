@@ -674,6 +674,23 @@ def test_an_ordinary_user_goes_on_with_what_has_the_mode_of_a_read_only_file(
     assert list(tmp_path.glob(".blobfs-*")) == []
 
 
+def test_a_file_that_failed_comes_to_its_read_only_directory_later(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    tree, back = tmp_path / "tree", tmp_path / "back"
+    (tree / "sub").mkdir(parents=True)
+    for name in ("good", "bad"):
+        (tree / "sub" / name).write_text(name)
+    (tree / "sub").chmod(0o555)
+    strained("cp", "-r", tree, strained.at("tree"))
+    strained.service.order(Rule(kind="GET blob", pattern="bad", status=403))
+    strained.as_mortal("cp", "-r", "-u", strained.at("tree/."), back, code=1)
+    assert (back / "sub").stat().st_mode & 0o777 == 0o555
+    strained.service.order()
+    strained.as_mortal("cp", "-r", "-u", strained.at("tree/."), back)
+    assert snapshot(back) == snapshot(tree)
+
+
 def test_nobody_else_can_enter_the_directories_of_a_download_before_its_end(
     strained: Copies[Responder], tmp_path: Path
 ) -> None:
