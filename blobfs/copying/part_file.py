@@ -1,5 +1,6 @@
 """A local file that is not complete yet: beside its final name, until it is known to be right."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,7 @@ from blobfs.errors import Busy
 PREFIX, SUFFIX = ".blobfs-", ".part"
 MODE = 0o600  # until it has its own
 
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # as of Lustre mounted without -o flock
 _PART = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{16}}{re.escape(SUFFIX)}")
 
 
@@ -66,7 +68,7 @@ class PartFile:
     def _claim(self, descriptor: int, lock: int) -> None:
         busy = Busy(f"{self._target}: another copy writes it now")
         try:
-            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+            _lock(descriptor, lock | fcntl.LOCK_NB)
             # It may have become the target since it was opened.
             if not os.path.samestat(os.stat(self.path), os.fstat(descriptor)):
                 raise busy
@@ -97,3 +99,12 @@ class PartFile:
     def finish(self) -> None:
         """Make it the target, replacing what stood there in one step."""
         os.replace(self.path, self._target)
+
+
+def _lock(descriptor: int, operation: int) -> None:
+    """Do as flock(2), where the file system has it: a file that cannot be locked is better than none."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise

@@ -1,5 +1,7 @@
 """Downloads without a service or a process of their own: what they leave beside files, and of attributes."""
 
+import errno
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -100,3 +102,16 @@ def test_a_file_has_no_extended_attributes_of_what_an_earlier_attempt_left(copie
     copies.download(Rules())
     assert (copies.here / "x").read_bytes() == b"bytes"
     assert os.listxattr(copies.here / "x") == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_comes_to_a_file_system_without_locks(
+    copies: Copies, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    copies.store.put("x", b"bytes")
+    copies.download(Rules())
+    assert {path.name: path.read_bytes() for path in copies.here.iterdir()} == {"x": b"bytes"}
