@@ -12,6 +12,7 @@ from blobfs.content.layout import Layout
 from blobfs.copying.entries import Entry, Work, entry_of_file
 from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.part_file import PartFile, part_path
+from blobfs.copying.plan import UNFINISHED_MODE
 from blobfs.copying.units import Units, spans_of
 from blobfs.errors import Changed, Damaged, InvalidArgument, NotADirectory
 from blobfs.format.attributes import Attributes
@@ -101,7 +102,7 @@ class Downloader(EntryCopier):
         if work.source.is_directory and work.source.blob is not None:
             self._make_directories(target.parent)
             try:
-                target.mkdir(mode=stat.S_IRWXU)
+                target.mkdir(mode=UNFINISHED_MODE)
             except FileExistsError:
                 _open_to_its_owner(target)
 

@@ -8,6 +8,9 @@ from blobfs.copying.entries import Entry
 from blobfs.copying.places import Place
 from blobfs.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirectory
 
+# Of a directory until its download ends: nobody else enters it. Who makes one so does not make it sticky.
+UNFINISHED_MODE = stat.S_IRWXU | stat.S_ISVTX
+
 _REPLACED = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
 
 
@@ -40,7 +43,7 @@ def step_for(source: Entry, target: Entry | None, rules: Rules) -> Step:
         raise AlreadyExists(f"what stands there is {what}")
     if source.kind != target.kind and target.kind not in _REPLACED:
         raise AlreadyExists("what stands there is a device, fifo or socket")
-    if rules.no_clobber:
+    if rules.no_clobber and not _is_unfinished(target):
         return Step.SKIP
     if source.is_directory:
         return Step.SETTLE if _is_same_directory(source, target) else Step.COPY
@@ -51,6 +54,12 @@ def step_for(source: Entry, target: Entry | None, rules: Rules) -> Step:
     if rules.checksum:
         return Step.COMPARE if source.attributes.is_regular else Step.COPY
     return Step.SKIP if source.attributes.mtime_ns == target.attributes.mtime_ns else Step.COPY
+
+
+def _is_unfinished(target: Entry) -> bool:
+    """Tell a directory here that an interrupted download made, and left to the next one."""
+    mode = target.attributes.mode & (0o777 | stat.S_ISVTX)  # others may come from the directory it is in
+    return target.blob is None and target.is_directory and mode == UNFINISHED_MODE
 
 
 def _is_same_directory(source: Entry, target: Entry) -> bool:

@@ -691,8 +691,9 @@ def test_a_file_that_failed_comes_to_its_read_only_directory_later(
     assert snapshot(back) == snapshot(tree)
 
 
+@pytest.mark.parametrize("options", [[], ["--no-clobber"]])
 def test_nobody_else_can_enter_the_directories_of_a_download_before_its_end(
-    strained: Copies[Responder], tmp_path: Path
+    strained: Copies[Responder], tmp_path: Path, options: list[str]
 ) -> None:
     tree, back = tmp_path / "tree", tmp_path / "back"
     for name, mode in ("private", 0o700), ("public", 0o755):
@@ -706,7 +707,7 @@ def test_nobody_else_can_enter_the_directories_of_a_download_before_its_end(
     _kill(copying, signal.SIGKILL)
     assert {path.stat().st_mode & 0o777 for path in (back, *back.glob("*"), *back.glob("*/*"))} == {0o700}
     strained.service.order()
-    strained("cp", "-r", strained.at("tree/."), back)
+    strained("cp", "-r", *options, strained.at("tree/."), back)
     assert snapshot(back) == snapshot(tree)
 
 

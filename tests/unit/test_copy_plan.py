@@ -33,6 +33,7 @@ def entry(kind: int = stat.S_IFREG, *, size_bytes: int = 5, mtime_ns: int = 7, p
 
 BLOB = BlobInfo("x", "1", 5, 0)
 FILE, DIRECTORY, LINK = entry(), entry(stat.S_IFDIR), entry(stat.S_IFLNK)
+UNFINISHED = Entry("x", Attributes(stat.S_IFDIR | 0o3700, 1, 2, 7, 0, 0), 0)
 
 
 # Places
@@ -230,6 +231,8 @@ def test_beside_itself_it_is(target: str, root: str) -> None:
         (FILE, LINK, Rules(update=True), Step.COPY),
         (DIRECTORY, None, Rules(), Step.COPY),
         (DIRECTORY, DIRECTORY, Rules(no_clobber=True), Step.SKIP),
+        (DIRECTORY, UNFINISHED, Rules(no_clobber=True), Step.COPY),
+        (DIRECTORY, replace(UNFINISHED, blob=BLOB), Rules(no_clobber=True), Step.SKIP),
         (DIRECTORY, replace(DIRECTORY, blob=BLOB), Rules(), Step.SETTLE),
         (replace(DIRECTORY, blob=BLOB), DIRECTORY, Rules(), Step.SETTLE),
         (DIRECTORY, replace(DIRECTORY, blob=None), Rules(), Step.COPY),
