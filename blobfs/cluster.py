@@ -21,7 +21,7 @@ from blobfs.copy_session import Route, Session
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.plan import Step, step_for
-from blobfs.copying.report import Outcome, Verdict
+from blobfs.copying.report import FAILURES, Outcome, Verdict, reason_of
 from blobfs.copying.trees import PartedTree, Tree
 from blobfs.errors import Abandoned, Failure, Unavailable
 
@@ -182,8 +182,10 @@ class ClusterCarrier:
             self._stage(work)
             outcome: Outcome = self.cluster.result(self.cluster.submit("copy", self.route, work))
             was_copied = outcome.verdict is Verdict.COPIED and not self.cluster.session.settings.copy.dry_run
-        except Unavailable as failure:
-            return Outcome(Verdict.FAILED, work.origin, work.target, reason=str(failure))
+        except Abandoned:
+            raise
+        except FAILURES as failure:
+            return Outcome(Verdict.FAILED, work.origin, work.target, reason=reason_of(failure))
         finally:
             self.cluster.progress.end(work, was_copied=was_copied)
         return outcome

@@ -81,9 +81,18 @@ class WorkerSession(WorkerPlugin):
         """Copy one entry. A worker that was lost may have done so already, and not have said it."""
         with self._places, self._moved.of(work.target):
             outcome = self.session.carrier(route).copy(work)
-            if outcome.verdict is Verdict.FAILED and self.session.has_landed(route, work):
+            if outcome.verdict is Verdict.FAILED and self._has_landed(route, work):
                 return Outcome(Verdict.COPIED, work.origin, work.target, work.source.size_bytes)
         return outcome
+
+    def _has_landed(self, route: Route, work: Work) -> bool:
+        """Tell whether it is there all the same; if that cannot be found out, the failure counts."""
+        try:
+            return self.session.has_landed(route, work)
+        except Abandoned:
+            raise
+        except FAILURES:
+            return False
 
     def stage(self, route: Route, work: Work, spans: Sequence[range]) -> None:
         """Move stretches of a file ahead of who copies it. Raises Failure, OSError."""

@@ -158,6 +158,19 @@ def test_a_tree_goes_there_and_back_although_a_worker_dies(
     assert snapshot(tmp_path / "back") == snapshot(tree)
 
 
+def test_a_file_that_workers_may_not_even_look_at_fails_alone(
+    workers: Workers, service: Responder, tmp_path: Path
+) -> None:
+    for name in ("forbidden", *map(str, range(20))):
+        (tmp_path / name).write_text(name)
+    command = Commands(workers.address, service)
+    service.order(Rule(pattern="(PUT|HEAD) .*/forbidden", status=403))
+    ended = command("cp", "-r", f"{tmp_path}/.", command.where)
+    assert (ended.returncode, "ended early" in ended.stderr) == (1, False), ended.stderr
+    assert f"{tmp_path}/forbidden: failed: " in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("21 copied, 1 failed")
+
+
 def test_workers_stage_the_blocks_of_a_large_file_once(
     workers: Workers, service: Responder, tmp_path: Path
 ) -> None:
