@@ -214,7 +214,7 @@ class ClusterCarrier:
 def cluster(address: str, session: Session) -> Iterator[DaskCluster]:
     """Give the workers of the cluster at an address, or of a `LOCAL` one. Blocks.
 
-    Raises Unavailable if there is none, or it has no workers; what opening a session raises in a worker.
+    Raises Unavailable if there is none, it has no workers, or one of them cannot open a session.
     """
     name = f"blobfs-{uuid4().hex}"
     with _client(address, session.settings.service.retry.total_seconds) as client:

@@ -16,7 +16,7 @@ from blobfs.copy_session import Route
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import FAILURES, Outcome, Report, Unwatched, Verdict
-from blobfs.errors import Abandoned
+from blobfs.errors import Abandoned, Unavailable
 from blobfs.settings import SessionSettings
 
 TOLD_EVERY_SECONDS = 0.5  # by each thread: a bar shows no more, and the scheduler keeps what it is told
@@ -55,13 +55,16 @@ class WorkerSession(WorkerPlugin):
         self._settings = settings
 
     def setup(self, worker: Worker) -> None:
-        """Called by Dask in each worker, also in those that come later."""
+        """Called by Dask in each worker, also in those that come later. Raises Unavailable that names it."""
         self._closing = ExitStack()
         self._uses = UseCount()
         self.interruption = Interruption()
         self._moved = MovedBytes(lambda target, size_bytes: worker.log_event(self.name, [target, size_bytes]))
         opened = session(self._settings, Report(self._moved), self.interruption)
-        self.session = self._closing.enter_context(opened)
+        try:
+            self.session = self._closing.enter_context(opened)
+        except FAILURES as failure:
+            raise Unavailable(f"the worker {worker.address}: {failure}") from failure
         self._places = threading.BoundedSemaphore(self.session.uploads_at_once)
 
     async def teardown(self, worker: Worker) -> None:

@@ -1,10 +1,13 @@
 """What a worker of a cluster has for a copy: until when it is there, and what it tells."""
 
 import asyncio
+import os
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from waiting import wait_until
 
 from blobfs.cluster import Progress
@@ -15,6 +18,7 @@ from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place
 from blobfs.copying.report import Report, Unwatched
+from blobfs.errors import Unavailable
 from blobfs.format.attributes import Attributes
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 
@@ -56,6 +60,15 @@ def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
             opened.carrier(route)
             opened.parts(route, work)
         assert len(opened.content.pool._reclaimers) == before
+
+
+def test_a_worker_that_has_no_credential_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_STORAGE_")]:
+        monkeypatch.delenv(name)
+    here = WorkerSession("x", replace(SETTINGS, service=ServiceSettings("ada", "results")))
+    worker: Any = SimpleNamespace(address="tcp://10.0.0.7:1234")
+    with pytest.raises(Unavailable, match=r"the worker tcp://10\.0\.0\.7:1234: no credential"):
+        here.setup(worker)
 
 
 def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
