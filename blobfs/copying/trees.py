@@ -82,7 +82,11 @@ class LocalTree:
 
     def part(self, name: str) -> Iterator[Entry]:
         """See `PartedTree.part`. Not aware of followed links that lead above it."""
-        root = os.stat(self.path / name)
+        try:
+            root = os.stat(self.path / name)
+        except OSError as error:
+            yield _problem(name, error)
+            return
         waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(name, ((root.st_dev, root.st_ino),))]
         while waiting:
             directory, above = waiting.pop()

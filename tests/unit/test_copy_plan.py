@@ -314,6 +314,15 @@ def test_what_was_written_since_it_was_listed_is_not_deleted(tmp_path: Path, cha
     assert os.path.lexists(file) == bool(change)
 
 
+def test_a_directory_that_goes_before_it_is_listed_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    tree = LocalTree(tmp_path, Selection())
+    _, (part,) = tree.level()
+    (tmp_path / "gone").rmdir()
+    (found,) = tree.part(part)
+    assert (found.path, found.problem) == ("gone", "No such file or directory")
+
+
 def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
     entries = [entry(path=path) for path in ("b", "a/x", "a/y/z", "\udcff")]
     catalogue = Catalogue(replace(each, blob=BlobInfo(each.path, "1", 5, 0)) for each in entries)
