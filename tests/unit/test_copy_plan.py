@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import stat
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,13 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from blobfs.blocks import KiB
 from blobfs.copying.catalogue import Catalogue
 from blobfs.copying.entries import Entry, Work, entry_of_blob, virtual_directory
 from blobfs.copying.places import Container, Place, at_endpoints, place_of, require_direction
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.selection import Selection
 from blobfs.copying.trees import LocalTree
-from blobfs.errors import AlreadyExists, Changed, Failure, InvalidArgument, IsADirectory, NotADirectory
+from blobfs.errors import (
+    AlreadyExists,
+    Changed,
+    Failure,
+    InvalidArgument,
+    IsADirectory,
+    NoSpace,
+    NotADirectory,
+)
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.store import BlobInfo
 
@@ -336,6 +346,20 @@ def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
     assert directory is not None
     assert directory.is_directory
     catalogue.close()
+
+
+def test_a_catalogue_for_which_the_disk_has_no_room_names_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("blobfs.copying.catalogue.CACHE_KIB", 64)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * KiB, hard))  # of any one file
+    try:
+        with pytest.raises(NoSpace, match=f"^{tmp_path}: .* TMPDIR"):
+            Catalogue(entry(path=f"directory/{number}") for number in range(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_catalogue_knows_what_is_below_a_file() -> None:
