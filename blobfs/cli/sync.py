@@ -79,9 +79,13 @@ def _write_manifest(path: Path, files: Iterable[Path]) -> None:
         return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     with ExitStack() as undo:
-        with unfinished.open("x", encoding="utf-8") as manifest:
-            undo.callback(unfinished.unlink)
-            _write_receipts(manifest, files)
+        try:
+            with unfinished.open("x", encoding="utf-8") as manifest:
+                undo.callback(unfinished.unlink)
+                _write_receipts(manifest, files)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # which one of writing does not have
+            raise
         unfinished.replace(path)
         undo.pop_all()
 

@@ -9,7 +9,7 @@ import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
 from click.testing import CliRunner
-from mounts import Mounts, blobfs
+from mounts import Mounts, bash, blobfs
 
 from blobfs.cli.control import read_receipt
 from blobfs.cli.main import blobfs as commands
@@ -121,6 +121,14 @@ def test_manifest_is_replaced_by_a_complete_one_or_not_at_all(
     assert f"{root / 'b'}: not everything is committed" in ended.output
     assert manifest.read_text() == "an earlier one"
     assert os.listdir(tmp_path) == ["manifest"]
+
+
+def test_manifest_for_which_the_disk_has_no_room_is_named(mount: Mounts, tmp_path: Path) -> None:
+    root, manifest = mount().path, tmp_path / "manifest"
+    (root / "file").write_bytes(b"1")
+    ended = bash(tmp_path, f"ulimit -f 0; blobfs sync {root} --manifest {manifest}")
+    assert (ended.returncode, ended.stderr) == (1, f"blobfs: {manifest}: File too large\n")
+    assert os.listdir(tmp_path) == []
 
 
 def test_manifest_replaces_no_device_and_no_link(mount: Mounts, tmp_path: Path) -> None:
