@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -92,16 +92,32 @@ def _write_manifest(path: Path, files: Iterable[Path]) -> None:
 
 def _write_receipts(manifest: TextIO, files: Iterable[Path]) -> None:
     with ThreadPoolExecutor(RECEIPTS_AT_ONCE) as threads:
-        for receipt in threads.map(read_receipt, files):
-            manifest.write(f"{json.dumps(receipt)}\n")
+        for receipt in threads.map(_receipt, files):
+            if receipt is not None:
+                manifest.write(f"{json.dumps(receipt)}\n")
+
+
+def _receipt(path: Path) -> dict[str, Any] | None:
+    """Return a file's receipt, None if it is gone. Raises Unavailable, OSError."""
+    try:
+        return read_receipt(path)
+    except FileNotFoundError:
+        return None
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files there. Raises OSError for a directory that cannot be listed."""
     for path in paths:
         if path.is_file():
             yield path
-        for directory, _, names in os.walk(path):
+            continue
+        for directory, _, names in os.walk(path, onerror=_raise_unless_gone):
             yield from (file for name in sorted(names) if _is_file(file := Path(directory, name)))
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_file(path: Path) -> bool:

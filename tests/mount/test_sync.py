@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -121,6 +122,45 @@ def test_manifest_is_replaced_by_a_complete_one_or_not_at_all(
     assert f"{root / 'b'}: not everything is committed" in ended.output
     assert manifest.read_text() == "an earlier one"
     assert os.listdir(tmp_path) == ["manifest"]
+
+
+def test_manifest_leaves_no_directory_out_that_cannot_be_listed(
+    mount: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = mount().path
+    (root / "directory").mkdir()
+    (root / "directory" / "file").write_bytes(b"1")
+    scandir = os.scandir
+
+    def refused(path: Path) -> Any:
+        if Path(path).name == "directory":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    ended = CliRunner().invoke(commands, ["sync", str(root), "--manifest", str(tmp_path / "manifest")])
+    monkeypatch.undo()
+    assert ended.exit_code == 1
+    assert f"{root}/directory: Permission denied" in ended.output
+    assert os.listdir(tmp_path) == []
+
+
+def test_manifest_leaves_out_what_is_removed_meanwhile(
+    mount: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, manifest = mount().path, tmp_path / "manifest"
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"1")
+
+    def removed_meanwhile(path: Path) -> dict[str, Any]:
+        if path.name == "a":
+            path.unlink()
+        return read_receipt(path)
+
+    monkeypatch.setattr("blobfs.cli.sync.read_receipt", removed_meanwhile)
+    ended = CliRunner().invoke(commands, ["sync", str(root), "--manifest", str(manifest)])
+    assert ended.exit_code == 0, ended.output
+    assert [json.loads(line)["name"] for line in manifest.read_text().splitlines()] == ["b"]
 
 
 def test_manifest_for_which_the_disk_has_no_room_is_named(mount: Mounts, tmp_path: Path) -> None:
