@@ -33,5 +33,5 @@ def name_output() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_Output(plain.fileno(), "wb", closefd=False)),
             encoding=plain.encoding,
-            errors=plain.errors,
+            errors="backslashreplace",  # names may be no text, and a command is not to fail for its last word
         )

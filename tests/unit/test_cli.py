@@ -62,6 +62,21 @@ def written(path: Path, text: str = "") -> Path:
     return path
 
 
+# Output
+
+
+def test_a_name_that_is_no_text_is_shown_with_escapes(tmp_path: Path) -> None:
+    """With an encoding that takes nothing else, as the usual one does."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "blobfs", "config", "show", "--log-file", os.fsencode(tmp_path) + b"/\xff"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "AZURE_STORAGE_KEY": "c2VjcmV0"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f'log-file = "{tmp_path}/\\udcff"' in ended.stdout
+
+
 # Values
 
 
