@@ -17,6 +17,7 @@ BANDWIDTH_SECONDS = 2.0
 CONNECTIONS = 16  # as many as a mount reads with
 PIECE_BYTES = 4 * MiB
 LEAST_BYTES = 256 * KiB  # of a blob that bandwidth can be measured with
+ARCHIVE = "Archive"  # the tier whose blobs cannot be read
 
 
 def examine_address(host: str) -> Finding:
@@ -43,8 +44,12 @@ def examine_latency(inspector: Inspector) -> Finding:
 
 
 def examine_bandwidth(inspector: Inspector, blobs: Sequence[BlobInfo]) -> Iterator[Finding]:
-    """Read from the largest of these blobs, by one connection and by several. Raises Failure."""
-    blob = max(blobs, key=lambda each: each.size_bytes, default=None)
+    """Read from the largest of these blobs that can be read, by one connection and by several.
+
+    Raises Failure.
+    """
+    online = [blob for blob in blobs if blob.tier != ARCHIVE]
+    blob = max(online, key=lambda each: each.size_bytes, default=None)
     if blob is None or blob.size_bytes < LEAST_BYTES:
         yield note("bandwidth", f"not measured: no blob of {LEAST_BYTES // KiB} KiB was found to read from")
         return

@@ -16,6 +16,7 @@ from azurite import Azurite
 from certificates import make_certificate
 from click.testing import CliRunner, Result
 from responder.control import Responder
+from responder.faults import Rule
 from responder.recipes import Recipe
 from tokens import container_sas
 
@@ -128,6 +129,19 @@ def test_a_bandwidth_that_may_not_be_measured_is_no_problem(
     assert examine(responder, box, "--sas-file", sas("l"))["bandwidth"][0] == "note"
     level, text = examine(responder, box, "--sas-file", sas("rl"))["bandwidth"]
     assert (level, "MiB/s received by 16 connections" in text) == ("ok", True)
+
+
+def test_an_archived_or_replaced_blob_is_no_problem() -> None:
+    with Responder() as service:
+        service.create_container("box")
+        with service.client() as client:
+            for name, tier, size_bytes in ("old", "Archive", 2 * MiB), ("new", "Hot", MiB):
+                blob = client.get_blob_client("box", name)
+                blob.upload_blob(bytes(size_bytes))
+                blob.set_standard_blob_tier(tier)
+        assert examine(service, "box")["bandwidth"][0] == "ok"
+        service.order(Rule(kind="GET blob", status=412, error_code="ConditionNotMet"))
+        assert examine(service, "box")["bandwidth"][0] == "note"
 
 
 def test_an_expired_sas_is_one_problem(responder: Responder, box: str, sas: WriteSas) -> None:
