@@ -84,7 +84,11 @@ class Machine:
 
     def _other_users(self) -> Finding:
         config = self.root / "etc/fuse.conf"
-        text = config.read_text(errors="replace") if config.exists() else ""
+        try:
+            text = config.read_text(errors="replace") if config.exists() else ""
+        except PermissionError:
+            cure = "If you need it, ask an admin whether user_allow_other is in /etc/fuse.conf."
+            return note("--allow-other", "not known: you may not read /etc/fuse.conf", cure)
         if self.is_admin or re.search(r"^\s*user_allow_other\b", text, re.MULTILINE):
             return ok("--allow-other", "can be used")
         cure = "If you need it, have an admin add the line user_allow_other to /etc/fuse.conf."

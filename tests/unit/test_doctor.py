@@ -1,5 +1,6 @@
 """The examination, against services that refuse, lie about the time, or are not there."""
 
+import errno
 import json
 import re
 import resource
@@ -294,6 +295,19 @@ def test_other_users_need_a_line_in_the_configuration(tmp_path: Path) -> None:
     assert (level, "user_allow_other" in cure) == (Level.NOTE, True)
     (tmp_path / "etc/fuse.conf").write_text("mount_max = 10\nuser_allow_other\n")
     assert finding(machine(tmp_path), "--allow-other")[0] is Level.OK
+
+
+def test_a_configuration_that_may_not_be_read_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/fuse.conf").touch()
+    monkeypatch.setattr(Path, "read_text", refuse)
+    found = machine(tmp_path)._other_users()
+    assert (found.level, "you may not read" in found.text) == (Level.NOTE, True)
 
 
 def test_a_job_with_less_memory_than_the_mount_may_take_is_a_problem(tmp_path: Path) -> None:
