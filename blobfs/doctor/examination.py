@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from blobfs.assembly import open_service
+from blobfs.azure.addresses import is_loopback
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.store import AzureStore
 from blobfs.doctor.findings import Finding, Level, note, ok, problem
@@ -44,10 +45,11 @@ def examine(settings: ServiceSettings, *, memory_bytes: int, measures_bandwidth:
 def _examine_service(store: AzureStore, *, measures_bandwidth: bool) -> Iterator[Finding]:
     inspector = store.inspector()
     parts = urlsplit(store.origin)
-    if proxy := getproxies_environment().get("https") if parts.scheme == "https" else None:
+    host = parts.hostname or ""
+    if proxy := _proxy(parts.scheme, host):
         yield ok("proxy", f"requests go through {_without_secrets(proxy)}")
     else:
-        address = examine_address(parts.hostname or "")
+        address = examine_address(host)
         yield address
         if address.level is Level.PROBLEM:
             return
@@ -68,6 +70,13 @@ def _examine_bandwidth(inspector: Inspector, blobs: list[BlobInfo]) -> Iterator[
         yield from examine_bandwidth(inspector, blobs)
     except Failure as failure:
         yield note("bandwidth", f"not measured: {failure}")
+
+
+def _proxy(scheme: str, host: str) -> str:
+    """Return the proxy through which requests go, empty for none."""
+    if scheme != "https" or is_loopback(host) or proxy_bypass(host):
+        return ""
+    return getproxies_environment().get("https", "")
 
 
 def _without_secrets(proxy: str) -> str:

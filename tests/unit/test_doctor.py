@@ -189,6 +189,16 @@ def test_a_name_that_no_server_knows_is_a_problem() -> None:
     assert "problem DNS: blobfs.invalid cannot be found" in result.stdout
 
 
+def test_requests_that_go_past_a_proxy_are_not_said_to_go_through_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "example.org, .invalid")
+    result = run("devstoreaccount1", "box", "https://blobfs.invalid")
+    assert "problem DNS: blobfs.invalid cannot be found" in result.stdout
+    assert "proxy" not in result.stdout
+
+
 def test_a_certificate_that_nobody_vouches_for_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
