@@ -12,6 +12,7 @@ from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, nam
 from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
 from blobfs.content.disk_cache import place_in
+from blobfs.doctor.machine import READ_AHEAD_KIB
 from blobfs.errors import Failure, Unavailable
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
@@ -42,7 +43,6 @@ from blobfs.waits import TO_THE_END
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 AHEAD_SHARE = 4  # a quarter of the memory for reads may be taken by files that one copy has not come to
 # Python's own 700 has every known name of a listing looked at again and again, and names are in no cycles.
 OBJECTS_BEFORE_COLLECTION = 10_000
