@@ -1,6 +1,7 @@
 """The files that this mount has open, or has closed and not committed yet, by blob name."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 
@@ -14,12 +15,12 @@ CLOSED_SECONDS = 10.0  # libfuse takes a file for open a little longer than we d
 class FileTable:
     """One `File` under a name, shared by all who have it open and kept until it is committed. Never waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()  # guards the maps, and counts of handles in files
         self._files: dict[str, File] = {}
         # Open files whose name another one has, by the name whose pages in the kernel they share with it.
         self._displaced: dict[str, set[File]] = {}
-        self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS)
+        self._closed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, CLOSED_SECONDS, timer=now)
 
     def __iter__(self) -> Iterator[File]:
         """Iterate over all files, those whose name another one has by now included."""

@@ -84,7 +84,7 @@ class Volume:
         self.transfers = transfers
         self.defaults = defaults
         self.read_only = read_only
-        self.files = FileTable()
+        self.files = FileTable(namespace.cache.now)
         self.pages = KernelPages()
         self.orphans = Orphans(self.files)
         self.lost = Lost()

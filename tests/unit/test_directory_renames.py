@@ -2,7 +2,8 @@
 
 import os
 import stat
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from fakes import CALLER, FailingStore, ManualClock, MemoryStore
@@ -42,18 +43,27 @@ def test_file_is_read_on_while_its_directory_is_renamed(
     body = os.urandom(1 << 20)
     memory.put("d/x", body)
     handle = fs.handles.open("/d/x", os.O_RDONLY).handle
-    target, delete = bytearray(9), memory.delete
+    target, delete, read_range = bytearray(9), memory.delete, memory.read_range
+    has_asked = threading.Event()
+
+    def read_old_name(*of: object, **how: object) -> object:
+        try:
+            return read_range(*of, **how)  # type: ignore[arg-type]
+        finally:
+            has_asked.set()
+
     with ThreadPoolExecutor(1) as threads:
 
         def delete_slowly(*of: object) -> None:
             delete(*of)  # type: ignore[arg-type]
-            monkeypatch.undo()
             reading = threads.submit(fs.handles.read_into, handle, 1 << 19, memoryview(target))
             readings.append(reading)
-            wait([reading], timeout=0.2)
+            assert has_asked.wait(10)
+            assert not reading.done()
 
         readings: list[Future[int]] = []
         monkeypatch.setattr(memory, "delete", delete_slowly)
+        monkeypatch.setattr(memory, "read_range", read_old_name)
         fs.rename("/d", "/e")
         assert [reading.result(10) for reading in readings] == [9]
     assert target == body[1 << 19 :][:9]

@@ -31,6 +31,7 @@ from blobfs.errors import (
     NotADirectory,
     NotFound,
 )
+from blobfs.filesystem.file_table import CLOSED_SECONDS
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.store import ALWAYS
 
@@ -230,13 +231,13 @@ def test_removal_of_the_wrong_kind_is_refused(fs: Filesystem) -> None:
 
 
 def test_name_can_be_taken_from_a_file_that_only_an_older_version_s_handles_hold(
-    fs: Filesystem, memory: MemoryStore
+    fs: Filesystem, memory: MemoryStore, clock: ManualClock
 ) -> None:
     memory.put("x", b"old")
     older = fs.handles.open("/x", os.O_RDONLY).handle
     memory.put("x", b"new")
     opened_and_closed(fs, "/x")
-    fs.volume.files._closed.clear()  # time passes
+    clock.advance(CLOSED_SECONDS)
     fs.rename("/x", HIDDEN)
     later(fs)
     assert memory.bodies == {}
