@@ -1,6 +1,7 @@
 """A session of copies and checks: what is planned, who copies it, and what becomes of it."""
 
 import os
+import re
 import stat
 import sys
 import time
@@ -33,6 +34,8 @@ from blobfs.copying.uploading import Uploader
 from blobfs.errors import InvalidArgument
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.settings import SessionSettings
+
+_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)  # in /proc/self/status: proc(5)
 
 JOB_SPARE_BYTES = 2 * MiB  # what one upload holds beside two blocks: what it reads at a time
 
@@ -262,10 +265,9 @@ def _is_untouched(now: Entry, before: Entry) -> bool:
 
 
 def umask() -> int:
-    """Return this process's umask, which can only be read by setting it."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
+    """Return this process's umask. Not by umask(2), which changes it meanwhile, for all threads."""
+    (umask,) = _UMASK.findall(Path("/proc/self/status").read_text(errors="replace"))
+    return int(umask, 8)
 
 
 def _stream_entry() -> Entry:
