@@ -85,7 +85,7 @@ class Uploader(EntryCopier):
     def send_stream(self, file: RawIOBase, work: Work) -> int:
         """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `copy`."""
         with self._writer(work.target) as writer:
-            self._fill(writer, file, STEP_BYTES)
+            self._fill(writer, file, None)
             writer.commit(self._properties(work, work.source.attributes), work.condition)
             return writer.size_bytes
 
@@ -122,14 +122,16 @@ class Uploader(EntryCopier):
         with self._writer(work.target) as writer:
             if before.st_size > self._block_bytes:
                 writer.resume()
-            self._fill(writer, file, min(STEP_BYTES, before.st_size + 1))
+            self._fill(writer, file, before.st_size)
             _require_unchanged(before, os.fstat(file.fileno()), writer.size_bytes, work.origin)
             writer.commit(self._properties(work, attributes), work.condition)
 
-    def _fill(self, writer: BlobWriter, file: RawIOBase, step_bytes: int) -> None:
+    def _fill(self, writer: BlobWriter, file: RawIOBase, size_bytes: int | None) -> None:
+        """Write all that can be read; of what had a size, no more than shows that it has grown since."""
+        step_bytes = STEP_BYTES if size_bytes is None else min(STEP_BYTES, size_bytes + 1)
         buffer = self._pool.take(step_bytes)
         view = buffer.view[:step_bytes]
-        while (count := file.readinto(view)) != 0:
+        while (size_bytes is None or writer.size_bytes <= size_bytes) and (count := file.readinto(view)) != 0:
             if count is None:  # which would be taken for the end
                 raise Unsupported("standard input does not wait for its writer (O_NONBLOCK)")
             writer.write(writer.size_bytes, view[:count])

@@ -1,0 +1,57 @@
+"""One entry that is copied to a container: from here, or from another container."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fakes import MemoryStore, machine
+
+from blobfs.blocks import MiB
+from blobfs.copying.entries import Work, entry_of_file
+from blobfs.copying.meter import Interruption, Meter
+from blobfs.copying.uploading import Style, Uploader
+from blobfs.errors import Changed
+from blobfs.store import ContentHeaders
+
+STYLE = Style(preserves=True, uid=1, gid=2, umask=0o022, headers_for=lambda _: ContentHeaders())
+
+
+def metered(watch: Callable[[int], None] = lambda _: None) -> Meter:
+    return Meter(Interruption(), limit_bytes_per_second=0, watch=watch)
+
+
+@contextmanager
+def uploader_to(store: MemoryStore, meter: Meter) -> Iterator[Uploader]:
+    """Give what uploads, in blocks of 1 MiB."""
+    with machine(store, block_bytes=MiB) as parts:
+        yield Uploader(
+            store,
+            parts.pool,
+            meter,
+            STYLE,
+            make_writer=parts.writer,
+            block_bytes=MiB,
+            largest_block_bytes=4 * MiB,
+        )
+
+
+def test_no_more_is_sent_of_a_file_that_grows_without_end_than_shows_that_it_does(tmp_path: Path) -> None:
+    store, file = MemoryStore(), tmp_path / "log"
+    file.write_bytes(bytes(3 * MiB))
+    work = Work(entry_of_file("", file.stat()), str(file), "log")
+    moved: list[int] = []
+
+    def grow(moved_bytes: int) -> None:
+        moved.append(moved_bytes)
+        if len(moved) < 32:
+            with file.open("ab") as log:
+                log.write(bytes(MiB))
+
+    with (
+        uploader_to(store, metered(grow)) as uploader,
+        pytest.raises(Changed, match="written while it was being copied"),
+    ):
+        uploader.perform(work)
+    assert sum(moved) <= 4 * MiB
+    assert store.bodies == {}
