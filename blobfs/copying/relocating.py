@@ -6,6 +6,7 @@ from typing import Protocol
 from blobfs.copying.entries import Work
 from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.meter import Meter
+from blobfs.format.attributes import metadata_of
 from blobfs.store import BlobInfo, Condition
 
 
@@ -28,8 +29,10 @@ class Relocator(EntryCopier):
 
     def copy(self, work: Work) -> None:
         """Have the blob at its target. Blocks. Raises Failure, Changed if either is not what was seen."""
-        blob = work.source.blob
+        source, blob = work.source, work.source.blob
         if blob is None:  # a mere prefix comes with the blobs below it
             return
-        self._copy(blob, work.target, blob.metadata, work.condition)
+        # What only the slash at the end of its name calls a directory would be a file without it.
+        metadata = metadata_of(source.attributes, blob.metadata) if source.is_directory else blob.metadata
+        self._copy(blob, work.target, metadata, work.condition)
         self._meter.note(blob.size_bytes)

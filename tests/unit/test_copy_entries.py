@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fakes import MemoryStore, machine
+from fakes import DEFAULTS, MemoryStore, machine
 
 from blobfs.blocks import MiB
-from blobfs.copying.entries import Work, entry_of_file
+from blobfs.copying.entries import Work, entry_of_blob, entry_of_file
 from blobfs.copying.meter import Interruption, Meter
+from blobfs.copying.relocating import Relocator
 from blobfs.copying.uploading import Style, Uploader
 from blobfs.errors import Changed
 from blobfs.store import ContentHeaders
@@ -55,3 +56,23 @@ def test_no_more_is_sent_of_a_file_that_grows_without_end_than_shows_that_it_doe
         uploader.perform(work)
     assert sum(moved) <= 4 * MiB
     assert store.bodies == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata"), [("t/d/", {}), ("t/d", {"hdi_isfolder": "true"}), ("t/d/", {"note": "kept"})]
+)
+def test_a_directory_stays_one_in_another_container(name: str, metadata: dict[str, str]) -> None:
+    store = MemoryStore()
+    source = entry_of_blob("d", store.put(name, b"", metadata), DEFAULTS)
+    Relocator(store.copy, metered()).perform(Work(source, name, "copy/d"))
+    copy = entry_of_blob("d", store.head("copy/d"), DEFAULTS)
+    assert copy.attributes == source.attributes
+    assert copy.blob is not None
+    assert metadata.items() <= copy.blob.metadata.items()
+
+
+def test_the_metadata_of_a_file_goes_as_it_is_to_another_container() -> None:
+    store = MemoryStore()
+    source = entry_of_blob("", store.put("file", b"text", {"mtime": "1.5"}), DEFAULTS)
+    Relocator(store.copy, metered()).perform(Work(source, "file", "copy"))
+    assert store.head("copy").metadata == {"mtime": "1.5"}
