@@ -50,9 +50,12 @@ class Work:
 
     @property
     def condition(self) -> Condition:
-        """When the copy may take its place on the service: while that is as it was seen."""
+        """When the copy may take its place on the service: while that is as it was seen.
+
+        What was seen may have another name: `d/` marks a directory, whose copy is called `d`.
+        """
         there = self.replaces.blob if self.replaces is not None else None
-        return replacing(there.etag if there is not None else "")
+        return replacing(there.etag if there is not None and there.name == self.target else "")
 
 
 def entry_of_blob(path: str, blob: BlobInfo, defaults: Defaults) -> Entry:

@@ -76,3 +76,14 @@ def test_the_metadata_of_a_file_goes_as_it_is_to_another_container() -> None:
     source = entry_of_blob("", store.put("file", b"text", {"mtime": "1.5"}), DEFAULTS)
     Relocator(store.copy, metered()).perform(Work(source, "file", "copy"))
     assert store.head("copy").metadata == {"mtime": "1.5"}
+
+
+def test_a_directory_is_uploaded_beside_the_marker_with_a_slash_that_stands_there(tmp_path: Path) -> None:
+    store, source = MemoryStore(), entry_of_file("d", tmp_path.stat())
+    marker = store.put("t/d/", b"")
+    with uploader_to(store, metered()) as uploader:
+        for found in marker, None:  # and then over its own
+            there = entry_of_blob("d", found or store.head("t/d"), DEFAULTS)
+            uploader.perform(Work(source, str(tmp_path), "t/d", there))
+    assert list(store.bodies) == ["t/d", "t/d/"]
+    assert entry_of_blob("d", store.head("t/d"), DEFAULTS).attributes.mode == source.attributes.mode
