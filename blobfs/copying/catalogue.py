@@ -71,7 +71,10 @@ class Catalogue:
         return None
 
     def rest(self) -> Iterator[Entry]:
-        """Yield what was not taken, everything below a directory before the directory."""
+        """Yield what was not taken, everything below a directory before the directory.
+
+        Of two blobs that have one path, `x` and `x/`, one cannot be taken. A directory stands before a file.
+        """
         query = "SELECT value FROM entry WHERE NOT taken ORDER BY path DESC"
         with closing(self._execute(query)) as rows:
             for (value,) in rows:
@@ -97,6 +100,20 @@ class Catalogue:
                     self._execute("INSERT OR IGNORE INTO entry (path, value) VALUES (?, ?)", row)
                 last = parent
             row = (_key(entry.path), pickle.dumps(entry))
+            query = "INSERT OR IGNORE INTO entry (path, value) VALUES (?, ?)"
+            if not self._execute(query, row).rowcount:
+                self._add_to(entry)
+
+    def _add_to(self, entry: Entry) -> None:
+        """Add an entry to one that has its path."""
+        key = _key(entry.path)
+        (value,) = self._execute("SELECT value FROM entry WHERE path = ?", (key,)).fetchone()
+        found = _entry(value)
+        first, second = sorted((found, entry), key=_precedence)
+        rows = [(key, pickle.dumps(first))]
+        if second.blob is not None and found.blob != entry.blob:
+            rows.append((key + b"\0", pickle.dumps(second)))  # a byte that no path has
+        for row in rows:
             self._execute("INSERT OR REPLACE INTO entry (path, value) VALUES (?, ?)", row)
 
 
@@ -105,6 +122,12 @@ def _directory() -> str:
     named = [os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp"]
     usable = (path for path in named if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK))
     return next(usable, ".")
+
+
+def _precedence(entry: Entry) -> tuple[bool, bool, bool]:
+    """Return by what entries of one path are sorted, the one that stands there first."""
+    has_slash = entry.blob is not None and entry.blob.name.endswith("/")
+    return entry.blob is None, not entry.is_directory, has_slash
 
 
 def _key(path: str) -> bytes:

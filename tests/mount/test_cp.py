@@ -821,6 +821,17 @@ def test_verify_names_all_that_is_missing_whatever_it_is_called(
     assert found == dict.fromkeys(names, "missing")
 
 
+def test_verify_names_a_blob_that_another_one_hides(strained: Copies[Responder], tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "x").write_bytes(b"one")
+    with strained.service.client() as client:
+        for name, body in ("t/x", b"one"), ("t/x/", b"two"):
+            client.get_blob_client(strained.container, name).upload_blob(body)
+    found = verdicts(strained("verify", "--json", here, strained.at("t"), code=1))
+    assert found == {f"{here}/x": "match", "t/x/": "missing"}
+
+
 def test_no_control_character_of_a_name_reaches_the_terminal(
     strained: Copies[Responder], tmp_path: Path
 ) -> None:

@@ -386,6 +386,36 @@ def test_a_directory_with_a_blob_of_its_own_is_that_blob(marker_first: bool) -> 
     catalogue.close()
 
 
+@pytest.mark.parametrize("metadata", [{}, {"hdi_isfolder": "true"}])
+@pytest.mark.parametrize("size_bytes", [0, 3])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_of_two_blobs_with_one_path_only_one_can_be_taken_and_the_other_is_in_the_rest(
+    metadata: dict[str, str], size_bytes: int, is_turned: bool
+) -> None:
+    blobs = [
+        BlobInfo("a/x", "1", 0, 0, metadata),
+        BlobInfo("a/x/", "2", size_bytes, 0),  # a file if it has bytes
+        BlobInfo("a/x/y", "3", 5, 0),
+    ]
+    entries = [entry_of_blob(blob.name.removesuffix("/"), blob, DEFAULTS) for blob in blobs]
+    catalogue = Catalogue(reversed(entries) if is_turned else entries)
+    found = catalogue.take("a/x")
+    assert found is not None
+    assert found.blob == (blobs[1] if size_bytes == 0 and not metadata else blobs[0])
+    assert catalogue.take("a/x") is None
+    rest = [each.blob.name for each in catalogue.rest() if each.blob is not None]
+    assert rest == ["a/x/y", *({"a/x", "a/x/"} - {found.blob.name})]
+    catalogue.close()
+
+
+def test_a_blob_that_is_listed_twice_is_one() -> None:
+    twice = [replace(entry(path="x"), blob=BLOB)] * 2
+    catalogue = Catalogue(twice)
+    assert catalogue.take("x") == twice[0]
+    assert list(catalogue.rest()) == []
+    catalogue.close()
+
+
 def test_a_unit_of_work_travels_between_processes() -> None:
     blob = BlobInfo("name", "etag", 5, 7, {"modtime": "1"}, content_md5=bytes(16))
     work = Work(entry_of_blob("name", blob, DEFAULTS), "name", "/target", virtual_directory("x"))
