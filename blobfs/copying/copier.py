@@ -95,9 +95,7 @@ class Copier:
         for entry in copy.source.entries() if copy.root.is_directory else ():
             self._interruption.check()
             if is_part(entry.path) and not entry.is_directory:  # it may be where another entry is made
-                logger.warning(
-                    "%s: not copied: an unfinished download left it", _origin(entry, copy.source)
-                )
+                logger.warning("%s: not copied: an unfinished download left it", _origin(entry, copy.source))
             elif (file := there.file_above(entry.path)) is not None:
                 self._fail(_origin(entry, copy.source), f"{copy.target.address(file)} is no directory")
             elif work := self._plan(copy, entry, there.take(entry.path)):

@@ -221,8 +221,8 @@ class RemoteTree:
         return self._names.blob_name(f"/{path}" if path else "/")
 
     def remove(self, entry: Entry) -> bool:
-        """See `Tree.remove`. Only the version that was listed goes."""
-        if entry.blob is None:
+        """See `Tree.remove`. Only the version that was listed goes, and no marker of what has names below."""
+        if entry.blob is None or (entry.is_directory and self._has_others_below(entry.blob.name)):
             return False
         with suppress(NotFound):
             self.store.delete(entry.blob.name, Condition(if_match=entry.blob.etag))
@@ -253,6 +253,10 @@ class RemoteTree:
         except Failure as failure:
             return Entry(path, entry.attributes, entry.size_bytes, blob, problem=str(failure))
         return entry
+
+    def _has_others_below(self, marker: str) -> bool:
+        pages = _pages(self.store, marker.removesuffix("/") + "/", size=2)
+        return any(blob.name != marker for page in pages for blob in page.blobs)
 
 
 def _pages(

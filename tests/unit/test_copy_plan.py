@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import MemoryStore
 
 from blobfs.blocks import KiB
 from blobfs.copying.catalogue import Catalogue
@@ -16,7 +17,7 @@ from blobfs.copying.entries import Entry, Work, entry_of_blob, virtual_directory
 from blobfs.copying.places import Container, Place, at_endpoints, place_of, require_direction
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.selection import Selection
-from blobfs.copying.trees import LocalTree
+from blobfs.copying.trees import LocalTree, RemoteTree
 from blobfs.errors import (
     AlreadyExists,
     Changed,
@@ -27,7 +28,7 @@ from blobfs.errors import (
     NotADirectory,
 )
 from blobfs.format.attributes import Attributes, Defaults
-from blobfs.store import BlobInfo
+from blobfs.store import ALWAYS, BlobInfo
 
 HERE = Container("acc", "cont")
 DEFAULTS = Defaults.for_umask(1, 2, 0o022)
@@ -331,6 +332,21 @@ def test_a_directory_that_goes_before_it_is_listed_is_a_problem_of_its_own(tmp_p
     (tmp_path / "gone").rmdir()
     (found,) = tree.part(part)
     assert (found.path, found.problem) == ("gone", "No such file or directory")
+
+
+@pytest.mark.parametrize("marker", ["t/d", "t/d/"])
+def test_the_marker_of_a_directory_stays_as_long_as_there_are_names_below_it(marker: str) -> None:
+    store = MemoryStore()
+    for name in "t/d-beside", "t/d/excluded":
+        store.put(name, b"bytes")
+    store.put(marker, b"", {"hdi_isfolder": "true"})
+    tree = RemoteTree(store, "t", DEFAULTS, Selection(exclude=["excluded"]))
+    (directory,) = (each for each in tree.entries() if each.is_directory)
+    assert not tree.remove(directory)
+    assert marker in store.bodies
+    store.delete("t/d/excluded", ALWAYS)
+    assert tree.remove(directory)
+    assert list(store.bodies) == ["t/d-beside"]
 
 
 def test_a_catalogue_gives_each_entry_once_and_the_rest_from_below() -> None:
