@@ -37,6 +37,8 @@ from blobfs.settings import SessionSettings
 
 _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)  # in /proc/self/status: proc(5)
 
+KEEP = "keep"  # what becomes of symbolic links wherever they are not those of a source
+
 JOB_SPARE_BYTES = 2 * MiB  # what one upload holds beside two blocks: what it reads at a time
 
 
@@ -73,14 +75,14 @@ class Trees:
     store_of: Callable[[str], AzureStore]  # by the name of a container of the same account
     max_name_characters: int | None
     selection: Selection
-    symlinks: str  # keep, follow or skip
+    symlinks: str  # of the source: keep, follow or skip
     follows_sources: bool  # links that are named themselves, as cp(1) without -r
 
     def source(self, source: Place) -> PartedTree:
         """Return the tree that is copied. Raises InvalidArgument."""
         if source.container is not None:
-            return self._remote(self.store_of(source.container.name), source.path)
-        return self.local(source.path, follow_root=self.follows_sources)
+            return self._remote(self.store_of(source.container.name), source.path, self.symlinks)
+        return self._local(source.path, self.symlinks, follow_root=self.follows_sources)
 
     def target(self, place: Place, path: str) -> PartedTree:
         """Return the tree that is copied to. A link that is named itself is followed, as by cp(1)."""
@@ -89,16 +91,19 @@ class Trees:
         return self.remote(path)
 
     def local(self, path: str, *, follow_root: bool) -> LocalTree:
-        """Return what is here."""
-        return LocalTree(Path(path), self.selection, self.symlinks, follow_root)
+        """Return what is here, with its links."""
+        return self._local(path, KEEP, follow_root=follow_root)
 
     def remote(self, path: str) -> RemoteTree:
-        """Return what is at a path of the container."""
-        return self._remote(self.store, path)
+        """Return what is at a path of the container, with its links."""
+        return self._remote(self.store, path, KEEP)
 
-    def _remote(self, store: AzureStore, path: str) -> RemoteTree:
+    def _local(self, path: str, symlinks: str, *, follow_root: bool) -> LocalTree:
+        return LocalTree(Path(path), self.selection, symlinks, follow_root)
+
+    def _remote(self, store: AzureStore, path: str, symlinks: str) -> RemoteTree:
         defaults = Defaults.for_umask(os.getuid(), os.getgid(), umask())
-        return RemoteTree(store, path, defaults, self.selection, self.symlinks, self.max_name_characters)
+        return RemoteTree(store, path, defaults, self.selection, symlinks, self.max_name_characters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,7 @@ class Session:
                 self.rules(),
                 recursive=self.settings.copy.recursive,
                 deletes=self.settings.copy.deletes,
+                skips_links=self.settings.copy.symlinks == "skip",
                 dry_run=self.settings.copy.dry_run,
             ),
             jobs=jobs,

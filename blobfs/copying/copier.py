@@ -26,6 +26,7 @@ class Orders:
     rules: Rules
     recursive: bool
     deletes: bool
+    skips_links: bool  # the source's are not copied, and the target's not deleted
     dry_run: bool
 
 
@@ -134,7 +135,7 @@ class Copier:
             for entry in there.rest():
                 if entry.is_directory:
                     directories.append(entry)
-                else:
+                elif not (self._orders.skips_links and entry.attributes.is_symlink):
                     workers.submit(Work(entry, "", ""))
             workers.drain()
         for entry in directories:

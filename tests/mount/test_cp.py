@@ -258,6 +258,21 @@ def test_links_are_kept_followed_or_skipped(copies: Copies[Azurite], tmp_path: P
     assert os.readlink(tmp_path / "keep" / "link") == "real"
 
 
+def test_a_file_replaces_a_link_where_links_are_skipped_and_other_links_stay(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    with strained.service.client() as client:
+        blobs = client.get_container_client(strained.container)
+        for name in ("t/file", "t/link"):
+            blobs.upload_blob(name, b"elsewhere", metadata={"is_symlink": "true"})
+        (tmp_path / "file").write_text("text")
+        skipping = "cp", "-r", "--delete", "--symlinks", "skip"
+        assert "deleted" not in strained(*skipping, "--dry-run", f"{tmp_path}/.", strained.at("t"))
+        strained(*skipping, f"{tmp_path}/.", strained.at("t"))
+        bodies = {name: blobs.download_blob(name).readall() for name in blobs.list_blob_names()}
+    assert bodies == {"t": b"", "t/file": b"text", "t/link": b"elsewhere"}
+
+
 def test_a_copy_closes_every_container_that_it_opened(
     strained: Copies[Responder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
