@@ -112,7 +112,8 @@ def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     container = destination.container or sources[0].container
     assert container is not None
     wishes = _wishes(values)
-    _refuse_contradictions(wishes, is_upload=sources[0].container is None)
+    is_upload, is_download = sources[0].container is None, destination.container is None
+    _refuse_contradictions(wishes, is_upload=is_upload, is_download=is_download)
     if destination.is_stream or sources[0].is_stream:
         _refuse_with_stream(wishes)
         if sources[0].is_stream and sys.__stdin__ is None:
@@ -181,7 +182,7 @@ def _refuse_with_scheduler(values: dict[str, Any], *, has_stream: bool) -> None:
         raise click.UsageError("--limit-rate is for one machine, and --scheduler for several.")
 
 
-def _refuse_contradictions(wishes: CopySettings, *, is_upload: bool) -> None:
+def _refuse_contradictions(wishes: CopySettings, *, is_upload: bool, is_download: bool) -> None:
     if wishes.deletes and not wishes.recursive:
         raise click.UsageError("--delete is about directories: it needs -r.")
     if wishes.deletes and wishes.no_clobber:
@@ -192,3 +193,7 @@ def _refuse_contradictions(wishes: CopySettings, *, is_upload: bool) -> None:
         )
     if not is_upload and (wishes.tier or wishes.content_type):
         raise click.UsageError("--tier and --content-type are for uploads.")
+    if not (is_upload or is_download or wishes.preserves):
+        raise click.UsageError(
+            "--no-preserve: not between containers, where the service copies all of a blob."
+        )

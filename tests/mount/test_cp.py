@@ -535,6 +535,7 @@ def test_a_blob_that_is_hidden_by_a_directory_keeps_nothing_out_of_it(
         (("cp", "--delete", "./a", "acc/cont"), "-r"),
         (("cp", "--symlinks", "follow", "acc/cont/a", "."), "keep or skip"),
         (("cp", "--tier", "Hot", "acc/cont/a", "."), "uploads"),
+        (("cp", "--no-preserve", "acc/cont/a", "acc/cont/b"), "between containers"),
         (("cp", "--dry-run", "-", "acc/cont/a"), "--dry-run"),
         (("cp", "--json", "acc/cont/a", "-"), "--json"),
         (("cp", "./a", "Acc/cont"), "account name"),
