@@ -82,7 +82,9 @@ class Trees:
         """Return the tree that is copied. Raises InvalidArgument."""
         if source.container is not None:
             return self._remote(self.store_of(source.container.name), source.path, self.symlinks)
-        return self._local(source.path, self.symlinks, follow_root=self.follows_sources)
+        # `link/` and `link/.` name the directory that it leads to (path_resolution(7)).
+        follows = self.follows_sources or source.means_directory
+        return self._local(source.path, self.symlinks, follow_root=follows)
 
     def target(self, place: Place, path: str) -> PartedTree:
         """Return the tree that is copied to. A link that is named itself is followed, as by cp(1)."""

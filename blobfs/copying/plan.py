@@ -78,8 +78,13 @@ def root_for(source: Place, entry: Entry, target: Place, found: Entry | None, *,
     """Return the path of the copy of a source in the target's container or file system, as cp(1) decides.
 
     `entry` is what stands at the source and `found` what stands at the target. Raises NotADirectory
-    if several sources, or a directory, are to go where there is none, IsADirectory.
+    if several sources, or a directory, are to go where there is none, and for a link that is named
+    as a directory; IsADirectory.
     """
+    if entry.attributes.is_symlink and source.means_directory:
+        raise NotADirectory(
+            f"{source.text} is a link, and those in a container are not followed: name its target"
+        )
     is_there = found is not None and found.is_directory
     if (
         found is not None

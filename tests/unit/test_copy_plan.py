@@ -184,6 +184,7 @@ def test_an_account_is_another_one_at_another_endpoint() -> None:
         ("acc/cont/.", DIRECTORY, "/here", DIRECTORY, "/here"),
         ("acc/cont/f", FILE, "/", DIRECTORY, "/f"),
         ("acc/cont/f", FILE, ".", DIRECTORY, "./f"),
+        ("acc/cont/link", LINK, "/here", DIRECTORY, "/here/link"),
     ],
 )
 def test_a_copy_goes_where_cp_would_put_it(
@@ -199,6 +200,8 @@ def test_a_copy_goes_where_cp_would_put_it(
         ("f", FILE, "acc/cont/f/", FILE, False, NotADirectory),
         ("f", FILE, "acc/cont/new", None, True, NotADirectory),
         ("f", FILE, "acc/cont/f", FILE, True, NotADirectory),
+        ("acc/cont/link/", LINK, "new", None, False, NotADirectory),
+        ("acc/cont/link/.", LINK, "acc/cont/new", None, False, NotADirectory),
         ("-", FILE, "acc/cont", DIRECTORY, False, IsADirectory),
         ("-", FILE, "acc/cont/new/", None, False, IsADirectory),
     ],
