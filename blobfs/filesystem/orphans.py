@@ -1,7 +1,8 @@
 """Open files that have lost their name, by the hidden names that libfuse gives them.
 
 libfuse removes a hidden name after the last close it knows of. An open by that name may be under way
-then, and whoever has it calls the file by it from there on.
+then, and whoever has it calls the file by it from there on. A file that is closed while it loses its name
+may never have its hidden name removed, so one that has no handle is not kept for long.
 """
 
 import threading
@@ -17,7 +18,7 @@ REMEMBERED_NAMES = 10_000  # far more than can be given while one call is on its
 
 
 class Orphans:
-    """Files without a name, each known until its hidden name is removed and it has no handle. Never waits."""
+    """Files without a name, each known while it has a handle, or an open may be under way. Never waits."""
 
     def __init__(self, files: FileTable) -> None:
         self._files = files
@@ -61,6 +62,14 @@ class Orphans:
             elif file is not None:
                 del self._orphans[hidden_path]
             return hidden_path in self._given
+
+    def forget_unused(self, file: File) -> None:
+        """Forget a file that has no handle, whether or not its hidden name was removed."""
+        with self._lock:
+            if not file.handles:
+                self._removed.pop(file, None)
+                for path in [path for path, orphan in self._orphans.items() if orphan is file]:
+                    del self._orphans[path]
 
     def rename(self, old_path: str, new_path: str) -> None:
         """Have the hidden names in a directory, and in those below it, follow it to its new name."""

@@ -6,6 +6,7 @@ exists in memory only.
 
 import time
 from contextlib import nullcontext
+from functools import partial
 
 from blobfs.errors import (
     DirectoryNotEmpty,
@@ -18,6 +19,8 @@ from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, BlobInfo
 from blobfs.tree.namespace import DIRECTORY
+
+UNUSED_SECONDS = 5.0  # far longer than an open takes that was under way when its file lost its name
 
 
 class Removal:
@@ -116,6 +119,7 @@ class Removal:
         volume.files.remove(file)
         volume.lost.forget(path)
         volume.orphans.add(hidden_path, file)
+        volume.transfers.run_after(UNUSED_SECONDS, partial(volume.orphans.forget_unused, file))
         volume.inodes.retire(name)
         volume.entry_changed(path)
         if not etag:

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,28 @@ def test_a_removed_directory_takes_no_open_file_with_it(directory: Path) -> None
         file.seek(0)
         assert file.read() == b"content, more"
     assert os.listdir(directory) == []
+
+
+def deleted_files(mount: Mount) -> int:
+    """Count what a mount has open of the temporary directory: the bytes of files without a name."""
+    count = 0
+    for path in Path(f"/proc/{mount.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += os.readlink(path).endswith(" (deleted)")
+    return count
+
+
+def test_files_removed_right_after_they_were_closed_leave_nothing_behind(
+    directory: Path, shared_mount: Mount
+) -> None:
+    """The last release may be on its way yet when the name goes."""
+    before = deleted_files(shared_mount)
+    for number in range(200):
+        path = directory / f"x{number}"
+        path.write_bytes(b"bytes")
+        assert path.read_bytes() == b"bytes"
+        path.unlink()
+    wait_until(lambda: deleted_files(shared_mount) <= before)
 
 
 def test_thread_that_waits_for_the_kernel_is_known_to_be_at_rest(shared_mount: Mount) -> None:

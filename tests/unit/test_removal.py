@@ -44,6 +44,17 @@ def test_unlinked_file_is_gone(fs: Filesystem, memory: MemoryStore) -> None:
         fs.unlink("/x")
 
 
+def test_file_closed_while_it_loses_its_name_is_forgotten(fs: Filesystem) -> None:
+    """libfuse removes no hidden name that it gives after the last close."""
+    write(fs, "/x", BODY)
+    opened_and_closed(fs, "/x")
+    fs.rename("/x", HIDDEN)
+    assert fs.stat(HIDDEN).links == 0  # an open of it may be under way
+    later(fs)
+    with pytest.raises(Changed):
+        fs.stat(HIDDEN)
+
+
 def test_file_unlinked_while_open_is_read_to_its_end(fs: Filesystem, memory: MemoryStore) -> None:
     write(fs, "/x", BODY)
     handle = fs.handles.open("/x", os.O_RDWR).handle
