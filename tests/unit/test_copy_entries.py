@@ -9,7 +9,8 @@ from fakes import DEFAULTS, MemoryStore, machine
 
 from blobfs.blocks import MiB
 from blobfs.copying.entries import Work, entry_of_blob, entry_of_file
-from blobfs.copying.meter import Interruption, Meter
+from blobfs.copying.interruption import Interruption
+from blobfs.copying.meter import Meter
 from blobfs.copying.relocating import Relocator
 from blobfs.copying.uploading import Style, Uploader
 from blobfs.errors import Changed
@@ -53,7 +54,7 @@ def test_no_more_is_sent_of_a_file_that_grows_without_end_than_shows_that_it_doe
         uploader_to(store, metered(grow)) as uploader,
         pytest.raises(Changed, match="written while it was being copied"),
     ):
-        uploader.perform(work)
+        uploader.copy(work)
     assert sum(moved) <= 4 * MiB
     assert store.bodies == {}
 
@@ -64,7 +65,7 @@ def test_no_more_is_sent_of_a_file_that_grows_without_end_than_shows_that_it_doe
 def test_a_directory_stays_one_in_another_container(name: str, metadata: dict[str, str]) -> None:
     store = MemoryStore()
     source = entry_of_blob("d", store.put(name, b"", metadata), DEFAULTS)
-    Relocator(store.copy, metered()).perform(Work(source, name, "copy/d"))
+    Relocator(store.copy, metered()).copy(Work(source, name, "copy/d"))
     copy = entry_of_blob("d", store.head("copy/d"), DEFAULTS)
     assert copy.attributes == source.attributes
     assert copy.blob is not None
@@ -74,7 +75,7 @@ def test_a_directory_stays_one_in_another_container(name: str, metadata: dict[st
 def test_the_metadata_of_a_file_goes_as_it_is_to_another_container() -> None:
     store = MemoryStore()
     source = entry_of_blob("", store.put("file", b"text", {"mtime": "1.5"}), DEFAULTS)
-    Relocator(store.copy, metered()).perform(Work(source, "file", "copy"))
+    Relocator(store.copy, metered()).copy(Work(source, "file", "copy"))
     assert store.head("copy").metadata == {"mtime": "1.5"}
 
 
@@ -84,6 +85,6 @@ def test_a_directory_is_uploaded_beside_the_marker_with_a_slash_that_stands_ther
     with uploader_to(store, metered()) as uploader:
         for found in marker, None:  # and then over its own
             there = entry_of_blob("d", found or store.head("t/d"), DEFAULTS)
-            uploader.perform(Work(source, str(tmp_path), "t/d", there))
+            uploader.copy(Work(source, str(tmp_path), "t/d", there))
     assert list(store.bodies) == ["t/d", "t/d/"]
     assert entry_of_blob("d", store.head("t/d"), DEFAULTS).attributes.mode == source.attributes.mode

@@ -13,12 +13,13 @@ from fakes import DEFAULTS, MemoryStore, machine
 from blobfs.copying.carrying import LocalCarrier
 from blobfs.copying.checker import Checker
 from blobfs.copying.comparing import Comparer
-from blobfs.copying.copier import Copier, Orders
+from blobfs.copying.copier import Copier, Orders, TreeCopy
 from blobfs.copying.downloading import Downloader, Keeping
-from blobfs.copying.meter import Interruption, Meter
+from blobfs.copying.interruption import Interruption
+from blobfs.copying.meter import Meter
 from blobfs.copying.part_file import part_path
 from blobfs.copying.plan import Rules
-from blobfs.copying.report import Report, Verdict
+from blobfs.copying.report import Outcome, Report, Unwatched, Verdict
 from blobfs.copying.selection import Selection
 from blobfs.copying.trees import LocalTree, RemoteTree
 from blobfs.copying.units import Units
@@ -42,12 +43,12 @@ class Copies:
         carrier = LocalCarrier(
             Downloader(self.units, self.here, keeping), self._comparer, rules, dry_run=False
         )
-        orders = Orders(rules, recursive=True, deletes=False, dry_run=False)
+        orders = Orders(rules, recursive=True, deletes=False, skips_links=False, dry_run=False)
         local = LocalTree(self.here, Selection())
         root = self._there.root()
         assert root is not None
         Copier(carrier, report, Interruption(), orders=orders, jobs=1).copy(
-            self._there, root, local, local.root()
+            TreeCopy(self._there, root, local, local.root())
         )
         return verdicts
 
@@ -60,9 +61,19 @@ class Copies:
         return verdicts
 
 
+class Verdicts(Unwatched):
+    """Keeps what became of each entry."""
+
+    def __init__(self) -> None:
+        self.by_source: dict[str, Verdict] = {}
+
+    def tell(self, outcome: Outcome) -> None:
+        self.by_source[outcome.source] = outcome.verdict
+
+
 def _report() -> tuple[Report, dict[str, Verdict]]:
-    verdicts: dict[str, Verdict] = {}
-    return Report(lambda outcome: verdicts.update({outcome.source: outcome.verdict})), verdicts
+    verdicts = Verdicts()
+    return Report(verdicts), verdicts.by_source
 
 
 @pytest.fixture
