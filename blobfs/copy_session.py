@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -26,16 +27,19 @@ from blobfs.copying.meter import Meter
 from blobfs.copying.places import STREAM, Place
 from blobfs.copying.plan import Rules, Step, refuse_inside_itself, root_for, step_for
 from blobfs.copying.relocating import Relocator
-from blobfs.copying.report import Outcome, Report, Verdict
+from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.selection import Selection
 from blobfs.copying.trees import LocalTree, PartedTree, RemoteTree, Tree
 from blobfs.copying.units import Units
 from blobfs.copying.uploading import Uploader
-from blobfs.errors import InvalidArgument
+from blobfs.errors import Abandoned, InvalidArgument
 from blobfs.format.attributes import Attributes, Defaults
 from blobfs.settings import SessionSettings
 
 _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)  # in /proc/self/status: proc(5)
+
+_DEVICES_AND_SOCKETS = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
+_NOT_READ = "is a device or socket: copy it with -r as one, or what it gives through standard input (-)"
 
 KEEP = "keep"  # what becomes of symbolic links wherever they are not those of a source
 
@@ -49,6 +53,7 @@ class Route:
     source: Place
     target: Place
     path: str  # of the copy itself, in the target's container or file system
+    is_stream: bool = False  # the source is standard input, or a fifo whose bytes are meant
 
 
 class Cluster(Protocol):
@@ -164,11 +169,18 @@ class Session:
             if entry is None:
                 self.report.add(Outcome(Verdict.FAILED, source.text, reason="does not exist"))
                 continue
+            is_stream = source.is_stream
+            if source.container is None and not self.settings.copy.recursive:  # cp(1) reads what is no file
+                if entry.kind in _DEVICES_AND_SOCKETS:
+                    self.report.add(Outcome(Verdict.FAILED, source.text, reason=_NOT_READ))
+                    continue
+                if entry.kind == stat.S_IFIFO:
+                    is_stream, entry = True, _stream_entry(entry.attributes.mode)
             path = root_for(source, entry, target, found, is_one_of_many=len(sources) > 1)
             refuse_inside_itself(source, path, target)
             place = self.trees.target(target, path)
             there = found if path == target.path else place.root()
-            planned.append((Route(source, target, path), TreeCopy(tree, entry, place, there)))
+            planned.append((Route(source, target, path, is_stream), TreeCopy(tree, entry, place, there)))
         if len({route.path for route, _ in planned}) < len(planned):
             raise InvalidArgument("two sources have the same name, and would overwrite each other")
         return planned
@@ -214,8 +226,9 @@ class Session:
         return Rules(self.settings.copy.no_clobber, self.settings.copy.update, self.settings.copy.checksum)
 
     def _run(self, route: Route, copy: TreeCopy, cluster: Cluster | None) -> None:
-        if route.source.is_stream:
-            self._read_input(copy)
+        if route.is_stream:
+            work = Work(copy.root, route.source.text, copy.target.address(""), copy.found)
+            self._read(route.source, work)
             return
         carrier: Carrier = self.carrier(route)
         jobs = self.uploads_at_once if route.source.container is None else self.settings.copy.jobs
@@ -249,11 +262,21 @@ class Session:
         origin = self.trees.store_of(source.container.name)
         return Relocator(partial(self.trees.store.copy_from, origin), self.meter)
 
-    def _read_input(self, copy: TreeCopy) -> None:
-        name = copy.target.address("")
-        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-            size_bytes = self.uploader.send_stream(stream, Work(copy.root, STREAM, name, copy.found))
-        self.report.add(Outcome(Verdict.COPIED, STREAM, name, size_bytes))
+    def _read(self, source: Place, work: Work) -> None:
+        """Copy standard input or a fifo, of which nothing is known before it is read."""
+        verdict, size_bytes = Verdict.COPIED, 0
+        try:
+            if step_for(work.source, work.replaces, Rules(self.settings.copy.no_clobber)) is Step.SKIP:
+                verdict = Verdict.SKIPPED
+            elif not self.settings.copy.dry_run:
+                with _opened(source) as stream:
+                    size_bytes = self.uploader.send_stream(stream, work)
+        except Abandoned:
+            raise
+        except FAILURES as failure:
+            self.report.add(Outcome(Verdict.FAILED, work.origin, work.target, reason=reason_of(failure)))
+        else:
+            self.report.add(Outcome(verdict, work.origin, work.target, size_bytes))
 
     def _print(self, source: Place) -> None:
         """Write a file to standard output, as it is verified."""
@@ -278,8 +301,15 @@ def umask() -> int:
     return int(umask, 8)
 
 
-def _stream_entry() -> Entry:
-    """Return what standard input is: a new file."""
+def _stream_entry(mode: int = 0o666) -> Entry:
+    """Return what a stream becomes: a new file, by default as one that is redirected to."""
     now = time.time_ns()
-    mode = stat.S_IFREG | 0o666 & ~umask()
+    mode = stat.S_IFREG | mode & 0o777 & ~umask()
     return Entry("", Attributes(mode, os.getuid(), os.getgid(), now, now, now), 0)
+
+
+def _opened(source: Place) -> FileIO:
+    """Open standard input or a fifo. Blocks until the fifo has a writer."""
+    if source.is_stream:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    return open(source.path, "rb", buffering=0)

@@ -226,6 +226,31 @@ def test_standard_input_and_output_are_copied(copies: Copies[Azurite]) -> None:
     assert output.stdout == content
 
 
+def test_without_r_a_fifo_is_read_to_its_end_and_a_device_is_refused(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o640)
+    copied = shell(
+        tmp_path,
+        "timeout 20 sh -c 'echo one > pipe' & "
+        'echo two | "$PYTHON" -m blobfs cp /dev/stdin pipe /dev/null "$THERE/" 2>&1 || :',
+        PYTHON=sys.executable,
+        PYTHONPATH=PROJECT,
+        THERE=strained.at("t"),
+        **strained.environment,
+    )
+    assert "/dev/null: failed: is a device or socket: copy it with -r" in copied
+    assert "2 copied, 1 failed, 8 bytes" in copied
+    with strained.service.client() as client:
+        blobs = client.get_container_client(strained.container)
+        for name, body in ("t/stdin", b"two\n"), ("t/pipe", b"one\n"):
+            assert blobs.download_blob(name).readall() == body
+        assert blobs.get_blob_client("t/pipe").get_blob_properties().metadata["permissions"] == str(0o100640)
+    # Nobody writes to it now.
+    assert "1 skipped" in strained("cp", "--no-clobber", tmp_path / "pipe", strained.at("t"))
+    assert "would copy" in strained("cp", "--dry-run", tmp_path / "pipe", strained.at("new"))
+
+
 def test_a_new_blob_says_what_it_is_asked_to(
     copies: Copies[Azurite], blobs: ContainerClient, tmp_path: Path
 ) -> None:
