@@ -81,7 +81,8 @@ class Copier:
                 else:
                     workers.submit(work)
             workers.drain()
-        late.sort(key=lambda work: work.target, reverse=True)  # what is in a directory before it
+        # What is in a directory before it, and the marker `d/`, which often has no attributes, before `d`.
+        late.sort(key=lambda work: (work.target, work.origin), reverse=True)
         for work in [work for work in late if not work.source.is_directory]:
             self._note(work, self._carrier.copy_late)
         if self._orders.deletes and copy.root.is_directory:

@@ -514,6 +514,18 @@ def test_two_blobs_that_would_be_one_file_are_not_both_called_copied(
     assert (tmp_path / "back" / "one").read_text() == "twins/one"
 
 
+def test_a_directory_keeps_its_mode_where_another_program_marked_it_too(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(0o700)
+    with strained.service.client() as client:
+        client.get_blob_client(strained.container, "t/d/").upload_blob(b"")
+    strained("cp", "-r", "--delete", f"{tmp_path}/.", strained.at("t"))
+    strained("cp", "-r", strained.at("t"), tmp_path / "back")
+    assert (tmp_path / "back" / "d").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_copy_to_a_name_below_a_file_is_refused_and_the_file_stays(
     strained: Copies[Responder], tree: Path
 ) -> None:
