@@ -129,6 +129,11 @@ class FileTable:
             if file.handles:
                 self._displaced.setdefault(new_name, set()).add(file)
 
+    def is_displaced(self, file: File) -> bool:
+        """Tell whether another version of an open file was entered under its name, or has taken it."""
+        with self._lock:
+            return any(file in others for others in self._displaced.values())
+
     def name_of_pages(self, file: File) -> str:
         """Return the name whose pages in the kernel an open file's handles share."""
         with self._lock:

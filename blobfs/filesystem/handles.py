@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import resource
 import stat
 import threading
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.opening import Entered, Opener
 from blobfs.filesystem.volume import Caller, Stat, Volume
+
+PAGE_BYTES = resource.getpagesize()
 
 
 class Opened(NamedTuple):
@@ -34,6 +37,7 @@ class Handle:
     file: File
     writable: bool
     append: bool
+    reads_pages: bool  # of the kernel's cache
     stream: Stream = field(default_factory=Stream)
 
 
@@ -117,7 +121,7 @@ class Handles:
         except Changed:
             self._volume.namespace.forget(self._volume.path_of(opened.file.name))
             raise
-        if count < len(target) and self._volume.size_told(opened.file) > opened.file.size_bytes:
+        if count < len(target) and self._goes_on(opened, offset + len(target)):
             raise Changed(
                 f"{opened.file.name}: another client has written more, which is not of this version"
             )
@@ -193,6 +197,16 @@ class Handles:
         if not file.handles and file.is_uncommitted:
             self._commits.release(file)
 
+    def _goes_on(self, opened: Handle, end: int) -> bool:
+        """Tell whether the kernel, which has asked for bytes up to `end`, believes in more than there are."""
+        file = opened.file
+        if self._volume.size_told(file) > file.size_bytes:
+            return True
+        # Another version that was open for a moment may be forgotten here, but not by the kernel: it asks
+        # for no page behind the one in which it believes that the file ends.
+        last_page_end = -(-file.size_bytes // PAGE_BYTES) * PAGE_BYTES
+        return end > last_page_end and opened.reads_pages and self._volume.files.is_displaced(file)
+
     def _change(self, handle: int, change: Callable[[Handle], None]) -> None:
         """Change a file by a handle. The kernel's pages of it are of no version until it is committed."""
         opened = self._handle(handle)
@@ -205,7 +219,12 @@ class Handles:
 
     def _new_handle(self, entered: Entered, flags: int) -> Opened:
         """Make a handle of a file that was entered in the table of files for it."""
-        handle = Handle(entered.file, _is_writable(flags), bool(flags & os.O_APPEND))
+        handle = Handle(
+            entered.file,
+            _is_writable(flags),
+            append=bool(flags & os.O_APPEND),
+            reads_pages=not (entered.bypass_pages or flags & os.O_DIRECT),
+        )
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = handle

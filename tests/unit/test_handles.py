@@ -6,10 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
-from syscalls import BLOCK, BODY, Mount, close, create, later, read, read_handle, write, write_new
+from syscalls import (
+    BLOCK,
+    BODY,
+    Mount,
+    close,
+    create,
+    later,
+    opened_and_closed,
+    read,
+    read_handle,
+    write,
+    write_new,
+)
 
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Unavailable, Unsupported
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.handles import PAGE_BYTES
 from blobfs.store import ALWAYS, BlobKind
 
 
@@ -36,6 +49,23 @@ def test_open_handle_keeps_reading_its_version_or_says_stale(fs: Filesystem, mou
         fs.handles.read_into(handle, 200_000, target)
     assert stale.value.errno == errno.ESTALE
     assert read(fs, "/x") == b"new"
+
+
+def test_reader_does_not_take_for_its_version_what_the_kernel_believes_of_another(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    """The kernel has one size for a name: that of a longer version that was open for a moment."""
+    memory.put("x", BODY * 1000)
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
+    page_end = -(-len(BODY * 1000) // PAGE_BYTES) * PAGE_BYTES
+    for body in (BODY * 9000, b"short"):
+        memory.put("x", body)
+        opened_and_closed(fs, "/x")
+    target = memoryview(bytearray(PAGE_BYTES))
+    rest = len(BODY * 1000) - (page_end - PAGE_BYTES)
+    assert fs.handles.read_into(handle, page_end - PAGE_BYTES, target) == rest
+    with pytest.raises(Changed, match="another client has written more"):
+        fs.handles.read_into(handle, page_end, target)
 
 
 def test_lost_update_is_refused(fs: Filesystem, mount: Mount) -> None:
