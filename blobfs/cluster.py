@@ -16,7 +16,7 @@ from uuid import uuid4
 from distributed import Client, Future, KilledWorker, LocalCluster
 
 from blobfs import cluster_worker
-from blobfs.cluster_worker import Answer, WorkerSession, run_on_worker
+from blobfs.cluster_worker import TaskResult, WorkerSession, run_on_worker
 from blobfs.copy_session import Route, Session
 from blobfs.copying.carrying import Carrier
 from blobfs.copying.entries import Entry, Work
@@ -32,7 +32,7 @@ MAX_LOST_WORKERS = 5  # workers in a row that end while they have the same to do
 POLL_SECONDS = 0.5  # how soon an interruption is noticed
 
 
-class Progress:
+class FileProgress:
     """How much of each file has moved, by whomever: never more than there is of it. Thread-safe."""
 
     def __init__(self, moved: Callable[[int], None]) -> None:
@@ -69,7 +69,7 @@ class Task:
 
     method: str  # of a worker's session
     arguments: tuple[object, ...]
-    answer: "Future[Answer]"
+    answer: "Future[TaskResult]"
 
 
 class DaskCluster:
@@ -79,7 +79,7 @@ class DaskCluster:
         self._client = client
         self._name = name
         self.session = session
-        self.progress = Progress(session.meter.note)
+        self.progress = FileProgress(session.meter.note)
 
     def source_tree(self, route: Route, tree: PartedTree) -> Tree:
         """See `Cluster.source_tree`."""
@@ -110,7 +110,7 @@ class DaskCluster:
             task = self.submit(task.method, *task.arguments)  # that worker was about to end
         raise Unavailable("the cluster gave it up: one worker after the other ended")
 
-    def _wait(self, answer: "Future[Answer]") -> Answer:
+    def _wait(self, answer: "Future[TaskResult]") -> TaskResult:
         is_done = threading.Event()
         answer.add_done_callback(lambda _: is_done.set())
         while not is_done.wait(POLL_SECONDS):

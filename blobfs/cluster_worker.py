@@ -28,23 +28,23 @@ def dask_setup(_worker: Worker) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TaskResult:
     """What a worker gives: a failure is no error of the task, which the worker would log with its trace."""
 
     value: object = None
     failure: Exception | None = None
 
 
-def run_on_worker(name: str, method: str, *arguments: object) -> Answer:
+def run_on_worker(name: str, method: str, *arguments: object) -> TaskResult:
     """Run by a worker: do something with what it has for this copy."""
     own = get_worker().plugins.get(name)
     if not isinstance(own, WorkerSession):
-        return Answer(failure=Abandoned("the copy is over"))
+        return TaskResult(failure=Abandoned("the copy is over"))
     try:
         with own.use():
-            return Answer(getattr(own, method)(*arguments))
+            return TaskResult(getattr(own, method)(*arguments))
     except FAILURES as failure:
-        return Answer(failure=failure)
+        return TaskResult(failure=failure)
 
 
 class WorkerSession(WorkerPlugin):

@@ -12,7 +12,7 @@ from blobfs.azure.outage import Outage
 from blobfs.azure.pace import LEAST_BYTES
 from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
-from blobfs.azure.transport import Interrupted, Progress, Transport
+from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
 from blobfs.counters import Counters
 from blobfs.errors import Failure, TimedOut, Unavailable
 
@@ -197,7 +197,7 @@ class _Call:
         except TimeoutError:
             raise self._transient("the service is too busy", Unavailable) from None
 
-    def _go_on_from(self, progress: Progress) -> None:
+    def _go_on_from(self, progress: ReplyProgress) -> None:
         """Keep what has arrived. A call that gets on, not by a trickle, has all its time again."""
         if progress.headers:
             self._client.outage.note_answer()

@@ -29,7 +29,7 @@ _ACTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeReply:
     """What the service said to one question, and when."""
 
     status: int
@@ -56,7 +56,7 @@ class Inspector:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def try_to(self, action: str) -> Answer:
+    def try_to(self, action: str) -> ProbeReply:
         """Try to list, read, create, write or delete, in a way that cannot succeed but for the list."""
         request = _ACTIONS[action]
         answer = self._ask(request)
@@ -64,15 +64,15 @@ class Inspector:
             self._ask(_ACTIONS["delete"])
         return answer
 
-    def account(self) -> Answer:
+    def account(self) -> ProbeReply:
         """Ask what sort of account it is: Get Account Information."""
         return self._ask(Request("GET account", "GET", query={"restype": "account", "comp": "properties"}))
 
-    def container(self) -> Answer:
+    def container(self) -> ProbeReply:
         """Ask for the container's properties, which the SAS of a container may not."""
         return self._ask(Request("GET container", "GET", query={"restype": "container"}))
 
-    def blob(self, name: str) -> Answer:
+    def blob(self, name: str) -> ProbeReply:
         """Ask for a blob's properties."""
         return self._ask(Request("HEAD blob", "HEAD", name))
 
@@ -94,12 +94,14 @@ class Inspector:
         reply = self._client.call(request, within_seconds=ANSWER_SECONDS)
         return reply.skipped_bytes + reply.received_bytes
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: Request) -> ProbeReply:
         began_at, began = time.time(), time.monotonic()
         reply = self._client.ask(request, within_seconds=ANSWER_SECONDS)
         seconds = time.monotonic() - began
         refusal = self._refusal(request, reply)
-        return Answer(reply.status, reply.error_code, reply.headers, refusal, began_at + seconds / 2, seconds)
+        return ProbeReply(
+            reply.status, reply.error_code, reply.headers, refusal, began_at + seconds / 2, seconds
+        )
 
     def _refusal(self, request: Request, reply: Reply) -> str:
         try:

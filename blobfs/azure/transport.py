@@ -41,7 +41,7 @@ API_VERSION = "2023-11-03"
 
 
 @dataclass(slots=True)
-class Progress:
+class ReplyProgress:
     """How far a reply got."""
 
     sent: bool = False  # the request, or some of it
@@ -52,7 +52,7 @@ class Progress:
 class Interrupted(Exception):
     """The attempt ended without a whole reply. The message has no secret in it."""
 
-    def __init__(self, reason: str, progress: Progress, *, timed_out: bool = False) -> None:
+    def __init__(self, reason: str, progress: ReplyProgress, *, timed_out: bool = False) -> None:
         super().__init__(reason)
         self.progress = progress
         self.timed_out = timed_out
@@ -214,7 +214,7 @@ def _require_certificates(path: Path) -> None:
 
 
 def _received(
-    file: io.BufferedReader, request: Request, request_id: str, progress: Progress
+    file: io.BufferedReader, request: Request, request_id: str, progress: ReplyProgress
 ) -> tuple[Reply, bool]:
     """Receive a whole reply; return also whether another can follow it on the connection."""
     head = receive_head(file, request.method)
@@ -230,9 +230,9 @@ def _received(
 
 
 @contextmanager
-def _interruptions(host: str, origin: str) -> Iterator[Progress]:
+def _interruptions(host: str, origin: str) -> Iterator[ReplyProgress]:
     """Turn what goes wrong on the way into Interrupted, or Unavailable if trying again is pointless."""
-    progress = Progress()
+    progress = ReplyProgress()
     try:
         yield progress
     except (HTTPError, http.client.HTTPException, OSError) as error:
@@ -250,7 +250,7 @@ def _interruptions(host: str, origin: str) -> Iterator[Progress]:
         raise _interrupted(host, error, cause, progress) from error
 
 
-def _interrupted(host: str, error: Exception, cause: BaseException, progress: Progress) -> Interrupted:
+def _interrupted(host: str, error: Exception, cause: BaseException, progress: ReplyProgress) -> Interrupted:
     if isinstance(cause, socket.gaierror):
         reason = f"{host} cannot be found ({cause.strerror}); is the account's name right?"
         return Interrupted(reason, progress)

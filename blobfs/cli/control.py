@@ -28,7 +28,7 @@ CAUSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Uncommitted:
+class UncommittedFile:
     """A file with bytes that the service does not have, and why."""
 
     path: str
@@ -43,7 +43,7 @@ class MountStatus:
     pid: int
     account: str
     container: str
-    uncommitted: Sequence[Uncommitted]
+    uncommitted: Sequence[UncommittedFile]
     unnamed_count: int = 0  # of uncommitted files for whose names the answer had no room
 
     @property
@@ -96,7 +96,7 @@ def read_status(mountpoint: Path) -> MountStatus | None:
         return None
     # The mount may be older.
     uncommitted = [
-        Uncommitted(entry["path"], entry["reason"], entry.get("has_failed", False))
+        UncommittedFile(entry["path"], entry["reason"], entry.get("has_failed", False))
         for entry in facts["uncommitted"]
     ]
     unnamed_count = facts.get("uncommitted_files", len(uncommitted)) - len(uncommitted)

@@ -39,7 +39,7 @@ def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
 
 
 @dataclass(slots=True)
-class Run:
+class CommandRun:
     """One command at work, and how it ended."""
 
     report: Report
@@ -60,7 +60,7 @@ def carry_out(
     as_json = ctx.params["as_json"]
     interruption = Interruption()
     with display(as_json=as_json, lists=wishes.dry_run) as watcher:
-        run = Run(Report(watcher), time.monotonic())
+        run = CommandRun(Report(watcher), time.monotonic())
         with _ended(run, interruption), warnings_on_stderr():
             # Only now: it brings the client of the service, which help and errors do not need.
             from blobfs.copies import session
@@ -87,7 +87,7 @@ def _content_settings(ctx: click.Context) -> ContentSettings:
 
 
 @contextmanager
-def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
+def _ended(run: CommandRun, interruption: Interruption) -> Iterator[None]:
     try:
         with said_of_usage():
             yield
@@ -102,7 +102,7 @@ def _ended(run: Run, interruption: Interruption) -> Iterator[None]:
         run.trouble = f"{error.filename or 'standard input'}: {error.strerror}"  # all else says its name
 
 
-def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
+def _say(run: CommandRun, *, as_json: bool, was_dry: bool) -> None:
     if as_json:
         click.echo(json.dumps({"summary": _summary(run)}))
     else:
@@ -117,7 +117,7 @@ def _say(run: Run, *, as_json: bool, was_dry: bool) -> None:
         say("blobfs: interrupted; the same command goes on from here.")
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(run: CommandRun) -> dict[str, Any]:
     return {
         **{verdict.value: count for verdict, count in run.report.counts.items()},
         "copied_bytes": run.report.copied_bytes,
@@ -127,7 +127,7 @@ def _summary(run: Run) -> dict[str, Any]:
     }
 
 
-def _spelled(run: Run) -> str:
+def _spelled(run: CommandRun) -> str:
     counts = run.report.counts
     parts = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]]
     moved = f", {spell_rounded(run.report.copied_bytes)}" if counts[Verdict.COPIED] else ""

@@ -36,7 +36,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Work:
+class WarmQueue:
     """Pieces that several workers take in turn, until there are none or somebody says stop."""
 
     pieces: Iterator[tuple[Item, int]]
@@ -133,7 +133,7 @@ def _regular(path: Path) -> Iterator[Item]:
 def _bring_all(items: Iterable[Item], jobs: int, report: Report) -> None:
     """Bring everything in; stop soon after an interruption."""
     pieces = ((item, start) for item in items for start in range(0, item.size_bytes, PIECE_BYTES))
-    work = Work(pieces, report)
+    work = WarmQueue(pieces, report)
     with ThreadPoolExecutor(jobs) as threads:
         try:
             for worker in [threads.submit(work.do) for _ in range(jobs)]:

@@ -32,7 +32,7 @@ FULL_SHARE = 1 / 4  # so much of what is there goes when the disk is full
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Entry:
+class CachedPiece:
     """A file of the cache."""
 
     used_ns: int
@@ -189,13 +189,13 @@ class DiskCache:
             excess_bytes -= entry.size_bytes
         self._swept_bytes, self._unswept_bytes = allowed_bytes + excess_bytes, 0
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[CachedPiece]:
         for folder, _, names in os.walk(self._directory):
             for name in names:
                 path = f"{folder}/{name}"
                 with contextlib.suppress(OSError):  # another mount has removed it
                     found = os.stat(path)
-                    yield Entry(found.st_mtime_ns, found.st_size, path)
+                    yield CachedPiece(found.st_mtime_ns, found.st_size, path)
 
 
 def place_in(directory: Path) -> Path:

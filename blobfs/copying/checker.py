@@ -3,7 +3,7 @@
 from contextlib import closing
 
 from blobfs.copying.catalogue import Catalogue
-from blobfs.copying.comparing import Comparer, Finding
+from blobfs.copying.comparing import Comparer, Comparison
 from blobfs.copying.entries import Entry, Work
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.part_file import is_part
@@ -69,15 +69,15 @@ class Checker:
 
     def _check(self, work: Work) -> None:
         try:
-            finding = self._find(work)
+            comparison = self._compare(work)
         except Abandoned:
             return
         except FAILURES as failure:
-            finding = Finding(Verdict.UNVERIFIABLE, reason_of(failure))
+            comparison = Comparison(Verdict.UNVERIFIABLE, reason_of(failure))
         size_bytes = work.source.size_bytes
-        self._report.add(Outcome(finding.verdict, work.origin, work.target, size_bytes, finding.reason))
+        self._report.add(Outcome(comparison.verdict, work.origin, work.target, size_bytes, comparison.reason))
 
-    def _find(self, work: Work) -> Finding:
+    def _compare(self, work: Work) -> Comparison:
         if work.replaces is not None:
             return self._comparer.compare(work.origin, work.source, work.replaces)
         assert work.source.blob is not None

@@ -22,14 +22,14 @@ SCRATCH_BYTES = 64 * KiB
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Comparison:
     """What comparing gave, and why, unless it is a match."""
 
     verdict: Verdict
     reason: str = ""
 
 
-MATCH = Finding(Verdict.MATCHES)
+MATCH = Comparison(Verdict.MATCHES)
 
 
 class Comparer:
@@ -41,7 +41,7 @@ class Comparer:
         self._meter = meter
         self._reads_all = reads_all
 
-    def compare(self, path: str, local: Entry, remote: Entry) -> Finding:
+    def compare(self, path: str, local: Entry, remote: Entry) -> Comparison:
         """Compare what is at `path` here with a blob. Blocks. Raises OSError, Failure."""
         blob = remote.blob
         if local.kind != remote.kind:
@@ -55,11 +55,11 @@ class Comparer:
         with open(path, "rb", buffering=0) as file:
             return self._compare_bytes(file.fileno(), blob)
 
-    def audit(self, blob: BlobInfo) -> Finding:
+    def audit(self, blob: BlobInfo) -> Comparison:
         """Read all of a blob and compare it with its own checksums. Blocks. Raises Failure."""
         layout = self._units.layout(blob)
         if not self._units.can_verify(blob, layout):
-            return Finding(Verdict.UNVERIFIABLE, "no checksum of it is stored")
+            return Comparison(Verdict.UNVERIFIABLE, "no checksum of it is stored")
         try:
             for _ in self._units.stream(blob, layout):
                 pass
@@ -67,7 +67,7 @@ class Comparer:
             return _differ(str(damage))
         return MATCH
 
-    def _compare_bytes(self, descriptor: int, blob: BlobInfo) -> Finding:
+    def _compare_bytes(self, descriptor: int, blob: BlobInfo) -> Comparison:
         if self._reads_all or not blob.size_bytes:
             return self._compare_all(descriptor, blob)
         if blob.content_md5 is not None:
@@ -76,13 +76,13 @@ class Comparer:
         layout = self._units.layout(blob)
         if layout.is_vouched:
             return self._compare_blocks(descriptor, blob, layout)
-        return Finding(Verdict.UNVERIFIABLE, "no checksum of it is stored; --full reads it")
+        return Comparison(Verdict.UNVERIFIABLE, "no checksum of it is stored; --full reads it")
 
-    def _compare_link(self, target: bytes, blob: BlobInfo) -> Finding:
+    def _compare_link(self, target: bytes, blob: BlobInfo) -> Comparison:
         there = b"".join(bytes(view) for _, view in self._units.stream(blob, self._units.layout(blob)))
         return MATCH if there == target else _differ(f"{target!r} here, {there!r} there")
 
-    def _compare_all(self, descriptor: int, blob: BlobInfo) -> Finding:
+    def _compare_all(self, descriptor: int, blob: BlobInfo) -> Comparison:
         for span, view in self._units.stream(blob, self._units.layout(blob)):
             for start in range(0, len(span), SCRATCH_BYTES):
                 there = view[start : start + SCRATCH_BYTES]
@@ -90,7 +90,7 @@ class Comparer:
                     return _differ(f"within {SCRATCH_BYTES} bytes from {span.start + start} on")
         return MATCH
 
-    def _compare_blocks(self, descriptor: int, blob: BlobInfo, layout: Layout) -> Finding:
+    def _compare_blocks(self, descriptor: int, blob: BlobInfo, layout: Layout) -> Comparison:
         checks = layout.all_in_order(blob.name)
         try:
             for start, view in self._steps(descriptor, blob.size_bytes):
@@ -126,8 +126,8 @@ _KINDS = {
 }
 
 
-def _differ(reason: str) -> Finding:
-    return Finding(Verdict.DIFFERS, reason)
+def _differ(reason: str) -> Comparison:
+    return Comparison(Verdict.DIFFERS, reason)
 
 
 def _md5s(here: bytes, there: bytes) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from blobfs.azure.client import Dealings
-from blobfs.azure.inspection import Answer, Inspector
+from blobfs.azure.inspection import Inspector, ProbeReply
 from blobfs.doctor.findings import Finding, note, ok, problem
 from blobfs.store import BlobInfo
 
@@ -25,7 +25,7 @@ NEEDED = ("list", "read")
 _UNACCEPTED = ("AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation")
 
 
-def examine_clock(answer: Answer) -> Finding:
+def examine_clock(answer: ProbeReply) -> Finding:
     """Compare this machine's clock with the service's."""
     try:
         theirs = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
@@ -41,7 +41,7 @@ def examine_clock(answer: Answer) -> Finding:
     return ok("clock", "right to the second" if abs(skew_seconds) < 2 else text)
 
 
-def examine_credential(inspector: Inspector, dealings: Dealings, first: Answer) -> Iterator[Finding]:
+def examine_credential(inspector: Inspector, dealings: Dealings, first: ProbeReply) -> Iterator[Finding]:
     """Try everything that a mount does; `first` is the answer to a listing."""
     ends = dealings.expires_at
     if not first.is_allowed and (first.error_code in _UNACCEPTED or _has_ended(ends)):
@@ -72,7 +72,7 @@ def _expiry(name: str, ends: datetime | None) -> Finding:
     return ok("credential", text)
 
 
-def _permission(action: str, answer: Answer) -> Finding:
+def _permission(action: str, answer: ProbeReply) -> Finding:
     check = f"may {action}"
     if action == "create" and answer.status == 201:
         text = "yes, but the service ignored the condition If-Match: updates of others may be lost"
@@ -95,7 +95,7 @@ def examine_account(inspector: Inspector, blobs: list[BlobInfo]) -> Iterator[Fin
     yield _immutability(inspector.container())
 
 
-def _account(answer: Answer) -> Finding:
+def _account(answer: ProbeReply) -> Finding:
     if answer.refusal:
         return note("account", f"not shown to this credential ({answer.code})")
     kind, sku = (answer.headers.get(f"x-ms-{name}", "unknown") for name in ("account-kind", "sku-name"))
@@ -105,7 +105,7 @@ def _account(answer: Answer) -> Finding:
     return ok("account", f"{kind}, {sku}, without a hierarchical namespace")
 
 
-def _history(answer: Answer) -> Iterator[Finding]:
+def _history(answer: ProbeReply) -> Iterator[Finding]:
     """Say what a blob's own properties tell."""
     if "x-ms-version-id" in answer.headers:
         cure = "A lifecycle rule can remove old versions."
@@ -114,7 +114,7 @@ def _history(answer: Answer) -> Iterator[Finding]:
         yield ok("versioning", "off")
 
 
-def _immutability(answer: Answer) -> Finding:
+def _immutability(answer: ProbeReply) -> Finding:
     if answer.refusal:
         return note("immutability", "not shown to this credential")
     kinds = {

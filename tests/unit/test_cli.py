@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.blocks import KiB, MiB
-from blobfs.cli.control import MountStatus, Uncommitted, read_status
+from blobfs.cli.control import MountStatus, UncommittedFile, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.messages import printable, shown, without_secrets
@@ -26,7 +26,7 @@ from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS, config_values
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
-from blobfs.filesystem.commits import Uncommitted as Left
+from blobfs.filesystem.commits import Uncommitted
 from blobfs.settings import ContentSettings, CredentialSettings, MountSettings, ServiceSettings
 from blobfs.status import _uncommitted
 
@@ -640,9 +640,9 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
         raise OSError(errno.EIO, "Input/output error")
 
     uncommitted = [
-        Uncommitted("/file", "still open"),
-        Uncommitted("/gone", "removed, to be deleted"),
-        Uncommitted("/other", "somebody holds a lease", has_failed=True),
+        UncommittedFile("/file", "still open"),
+        UncommittedFile("/gone", "removed, to be deleted"),
+        UncommittedFile("/other", "somebody holds a lease", has_failed=True),
     ]
     status = MountStatus(os.getpid(), "account", "container", uncommitted, unnamed_count=3)
     monkeypatch.setattr("blobfs.cli.umount.filesystem_at", lambda _: FILESYSTEM)
@@ -658,7 +658,7 @@ def test_umount_during_an_outage_says_why_and_what_to_do(
 
 
 def test_a_mount_tells_its_commands_what_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = [Left("/gone", "removed, to be deleted"), Left("/other", "leased", has_failed=True)]
+    left = [Uncommitted("/gone", "removed, to be deleted"), Uncommitted("/other", "leased", has_failed=True)]
     facts = {"pid": 1, "account": "account", "container": "container", **_uncommitted(left)}
     monkeypatch.setattr("os.getxattr", lambda *_: json.dumps(facts).encode())
     status = read_status(Path("/mnt"))

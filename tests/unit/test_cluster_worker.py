@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from blobfs.cluster import Progress
+from blobfs.cluster import FileProgress
 from blobfs.cluster_worker import MovedBytes, WorkerSession
 from blobfs.copies import session
 from blobfs.copy_session import Route
@@ -83,7 +83,7 @@ def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
 
 def test_no_more_of_a_file_is_shown_to_have_moved_than_there_is() -> None:
     moved: list[int] = []
-    progress = Progress(moved.append)
+    progress = FileProgress(moved.append)
     work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
     progress.begin(work)
     progress.note("there", 6)
@@ -96,7 +96,7 @@ def test_no_more_of_a_file_is_shown_to_have_moved_than_there_is() -> None:
 
 def test_what_failed_moves_no_further() -> None:
     moved: list[int] = []
-    progress = Progress(moved.append)
+    progress = FileProgress(moved.append)
     work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
     progress.begin(work)
     progress.note("there", 6)
