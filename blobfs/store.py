@@ -9,9 +9,12 @@ Values made for each request are tuples: a frozen dataclass takes twice as long 
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from blobfs.blocks import MAX_LIST_RESULTS
+from blobfs.errors import NotFound
 
 
 class BlobKind(enum.Enum):
@@ -208,6 +211,27 @@ class BlobStore(Protocol):
     def delete(self, name: str, condition: Condition) -> None:
         """Delete the blob and its snapshots. Raises NotFound or Changed."""
         ...
+
+
+def head_or_none(store: BlobStore, name: str) -> BlobInfo | None:
+    """Return a blob's properties, None if there is no such blob. Blocks for a request. Raises Failure."""
+    try:
+        return store.head(name)
+    except NotFound:
+        return None
+
+
+def pages_of(
+    store: BlobStore, prefix: str, *, delimiter: str = "", max_results: int = MAX_LIST_RESULTS
+) -> Iterator[ListPage]:
+    """Yield the pages of a listing; each blocks for a request. Raises Failure."""
+    marker = ""
+    while True:
+        page = store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=max_results)
+        yield page
+        marker = page.next_marker
+        if not marker:
+            return
 
 
 def _with_lower_keys(metadata: Mapping[str, str]) -> dict[str, str]:

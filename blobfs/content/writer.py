@@ -15,8 +15,8 @@ from blobfs.content.reader import BlobReader
 from blobfs.content.staging import Staging
 from blobfs.content.streams import Stream
 from blobfs.content.whole_md5 import WholeMd5
-from blobfs.errors import AlreadyExists, NotFound, StagedGone, TooLarge
-from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties
+from blobfs.errors import AlreadyExists, StagedGone, TooLarge
+from blobfs.store import BlobInfo, BlobStore, CommittedBlock, Condition, Properties, head_or_none
 from blobfs.transfers import Transfers
 
 WHOLE_SHARE = 32  # a file up to this part of a block is always sent whole: one request, and an MD5
@@ -190,11 +190,7 @@ class BlobWriter:
 
     def _is_taken(self) -> bool:
         """Tell whether there is a blob. Azurite's Put Blob takes mere uncommitted blocks for one."""
-        try:
-            self._store.head(self.name)
-        except NotFound:
-            return False
-        return True
+        return head_or_none(self._store, self.name) is not None
 
     def _put_whole(self, buffer: Buffer, properties: Properties, condition: Condition) -> BlobInfo:
         size_bytes = self.size_bytes
@@ -310,7 +306,9 @@ class BlobWriter:
 class MakeWriter(Protocol):
     """How the writer for a blob's new content is made."""
 
-    def __call__(self, name: str, base: BlobInfo | None) -> BlobWriter:
+    def __call__(
+        self, name: str, base: BlobInfo | None, read_spooled: ReadSpooled = nothing_spooled, /
+    ) -> BlobWriter:
         """Return a writer whose content is `base`, or nothing."""
         ...
 

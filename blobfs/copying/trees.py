@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from blobfs.blocks import MAX_LIST_RESULTS
 from blobfs.copying.entries import Entry, above, entry_of_blob, entry_of_file, virtual_directory
 from blobfs.copying.selection import Selection
 from blobfs.errors import Changed, Failure, NotADirectory, NotFound
 from blobfs.format.attributes import Defaults
 from blobfs.format.names import NameMap, normalized_prefix
-from blobfs.store import BlobInfo, BlobStore, Condition, ListPage
+from blobfs.store import BlobInfo, BlobStore, Condition, ListPage, head_or_none, pages_of
 
 
 class Tree(Protocol):
@@ -179,14 +178,12 @@ class RemoteTree:
 
     def blob(self) -> Entry | None:
         """Return the blob of this very name, None if there is none. Blocks for a request. Raises Failure."""
-        try:
-            return entry_of_blob("", self.store.head(self.path), self.defaults)
-        except NotFound:
-            return None
+        blob = head_or_none(self.store, self.path)
+        return entry_of_blob("", blob, self.defaults) if blob is not None else None
 
     def has_names_below(self) -> bool:
         """Tell whether there is a blob below the name. Blocks for a request. Raises Failure."""
-        return any(page.blobs for page in _pages(self.store, normalized_prefix(self.path), size=1))
+        return any(page.blobs for page in pages_of(self.store, normalized_prefix(self.path), max_results=1))
 
     def require_place(self) -> None:
         """Raise NotADirectory if the root would be below a file. Blocks: a request for each name above it."""
@@ -203,7 +200,7 @@ class RemoteTree:
     def part(self, name: str) -> Iterator[Entry]:
         """See `PartedTree.part`."""
         prefix = normalized_prefix(self.path)
-        for page in _pages(self.store, prefix + name):
+        for page in pages_of(self.store, prefix + name):
             yield from self._wanted(page, prefix)
 
     def level(self) -> tuple[list[Entry], list[str]]:
@@ -211,7 +208,7 @@ class RemoteTree:
         prefix = normalized_prefix(self.path)
         entries: list[Entry] = []
         entered: list[str] = []
-        for page in _pages(self.store, prefix, delimiter="/"):
+        for page in pages_of(self.store, prefix, delimiter="/"):
             entries += self._wanted(page, prefix)
             entered += [name[len(prefix) :] for name in page.prefixes]
         return entries, entered
@@ -255,20 +252,8 @@ class RemoteTree:
         return entry
 
     def _has_others_below(self, marker: str) -> bool:
-        pages = _pages(self.store, marker.removesuffix("/") + "/", size=2)
+        pages = pages_of(self.store, marker.removesuffix("/") + "/", max_results=2)
         return any(blob.name != marker for page in pages for blob in page.blobs)
-
-
-def _pages(
-    store: BlobStore, prefix: str, *, delimiter: str = "", size: int = MAX_LIST_RESULTS
-) -> Iterator[ListPage]:
-    marker = ""
-    while True:
-        page = store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=size)
-        yield page
-        marker = page.next_marker
-        if not marker:
-            return
 
 
 def _problem(path: str, error: OSError) -> Entry:

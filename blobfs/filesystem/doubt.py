@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from blobfs.errors import NotFound
-from blobfs.store import BlobInfo, BlobStore, same_metadata
+from blobfs.store import BlobInfo, BlobStore, head_or_none, same_metadata
 
 
 class Doubt:
@@ -24,9 +23,6 @@ class Doubt:
         """
         if self._metadata is None:
             return None
-        try:
-            found = self._store.head(name)
-        except NotFound:
-            found = None
+        found = head_or_none(self._store, name)
         metadata, self._metadata = self._metadata, None
         return found if found is not None and same_metadata(found.metadata, metadata) else None

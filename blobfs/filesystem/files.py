@@ -11,12 +11,12 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from blobfs.content.draft import OnlyStaged, ReadSpooled
+from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import BlobReader
 from blobfs.content.streams import Stream
-from blobfs.content.writer import BlobWriter
+from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.errors import (
     Abandoned,
     AlreadyExists,
@@ -46,14 +46,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 ZEROS_BYTES = 1 << 20  # written at a time to clear a range
-
-
-class MakeWriter(Protocol):
-    """How a file gets the writer for its content."""
-
-    def __call__(self, name: str, base: BlobInfo | None, read_spooled: ReadSpooled, /) -> BlobWriter:
-        """Return a writer whose content is `base`, or nothing."""
-        ...
 
 
 class FileState(enum.Enum):

@@ -17,7 +17,7 @@ from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece
 from blobfs.spool.leftovers import Leftover
-from blobfs.store import BlobInfo, BlobStore, Properties, replacing, same_metadata
+from blobfs.store import BlobInfo, BlobStore, Properties, head_or_none, replacing, same_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Recovery:
 
     def _carried_out(self, leftover: Leftover) -> BlobInfo | None:
         """Return the blob if the last commit was done and only its reply was lost in the crash."""
-        found = self._head(leftover.target.name)
+        found = head_or_none(self._store, leftover.target.name)
         if found is None or found.etag == leftover.target.expected_etag:
             return None
         return found if _is_made_by(found, leftover.requested_metadata()[-1:]) else None
@@ -132,7 +132,7 @@ class Recovery:
     def _base_of(self, leftover: Leftover) -> BlobInfo | None:
         """Return the blob that has the bytes missing in the journal. Raises Changed."""
         target = leftover.target
-        found = self._head(target.name)
+        found = head_or_none(self._store, target.name)
         if found is not None and _is_made_by(found, leftover.requested_metadata()):
             return found
         if (found.etag if found is not None else "") != target.expected_etag:
@@ -152,12 +152,6 @@ class Recovery:
                 leftover.read_into(part.position, buffer[: part.length])
                 writer.write(part.start, buffer[: part.length])
         writer.truncate(image.size_bytes)
-
-    def _head(self, name: str) -> BlobInfo | None:
-        try:
-            return self._store.head(name)
-        except NotFound:
-            return None
 
     def _release_memory(self, _size_bytes: int) -> None:
         writer: BlobWriter | None = getattr(self._mine, "writer", None)

@@ -16,7 +16,7 @@ from blobfs.callers import Callers
 from blobfs.errors import NotADirectory, NotFound
 from blobfs.format.attributes import is_directory_marker
 from blobfs.format.names import NameMap, refusal, split_path
-from blobfs.store import BlobInfo, BlobStore, ListPage
+from blobfs.store import BlobInfo, BlobStore, ListPage, pages_of
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import NO_THREAD, Node, TreeCache, Walk
 from blobfs.tree.walks import SEARCH, WALK, Gathered, Walks
@@ -148,7 +148,7 @@ class Namespace:
         Returns its marker in the old style, if it has one, and whether there is anything else.
         """
         prefix = self.names.directory_prefix(path)
-        pages = self._pages(prefix, delimiter="", limit=2)
+        pages = pages_of(self._store, prefix, max_results=2)
         first = list(islice((blob for page in pages for blob in page.blobs), 2))
         marker = next((blob for blob in first if blob.name == prefix and is_directory_marker(blob)), None)
         return marker, len(first) > (marker is not None)
@@ -156,7 +156,7 @@ class Namespace:
     def descendants(self, path: str) -> Iterator[BlobInfo]:
         """Yield every blob below a directory, whatever the cache says; its own marker is not one."""
         prefix = self.names.directory_prefix(path)
-        for page in self._pages(prefix, delimiter=""):
+        for page in pages_of(self._store, prefix):
             yield from page.blobs
 
     def hidden(self, path: str) -> dict[str, str]:
@@ -210,7 +210,7 @@ class Namespace:
         asked_at = self.cache.now()
         nodes: dict[str, Node] = {}
         hidden: dict[str, str] = {}
-        for page in self._pages(prefix):
+        for page in pages_of(self._store, prefix, delimiter="/"):
             self._collect(page, prefix, nodes, hidden)
         if not nodes and not self.node(path).is_directory:
             raise NotADirectory(f"{path}: not a directory")
@@ -257,17 +257,6 @@ class Namespace:
             return self.cache.record_answer(prefix, entry, None, asked_at)
         node = self._merged(blob, is_directory, name, {})
         return self.cache.record_answer(prefix, entry, node, asked_at)
-
-    def _pages(
-        self, prefix: str, *, delimiter: str = "/", limit: int = MAX_LIST_RESULTS
-    ) -> Iterator[ListPage]:
-        marker = ""
-        while True:
-            page = self._store.list_page(prefix, delimiter=delimiter, marker=marker, max_results=limit)
-            yield page
-            marker = page.next_marker
-            if not marker:
-                return
 
     def _collect(self, page: ListPage, prefix: str, nodes: dict[str, Node], hidden: dict[str, str]) -> None:
         for blob in page.blobs:

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 
 # From the ground up. A module may import from lines below its own; those on one line are strangers.
 LAYERS = """
-    blobfs errors blocks proc waits store format content spool tree filesystem kernel doctor
+    blobfs errors blocks proc waits format content spool tree filesystem kernel doctor
+    store
     kernel.threads kernel.versions kernel.notifier doctor.findings
     settings callers control_groups own_directory counters open_files prices copying copying.interruption
     format.dialects format.headers format.names format.xattrs
