@@ -6,6 +6,7 @@ from typing import Protocol
 from blobfs.copying.entries import Work
 from blobfs.copying.entry_copier import EntryCopier
 from blobfs.copying.meter import Meter
+from blobfs.errors import AlreadyExists
 from blobfs.format.attributes import metadata_of
 from blobfs.store import BlobInfo, Condition
 
@@ -34,5 +35,10 @@ class Relocator(EntryCopier):
             return
         # What only the slash at the end of its name calls a directory would be a file without it.
         metadata = metadata_of(source.attributes, blob.metadata) if source.is_directory else blob.metadata
-        self._copy(blob, work.target, metadata, work.condition)
+        try:
+            self._copy(blob, work.target, metadata, work.condition)
+        except AlreadyExists:
+            # A directory may have two blobs, `d` and `d/`: the first, which has its attributes, is there.
+            if not (source.is_directory and blob.name.endswith("/")):
+                raise
         self._meter.note(blob.size_bytes)

@@ -13,7 +13,7 @@ from blobfs.copying.interruption import Interruption
 from blobfs.copying.meter import Meter
 from blobfs.copying.relocating import Relocator
 from blobfs.copying.uploading import Style, Uploader
-from blobfs.errors import Changed
+from blobfs.errors import AlreadyExists, Changed
 from blobfs.store import ContentHeaders
 
 STYLE = Style(preserves=True, uid=1, gid=2, umask=0o022, headers_for=lambda _: ContentHeaders())
@@ -70,6 +70,18 @@ def test_a_directory_stays_one_in_another_container(name: str, metadata: dict[st
     assert copy.attributes == source.attributes
     assert copy.blob is not None
     assert metadata.items() <= copy.blob.metadata.items()
+
+
+def test_a_directory_that_two_blobs_mark_is_copied_once() -> None:
+    store = MemoryStore()
+    relocator = Relocator(store.copy, metered())
+    for name, metadata in (("t/d", {"hdi_isfolder": "true", "note": "kept"}), ("t/d/", {})):
+        source = entry_of_blob("d", store.put(name, b"", metadata), DEFAULTS)
+        relocator.copy(Work(source, name, "copy/d"))
+    assert store.head("copy/d").metadata["note"] == "kept"
+    file = entry_of_blob("d", store.put("file", b"text"), DEFAULTS)
+    with pytest.raises(AlreadyExists):
+        relocator.copy(Work(file, "file", "copy/d"))
 
 
 def test_the_metadata_of_a_file_goes_as_it_is_to_another_container() -> None:
