@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from azurite import Azurite
+from hypothesis import HealthCheck, settings
 from mounts import Mounts
 from responder.control import Responder
 
@@ -17,6 +18,11 @@ def pytest_configure() -> None:
     """Have programs that tests interrupt end: in a shell's background they would ignore that, as it does."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says something about the machine only.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="module")

@@ -662,7 +662,6 @@ def thoroughly(examples: int) -> settings:
     return settings(
         max_examples=EXAMPLES or examples,
         stateful_step_count=60,
-        deadline=None,
         derandomize=not EXAMPLES,
         database=None,
         suppress_health_check=list(HealthCheck),

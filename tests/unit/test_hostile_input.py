@@ -151,7 +151,7 @@ def test_a_sas_is_understood_or_refused(text: str) -> None:
         assert token.sas not in repr(token)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary() | st.text().map(str.encode) | latin.map(lambda text: b"memory = " + json.dumps(text).encode())
 )

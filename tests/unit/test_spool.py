@@ -817,7 +817,7 @@ steps = (
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.none() | sizes, st.lists(steps, min_size=1, max_size=8))
 def test_whatever_was_done_the_crash_gives_it_back(
     tmp_path_factory: pytest.TempPathFactory, base_bytes: int | None, history: list[tuple[Any, ...]]

@@ -196,7 +196,7 @@ class WriterMachine(RuleBasedStateMachine):
 
 
 TestAnyChanges = WriterMachine.TestCase
-TestAnyChanges.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyChanges.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 # What is sent
