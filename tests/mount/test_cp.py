@@ -928,9 +928,9 @@ def test_an_audit_finds_what_is_damaged_on_the_service(strained: Copies[Responde
 def _then(method: Callable[..., None], note: Callable[[AzureStore], None]) -> Callable[..., None]:
     """Return the method, of which a note is made."""
 
-    def noted(store: AzureStore, *arguments: object) -> None:
+    def noted(store: AzureStore, *arguments: object, **options: object) -> None:
         note(store)
-        method(store, *arguments)
+        method(store, *arguments, **options)
 
     return noted
 

@@ -700,7 +700,10 @@ def test_writer_that_waits_for_memory_goes_on_as_soon_as_a_block_is_staged(
     waits = threading.Event()
     store.on_call = lambda _method: waits.wait(10)
     body = text(4 * BLOCK)
-    with machine(store, block_bytes=BLOCK, budget_bytes=128 * KiB) as parts, ThreadPoolExecutor(1) as thread:
+    with (
+        machine(store, block_bytes=BLOCK, budget_bytes=2 * SMALLEST_BYTES) as parts,
+        ThreadPoolExecutor(1) as thread,
+    ):
         writer = parts.writer("x")
 
         def release_memory(_size_bytes: int) -> None:
