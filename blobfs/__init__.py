@@ -52,8 +52,9 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
 ``transfers``        threads for requests and background work; a timer
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          the process that waits, and whether it was killed; ``waits``: that can be given up
-``proc``             what the kernel tells of a thread; ``control_groups``: memory limits; ``open_files``:
-                     how many there may be; ``own_directory``: private directories on this machine
+``proc``             what the kernel tells of this process and of threads; ``control_groups``: memory
+                     limits; ``open_files``: how many there may be; ``own_directory``: private directories
+                     on this machine
 ``format``           how files are stored as blobs. ``names``: of paths; ``attributes``: as metadata;
                      ``dialects``: metadata of other tools; ``xattrs``: extended attributes; ``headers``:
                      of new blobs

@@ -9,7 +9,7 @@ from dataclasses import replace
 from blobfs.assembly import Content, content_of, fetcher_of, open_service
 from blobfs.azure.addresses import max_name_characters
 from blobfs.azure.store import AzureStore
-from blobfs.copy_session import Session, Trees, umask
+from blobfs.copy_session import Session, Trees
 from blobfs.copying.comparing import Comparer
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.meter import Meter
@@ -18,6 +18,7 @@ from blobfs.copying.selection import Selection
 from blobfs.copying.units import Units
 from blobfs.copying.uploading import Style, Uploader
 from blobfs.format.headers import guessed_headers
+from blobfs.proc import umask
 from blobfs.settings import CopySettings, ServiceSettings, SessionSettings
 from blobfs.store import ContentHeaders
 from blobfs.transfers import Transfers

@@ -1,7 +1,6 @@
 """A session of copies and checks: what is planned, who copies it, and what becomes of it."""
 
 import os
-import re
 import stat
 import sys
 import time
@@ -34,9 +33,8 @@ from blobfs.copying.units import Units
 from blobfs.copying.uploading import Uploader
 from blobfs.errors import Abandoned, InvalidArgument
 from blobfs.format.attributes import Attributes, Defaults
+from blobfs.proc import umask
 from blobfs.settings import SessionSettings
-
-_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)  # in /proc/self/status: proc(5)
 
 _DEVICES_AND_SOCKETS = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
 _NOT_READ = "is a device or socket: copy it with -r as one, or what it gives through standard input (-)"
@@ -293,12 +291,6 @@ class Session:
 
 def _is_untouched(now: Entry, before: Entry) -> bool:
     return now.blob == before.blob if now.blob is not None else now.has_content_of(before)
-
-
-def umask() -> int:
-    """Return this process's umask. Not by umask(2), which changes it meanwhile, for all threads."""
-    (umask,) = _UMASK.findall(Path("/proc/self/status").read_text(errors="replace"))
-    return int(umask, 8)
 
 
 def _stream_entry(mode: int = 0o666) -> Entry:

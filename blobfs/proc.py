@@ -1,7 +1,7 @@
-"""What the kernel tells of a thread, of this process or another, by its directory in /proc (proc(5)).
+"""What the kernel tells of this process, and of threads of any, in /proc (proc(5)).
 
-Nothing here fails: a thread that has ended, or is in another world of processes, does nothing. What
-system call a thread is in, takes the right to trace its process (ptrace(2)).
+What is asked of a thread never fails: one that has ended, or is in another PID namespace, does nothing. To
+learn which system call a thread is in takes the right to trace its process (ptrace(2)).
 """
 
 import os
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _SIGKILL_BIT = 1 << 8
+_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 
 # The names of some system calls, by their numbers in /proc/PID/syscall.
@@ -38,6 +39,12 @@ def program(task: Path) -> str:
             return os.fsdecode(file.read()).rstrip("\n")
     except OSError:
         return ""
+
+
+def umask() -> int:
+    """Return this process's umask. Not by umask(2), which changes it meanwhile, for all threads."""
+    (bits,) = _UMASK.findall(Path("/proc/self/status").read_text(errors="replace"))
+    return int(bits, 8)
 
 
 def is_dying(task: Path) -> bool:
