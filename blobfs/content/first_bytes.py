@@ -32,7 +32,7 @@ class FirstBytes:
         buffer = self._cache.spare_buffer(min(blob.size_bytes, first_bytes))
         return self._refresh(blob, buffer, first_bytes) if buffer is not None else None
 
-    def meet_if_memory(self, name: str, first_bytes: int) -> BlobInfo | None:
+    def discover_if_memory(self, name: str, first_bytes: int) -> BlobInfo | None:
         """Like `refresh_if_memory`, of a blob of which nothing is known."""
         buffer = self._cache.spare_buffer(first_bytes)
         return self._first_bytes(name, buffer, first_bytes) if buffer is not None else None

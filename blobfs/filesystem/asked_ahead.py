@@ -48,7 +48,7 @@ class AskedAhead:
         asked_at, last_write = self._now(), self._volume.store.last_write(name)
         info: BlobInfo | None
         if known is None:
-            info = self._volume.first_bytes.meet_if_memory(name, first_bytes)
+            info = self._volume.first_bytes.discover_if_memory(name, first_bytes)
         elif known.size_bytes:
             info = self._volume.first_bytes.refresh_if_memory(known, first_bytes)
         else:
