@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-ZEROS_BYTES = 1 << 20  # written at a time to clear a range
-
 
 class FileState(enum.Enum):
     """Where a file stands with its name on the service."""
@@ -168,12 +166,6 @@ class File:
                 self._edit(lambda: self._journal.truncate(size_bytes), lambda: writer.truncate(size_bytes))
             self._note_change()
             self._journal.retarget()
-
-    def clear(self, offset: int, length: int) -> None:
-        """Have zeros in a range inside the file."""
-        with self.lock:
-            for start in range(offset, offset + length, ZEROS_BYTES):
-                self.write(start, memoryview(bytes(min(ZEROS_BYTES, offset + length - start))))
 
     def set_attributes(self, change: Callable[[Attributes], Attributes]) -> tuple[BlobInfo, BlobInfo] | None:
         """Change attributes. They travel with the next commit if one is due; else this is a request.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from blobfs.blocks import MiB
 from blobfs.content.streams import Stream
 from blobfs.counters import Counters
 from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, Failure
@@ -19,6 +20,7 @@ from blobfs.filesystem.opening import Entered, Opener
 from blobfs.filesystem.volume import Caller, Stat, Volume
 
 PAGE_BYTES = resource.getpagesize()
+ZEROS_BYTES = 1 * MiB  # written at a time to clear a range
 
 
 class Opened(NamedTuple):
@@ -158,11 +160,13 @@ class Handles:
 
         def allocate(opened: Handle) -> None:
             with opened.file.lock:
-                size_bytes = opened.file.size_bytes
+                size_bytes, end = opened.file.size_bytes, offset + length
                 if zero:
-                    opened.file.clear(offset, min(length, max(0, size_bytes - offset)))
-                if not keep_size and offset + length > size_bytes:
-                    opened.file.truncate(offset + length)
+                    for start in range(offset, min(end, size_bytes), ZEROS_BYTES):
+                        stop = min(start + ZEROS_BYTES, end, size_bytes)
+                        opened.file.write(start, memoryview(bytes(stop - start)))
+                if not keep_size and end > size_bytes:
+                    opened.file.truncate(end)
 
         self._change(handle, allocate)
 
