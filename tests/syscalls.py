@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable
 
-from fakes import CALLER
+import pytest
+from fakes import CALLER, MemoryStore
 
 from blobfs.content.memory import Buffer
-from blobfs.errors import NoSpace, NotFound
+from blobfs.errors import AlreadyExists, NoSpace, NotFound
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.filesystem.handles import Opened
 
@@ -55,6 +56,26 @@ def read(fs: Filesystem, path: str) -> bytes:
         return read_handle(fs, handle)
     finally:
         fs.handles.release(handle)
+
+
+def replace_after_unlink(fs: Filesystem, memory: MemoryStore, *, is_asked_for: bool) -> None:
+    """Unlink "/x" while it is open, perhaps ask for it, and have another client write the name."""
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    if is_asked_for:
+        with pytest.raises(NotFound):
+            fs.stat("/x")
+    memory.put("x", b"theirs")
+
+
+def lose_new_file(fs: Filesystem, memory: MemoryStore) -> int:
+    """Make "/x" when another client is first to do so; return the handle of the loser."""
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(b"mine"))
+    memory.put("x", b"theirs")
+    with pytest.raises(AlreadyExists):
+        fs.handles.fsync(handle)
+    return handle
 
 
 def opened_and_closed(fs: Filesystem, path: str) -> Opened:

@@ -22,6 +22,7 @@ from blobfs.errors import Unavailable
 from blobfs.format.attributes import Attributes
 from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 
+WORK = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
 SETTINGS = SessionSettings(ServiceSettings("devstoreaccount1", "results"), ContentSettings(), CopySettings())
 
 
@@ -53,12 +54,11 @@ def test_a_session_is_closed_only_when_nothing_is_done_with_it_any_more() -> Non
 def test_no_file_leaves_anything_with_the_pool_of_a_session() -> None:
     there = Place("there", "there", Container("devstoreaccount1", "results"))
     route = Route(Place("here", "here"), there, there.path)
-    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
     with session(SETTINGS, Report(Unwatched()), Interruption()) as opened:
         before = len(opened.content.pool._reclaimers)
         for _ in range(3):
             opened.carrier(route)
-            opened.parts(route, work)
+            opened.parts(route, WORK)
         assert len(opened.content.pool._reclaimers) == before
 
 
@@ -84,12 +84,11 @@ def test_what_has_moved_is_told_for_each_file_at_its_end() -> None:
 def test_no_more_of_a_file_is_shown_to_have_moved_than_there_is() -> None:
     moved: list[int] = []
     progress = FileProgress(moved.append)
-    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
-    progress.begin(work)
+    progress.begin(WORK)
     progress.note("there", 6)
     progress.note("there", 6)  # by another worker, the first one being lost
     progress.note("elsewhere", 6)
-    progress.end(work, was_copied=True)
+    progress.end(WORK, was_copied=True)
     progress.note("there", 1)
     assert moved == [6, 4]
 
@@ -97,8 +96,7 @@ def test_no_more_of_a_file_is_shown_to_have_moved_than_there_is() -> None:
 def test_what_failed_moves_no_further() -> None:
     moved: list[int] = []
     progress = FileProgress(moved.append)
-    work = Work(Entry("file", Attributes(0o100644, 0, 0, 0, 0, 0), 10), "file", "there")
-    progress.begin(work)
+    progress.begin(WORK)
     progress.note("there", 6)
-    progress.end(work, was_copied=False)
+    progress.end(WORK, was_copied=False)
     assert moved == [6]

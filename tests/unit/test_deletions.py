@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
-from syscalls import BLOCK, BODY, HIDDEN, Mount, entries, later, read, read_handle, tree, write, write_new
+from syscalls import (
+    BLOCK,
+    BODY,
+    HIDDEN,
+    Mount,
+    entries,
+    later,
+    read,
+    read_handle,
+    replace_after_unlink,
+    tree,
+    write,
+    write_new,
+)
 from waiting import wait_until
 
 from blobfs.errors import NotFound, Unavailable
@@ -149,12 +162,7 @@ def test_what_another_client_puts_under_the_name_of_a_file_unlinked_while_open_s
     fs: Filesystem, memory: MemoryStore, caplog: pytest.LogCaptureFixture, is_asked_for: bool
 ) -> None:
     write(fs, "/x", b"old")
-    fs.handles.open("/x", os.O_RDONLY)
-    fs.rename("/x", HIDDEN)
-    if is_asked_for:
-        with pytest.raises(NotFound):
-            fs.stat("/x")
-    memory.put("x", b"theirs")
+    replace_after_unlink(fs, memory, is_asked_for=is_asked_for)
     later(fs)
     fs.sync("/")  # has nothing to say
     assert (read(fs, "/x"), caplog.messages) == (b"theirs", [])

@@ -13,6 +13,7 @@ from syscalls import (
     close,
     create,
     later,
+    lose_new_file,
     opened_and_closed,
     read,
     read_handle,
@@ -200,11 +201,7 @@ def test_threads_that_open_append_and_close_lose_nothing(memory: MemoryStore, cl
 def test_name_can_be_made_again_while_a_file_that_lost_it_is_open(
     fs: Filesystem, memory: MemoryStore, flags: int
 ) -> None:
-    lost = create(fs, "/x")
-    fs.handles.write(lost, 0, memoryview(b"mine"))
-    memory.put("x", b"theirs")
-    with pytest.raises(AlreadyExists):
-        fs.handles.fsync(lost)
+    lost = lose_new_file(fs, memory)
     memory.delete("x", ALWAYS)
     again = create(fs, "/x", flags)
     fs.handles.write(again, 0, memoryview(b"again"))

@@ -14,6 +14,7 @@ from syscalls import (
     create,
     entries,
     later,
+    lose_new_file,
     no_room,
     opened_and_closed,
     read_handle,
@@ -284,11 +285,7 @@ def test_removal_of_a_file_that_waits_for_its_commit_needs_no_disk(
 def test_name_that_another_client_was_first_to_make_can_be_removed_by_who_has_his_own_open(
     fs: Filesystem, memory: MemoryStore
 ) -> None:
-    handle = create(fs, "/x")
-    fs.handles.write(handle, 0, memoryview(b"mine"))
-    memory.put("x", b"theirs")
-    with pytest.raises(AlreadyExists):
-        fs.handles.fsync(handle)
+    lose_new_file(fs, memory)
     fs.rename("/x", HIDDEN)
     later(fs)
     assert memory.bodies == {}

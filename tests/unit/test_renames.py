@@ -19,6 +19,7 @@ from syscalls import (
     no_room,
     read,
     read_handle,
+    replace_after_unlink,
     tree,
     write,
     write_new,
@@ -71,12 +72,7 @@ def test_rename_replaces_what_another_client_put_under_the_name_of_a_file_unlink
 ) -> None:
     write(fs, "/x", b"old")
     write(fs, "/new", b"new")
-    fs.handles.open("/x", os.O_RDONLY)
-    fs.rename("/x", HIDDEN)
-    if is_asked_for:
-        with pytest.raises(NotFound):
-            fs.stat("/x")
-    memory.put("x", b"theirs")
+    replace_after_unlink(fs, memory, is_asked_for=is_asked_for)
     fs.rename("/new", "/x")
     later(fs)
     assert memory.bodies == {"x": b"new"}
