@@ -10,8 +10,13 @@ from azurite import Azurite
 from mounts import PROJECT, Mounts, bash, shell
 from tokens import container_sas
 
+from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
 from blobfs.cli.options import config_values
+from blobfs.copies import session
+from blobfs.copying.interruption import Interruption
+from blobfs.copying.report import Report, Unwatched
 from blobfs.doctor.machine import OLDEST_KERNEL
+from blobfs.settings import ContentSettings, CopySettings, ServiceSettings, SessionSettings
 
 README = (PROJECT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -106,6 +111,17 @@ def test_the_installation_gives_the_command(tmp_path: Path) -> None:
 
 def test_the_oldest_kernel_is_the_one_that_doctor_demands() -> None:
     assert f"Linux {'.'.join(map(str, OLDEST_KERNEL))} or later" in README
+
+
+def test_the_largest_file_is_as_large_as_is_said() -> None:
+    service = ServiceSettings("devstoreaccount1", "results")
+    settings = SessionSettings(service, ContentSettings(), CopySettings())
+    with session(settings, Report(Unwatched()), Interruption()) as opened:
+        first_bytes, largest_bytes = opened.content.block_bytes, opened.content.largest_block_bytes
+    blocks = range(MAX_BLOCKS_PER_BLOB)
+    largest_file_bytes = sum(block_size_at(index, first_bytes, largest_bytes) for index in blocks)
+    assert f"at most {MAX_BLOCKS_PER_BLOB:,} blocks" in README
+    assert f"with the default `--memory` some {largest_file_bytes >> 40} TiB" in README
 
 
 def test_the_configuration_of_the_readme_is_valid(tmp_path: Path) -> None:
