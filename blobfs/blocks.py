@@ -30,6 +30,7 @@ MAX_RANGE_WITH_MD5_BYTES = 4 * MiB  # for which a read may ask for a checksum
 MAX_BLOB_NAME_CHARACTERS = 1024
 MAX_METADATA_BYTES = 8 * KiB
 MAX_LIST_RESULTS = 5000
+MAX_BATCH_REQUESTS = 256  # https://learn.microsoft.com/rest/api/storageservices/blob-batch
 
 ID_PREFIX = b"bfs1"
 COPIED_ID_PREFIX = b"bfs0"  # no checksum follows

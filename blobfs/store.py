@@ -212,6 +212,15 @@ class BlobStore(Protocol):
         """Delete the blob and its snapshots. Raises NotFound or Changed."""
         ...
 
+    def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        """Delete these versions and their snapshots by one request; return those for `delete`.
+
+        That is, all that were not deleted, for whatever reason: `delete` tells it, or does what
+        this could not. At most `MAX_BATCH_REQUESTS`. Once the service has refused batches, it is
+        not asked again.
+        """
+        ...
+
 
 def head_or_none(store: BlobStore, name: str) -> BlobInfo | None:
     """Return a blob's properties, None if there is no such blob. Blocks for a request. Raises Failure."""

@@ -11,9 +11,10 @@ or the commits that a sync asks for, a task that has a time.
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -94,6 +95,11 @@ class Transfers:
         raised. Not to be called from a task.
         """
         return [failure for failure in self.for_each(partial(failure_of, task), items) if failure is not None]
+
+    def shares(self, items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+        """Cut items into equal shares, one for each thread of `for_each` or more, of `most` items at most."""
+        size = min(most, math.ceil(len(items) / self._sizes["batch"])) or 1
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def run_in_background(self, task: Callable[[], None]) -> None:
         """Run `task` once, as soon as a thread is free; not at all if blobfs ends before.

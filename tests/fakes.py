@@ -277,9 +277,19 @@ class MemoryStore:
             self.requests["DELETE blob"] += 1
             self._blob(name)
             self._check_condition(name, condition)
-            del self._blobs[name]
-            self._names.remove(name)
-            self._staged.pop(name, None)
+            self._remove(name)
+
+    def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        """See `BlobStore.delete_batch`."""
+        with self._lock:
+            self.requests["POST batch"] += 1
+            left = []
+            for version in versions:
+                if version.name in self._blobs and self._blobs[version.name].info.etag == version.etag:
+                    self._remove(version.name)
+                else:
+                    left.append(version)
+            return left
 
     # The service's rules; the caller holds the lock
 
@@ -311,6 +321,11 @@ class MemoryStore:
 
     def _committed(self, name: str) -> Sequence[tuple[str, bytes]]:
         return self._blobs[name].blocks or () if name in self._blobs else ()
+
+    def _remove(self, name: str) -> None:
+        del self._blobs[name]
+        self._names.remove(name)
+        self._staged.pop(name, None)
 
     def _check_condition(self, name: str, condition: Condition) -> None:
         blob = self._blobs.get(name)

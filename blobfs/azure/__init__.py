@@ -15,6 +15,7 @@ From the top down:
     tls          all records that have arrived, with one call
     replies      what a reply must say to be believed
     failures     what a refusal by the service means
+    batch        many deletions in one request
     listing      a page of a listing, from XML
     messages     requests, replies, headers and block lists as values
     sources      where a credential and an endpoint come from

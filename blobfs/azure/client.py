@@ -119,6 +119,17 @@ class Client:
         self.check(request, reply)
         return reply
 
+    def part_head(self, request: Request) -> bytes:
+        """Return the head of a request without a body that is part of a batch. It has a secret in it."""
+        return self._transport.part_head(request, self._authorization(request))
+
+    def ask_once(self, request: Request) -> Reply | None:
+        """Return the reply of one attempt, whatever its status; None if it went unanswered."""
+        try:
+            return self.send(request, self._retry.deadline())
+        except (Interrupted, TimeoutError):
+            return None
+
     def check(self, request: Request, reply: Reply) -> None:
         """Raise the failure that a refusal is; return for a success."""
         if not reply.ok:

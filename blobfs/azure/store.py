@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from blobfs.azure.access import Access, access_of
+from blobfs.azure.batch import REFUSALS, batch_request, statuses_of
 from blobfs.azure.client import Client, Dealings
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
@@ -21,6 +22,7 @@ from blobfs.azure.messages import (
     written_info,
 )
 from blobfs.azure.replies import (
+    ACCEPTED,
     is_written,
     require_deleted,
     require_md5,
@@ -45,6 +47,7 @@ class AzureStore:
         self._client = client
         self._sleep = sleep
         self._refuses_ranges = False  # Put Block From URL, as was seen once
+        self._refuses_batches = False  # as was seen once
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -276,13 +279,29 @@ class AzureStore:
 
     def delete(self, name: str, condition: Condition) -> None:
         """See `BlobStore.delete`."""
-        headers = {"x-ms-delete-snapshots": "include", **condition_headers(condition)}
-        request = Request("DELETE blob", "DELETE", name, headers=headers)
+        request = _delete_request(name, condition)
         reply = self._client.ask(request)
         if reply.doubtful and not reply.ok and self._is_gone(name):
             return
         self._client.check(request, reply)
         require_deleted(name, reply)
+
+    def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        """See `BlobStore.delete_batch`. It is tried once: what is left is tried again one by one."""
+        if self._refuses_batches:
+            return versions
+        requests = [_delete_request(version.name, Condition(if_match=version.etag)) for version in versions]
+        reply = self._client.ask_once(
+            batch_request([self._client.part_head(request) for request in requests])
+        )
+        statuses = statuses_of(reply, len(versions))
+        if not REFUSALS.isdisjoint(statuses):
+            self._refuses_batches = True
+        return [
+            version
+            for version, status in zip(versions, statuses, strict=True)
+            if not self._was_deleted(version.name, status)
+        ]
 
     def _write(self, request: Request, landed: Callable[[BlobInfo], bool]) -> Mapping[str, str]:
         """Send a write; return the headers of its reply, or of the HEAD that shows it done already.
@@ -297,6 +316,10 @@ class AzureStore:
                 return found.headers
         self._client.check(request, reply)
         return reply.headers
+
+    def _was_deleted(self, name: str, status: int) -> bool:
+        """Tell whether a deletion with this status was carried out. Asks where the status does not tell."""
+        return status == ACCEPTED or (not 400 <= status < 500 and self._is_gone(name))
 
     def _is_gone(self, name: str) -> bool:
         return self._client.ask(Request("HEAD blob", "HEAD", name)).error_code == "BlobNotFound"
@@ -348,6 +371,11 @@ def _list_request(prefix: str, *, delimiter: str = "", marker: str = "", max_res
         "marker": marker,
     }
     return Request("LIST", "GET", query={key: value for key, value in query.items() if value})
+
+
+def _delete_request(name: str, condition: Condition) -> Request:
+    headers = {"x-ms-delete-snapshots": "include", **condition_headers(condition)}
+    return Request("DELETE blob", "DELETE", name, headers=headers)
 
 
 def _read_conditions(if_match: str, if_none_match: str) -> dict[str, str]:

@@ -105,6 +105,11 @@ class Transport:
         """Return the address of a blob, without any query. Raises InvalidName if it is not Unicode."""
         return self._origin + self._path(name)
 
+    def part_head(self, request: Request, authorization: Authorization) -> bytes:
+        """Return the head of a request without a body that is part of a batch. It has a secret in it."""
+        headers = {**request.headers, **_bearer_header(authorization), "Content-Length": "0"}
+        return request_head(request.method, self._target(request, authorization), headers)
+
     def send(self, request: Request, authorization: Authorization, *, within_seconds: float) -> Reply:
         """Make one attempt and return the whole reply, whatever its status.
 
@@ -151,11 +156,14 @@ class Transport:
             pool._put_conn(connection)
 
     def _head(self, request: Request, authorization: Authorization, request_id: str) -> bytes:
-        headers = {**self._headers, "x-ms-client-request-id": request_id, **request.headers}
-        if request.method == "PUT":
+        headers = {
+            **self._headers,
+            "x-ms-client-request-id": request_id,
+            **request.headers,
+            **_bearer_header(authorization),
+        }
+        if request.method in ("PUT", "POST"):
             headers["Content-Length"] = str(memoryview(request.body).nbytes)
-        if authorization.bearer:
-            headers["Authorization"] = f"Bearer {authorization.bearer}"
         return request_head(request.method, self._target(request, authorization), headers)
 
     def _target(self, request: Request, authorization: Authorization) -> str:
@@ -167,6 +175,10 @@ class Transport:
             return f"{self._root}/{quote(name)}" if name else self._root
         except UnicodeEncodeError as error:
             raise InvalidName(f"{name!r}: a blob name is Unicode, and these bytes are not") from error
+
+
+def _bearer_header(authorization: Authorization) -> dict[str, str]:
+    return {"Authorization": f"Bearer {authorization.bearer}"} if authorization.bearer else {}
 
 
 def _connection_pool(

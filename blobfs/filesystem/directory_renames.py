@@ -58,8 +58,7 @@ class DirectoryRenames:
         moves = self._plan(old_path, new_path, node, target, replaced_marker)
         copies = self._copy_all(moves)
         try:
-            finish = self._moves.finish
-            volume.transfers.for_each(lambda copied: finish(*copied), zip(moves, copies, strict=True))
+            self._moves.finish_all(list(zip(moves, copies, strict=True)))
         except Failure:
             # The new tree is complete, and what could not be deleted is left of the old one.
             self._forget_directory(old_path)

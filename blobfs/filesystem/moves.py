@@ -1,10 +1,12 @@
 """One blob's way to a new name: copied on the service, then deleted; what is open here follows it."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from blobfs.errors import Changed, NotFound
+from blobfs.blocks import MAX_BATCH_REQUESTS
+from blobfs.errors import Changed, NotFound, raise_first
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, attributes_of, metadata_of
 from blobfs.store import IF_ABSENT, BlobInfo, Condition, replacing
@@ -54,6 +56,22 @@ class Moves:
             self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
             self._settle(move.source, moved)
 
+    def finish_all(self, copied: Sequence[tuple[Move, BlobInfo]]) -> None:
+        """Finish many moves side by side, by batches where the service takes them.
+
+        All are tried; then the first failure of `finish`, if any, is raised.
+        """
+        transfers, files = self._volume.transfers, self._volume.files
+        alone = [pair for pair in copied if files.get(pair[0].source.name) is not None]
+        batched = [pair for pair in copied if files.get(pair[0].source.name) is None]
+
+        def finish_batch(share: Sequence[tuple[Move, BlobInfo]]) -> None:
+            alone.extend(self._finish_batch(share))
+
+        failures = transfers.failures_of_each(finish_batch, transfers.shares(batched, MAX_BATCH_REQUESTS))
+        failures += transfers.failures_of_each(lambda pair: self.finish(*pair), alone)
+        raise_first(failures)
+
     def finish_alone(
         self, move: Move, moved: BlobInfo, *, is_new: bool, attempts: int = OVERTAKEN_MOVES
     ) -> BlobInfo:
@@ -88,6 +106,16 @@ class Moves:
                 file.leave_name()
             self._volume.files.remove(file)
             file.unnoted_commit = None  # another blob has the name
+
+    def _finish_batch(self, copied: Sequence[tuple[Move, BlobInfo]]) -> list[tuple[Move, BlobInfo]]:
+        """Finish moves of what is not open here, as far as one request can; return the others."""
+        if len(copied) == 1:
+            return list(copied)
+        left = set(self._volume.store.delete_batch([move.source.version for move, _ in copied]))
+        for move, moved in copied:
+            if move.source.version not in left:
+                self._settle(move.source, moved)
+        return [pair for pair in copied if pair[0].source.version in left]
 
     def _settle(self, old: BlobInfo, new: BlobInfo) -> None:
         """Have open handles, cached bytes and the kernel's pages follow a blob to its new name."""

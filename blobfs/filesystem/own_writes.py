@@ -99,15 +99,21 @@ class OwnWrites:
         with self._noted(name):
             self._store.delete(name, condition)
 
+    def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        """Delete many blobs by one request."""
+        with self._noted(*(version.name for version in versions)):
+            return self._store.delete_batch(versions)
+
     @contextmanager
-    def _noted(self, name: str) -> Iterator[None]:
+    def _noted(self, *names: str) -> Iterator[None]:
         with self._lock:
-            self._under_way[name] += 1
+            self._under_way.update(names)
         try:
             yield
         finally:
             with self._lock:
-                self._last[name] = _Write(next(self._numbers), self._now())
-                self._under_way[name] -= 1
-                if not self._under_way[name]:
-                    del self._under_way[name]
+                for name in names:
+                    self._last[name] = _Write(next(self._numbers), self._now())
+                    self._under_way[name] -= 1
+                    if not self._under_way[name]:
+                        del self._under_way[name]

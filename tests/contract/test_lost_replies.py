@@ -46,7 +46,7 @@ class LossyHandler(BaseHTTPRequestHandler):
         reply = connection.getresponse()
         content = reply.read()
         connection.close()
-        if self.server.loses_next_write and self.command in ("PUT", "DELETE"):
+        if self.server.loses_next_write and self.command in ("PUT", "DELETE", "POST"):
             self.server.loses_next_write = False
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -60,7 +60,7 @@ class LossyHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_HEAD = do_PUT = do_DELETE = serve  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = serve  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -144,3 +144,13 @@ def test_other_program_that_came_between_is_reported(store: AzureStore, proxy: L
     with pytest.raises(Changed):
         store.put_blob("between", BODY, PROPERTIES, Condition(if_match=info.etag))
     assert store.head("between").etag == other.etag
+
+
+def test_batch_whose_reply_was_lost_has_deleted(store: AzureStore, proxy: LossyProxy) -> None:
+    versions = [store.put_blob(name, BODY, PROPERTIES, ALWAYS).version for name in "ab"]
+    kept = store.put_blob("c", BODY, PROPERTIES, ALWAYS)._replace(etag="0x1").version
+    proxy.loses_next_write = True
+    assert store.delete_batch([*versions, kept]) == [kept]
+    proxy.loses_next_write = True
+    assert store.delete_batch([kept]) == [kept]
+    assert store.requests["POST batch"] == 2

@@ -25,7 +25,7 @@ from responder.control import Responder
 
 from blobfs.azure.assembly import open_store
 from blobfs.azure.store import AzureStore
-from blobfs.blocks import copied_block_id, digest_of, id_length
+from blobfs.blocks import MAX_BATCH_REQUESTS, copied_block_id, digest_of, id_length
 from blobfs.errors import (
     AccessDenied,
     AlreadyExists,
@@ -509,6 +509,42 @@ def test_delete_takes_snapshots_along_and_keeps_its_condition(
         store.delete("x", ALWAYS)
 
 
+def test_batch_deletes_versions_and_leaves_what_has_changed(
+    store: AzureStore, service: Service, container: str
+) -> None:
+    infos = [put(store, name, b"1") for name in AWKWARD_NAMES]
+    with service.client() as client:
+        client.get_blob_client(container, infos[0].name).create_snapshot()
+    old, gone = put(store, "changed", b"old").version, put(store, "gone", b"")
+    new = put(store, "changed", b"new")
+    store.delete("gone", ALWAYS)
+    left = store.delete_batch([old, *(info.version for info in infos), gone.version])
+    assert left == [old, gone.version]
+    assert [blob.version for blob in store.list_page("").blobs] == [new.version]
+    assert store.requests["POST batch"] == 1
+
+
+def test_batch_takes_as_many_as_the_service_allows(store: AzureStore) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        infos = list(threads.map(lambda number: put(store, f"d/{number}", b""), range(MAX_BATCH_REQUESTS)))
+    assert not store.delete_batch([info.version for info in infos])
+    assert not store.list_page("").blobs
+
+
+def test_batch_is_left_whole_by_a_credential_that_may_not_delete_and_not_tried_again(
+    store: AzureStore, service: Service, container: str, tmp_path: Path
+) -> None:
+    versions = [put(store, name, b"1").version for name in "ab"]
+    sas = CredentialSettings(sas_file=sas_file(tmp_path, service, container, "rwl"))
+    limited = open_store(service.account, container, endpoint=service.endpoint, credential=sas, **NUMBERS)
+    for _ in range(2):
+        assert limited.delete_batch(versions) == versions
+    asked = limited.requests["POST batch"]
+    limited.delete_batch(versions)
+    assert limited.requests["POST batch"] == asked
+    limited.close()
+
+
 def test_leased_blob_is_busy(store: AzureStore, service: Service, container: str) -> None:
     info = put(store, "x", b"1")
     with service.client() as client:
@@ -725,6 +761,7 @@ def test_entra_login_is_accepted_over_tls_with_a_private_authority(
         assert store.copy(info, "y", {}, ALWAYS).size_bytes == 300_000
         can_copy_ranges = isinstance(service, Responder)
         assert store.stage_range(info.version, 0, 9, "z", copied_block_id("", "", 0, 9)) == can_copy_ranges
+        assert not store.delete_batch([info.version])
         store.close()
 
 

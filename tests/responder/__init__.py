@@ -11,6 +11,7 @@ same from a shell. From the top down:
     commands    requests to the responder rather than to the service
     recipes     blobs without an upload
     routes      which operation a request is
+    batches     requests within a request
     access      what a credential allows
     listing     List Blobs
     reads       operations that change nothing

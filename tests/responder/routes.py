@@ -26,6 +26,14 @@ class Operation:
 _COPY_BLOB = Operation("PUT copy", writes.copy_blob, "cw")
 _PUT_BLOCK_FROM_URL = Operation("PUT block from URL", staging.put_block_from_url, "cw")
 
+
+def _not_implemented(_account: Account, _request: Request, _body: Part) -> Reply:
+    raise Refusal("NotImplemented")
+
+
+BATCH = Operation("POST batch", _not_implemented, "d")  # the server carries out what is in it
+_UNKNOWN = Operation("unknown", _not_implemented, "")
+
 # By method, and by restype and comp of the query, whether it names a blob or not.
 _OF_CONTAINERS = {
     ("GET", "container", "list"): Operation("LIST", list_blobs, "l"),
@@ -33,6 +41,7 @@ _OF_CONTAINERS = {
     ("HEAD", "container", ""): Operation("GET container", containers.get_container, "r"),
     ("PUT", "container", ""): Operation("PUT container", containers.create_container, "cw"),
     ("DELETE", "container", ""): Operation("DELETE container", containers.delete_container, "d"),
+    ("POST", "container", "batch"): BATCH,
     ("GET", "account", "properties"): Operation("GET account", containers.get_account, "rl"),
     ("HEAD", "account", "properties"): Operation("GET account", containers.get_account, "rl"),
 }
@@ -50,13 +59,6 @@ _OF_BLOBS = {
     ("PUT", "lease"): Operation("PUT lease", writes.lease_blob, "wd"),
     ("DELETE", ""): Operation("DELETE blob", writes.delete_blob, "d"),
 }
-
-
-def _not_implemented(_account: Account, _request: Request, _body: Part) -> Reply:
-    raise Refusal("NotImplemented")
-
-
-_UNKNOWN = Operation("unknown", _not_implemented, "")
 
 
 def route(request: Request) -> Operation:

@@ -3,16 +3,18 @@
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from responder.access import Gate
 from responder.account import Account
+from responder.batches import reply_of, requests_of
 from responder.commands import OWNER, Commands, Counters
-from responder.faults import Fault, Plan, Rule, Rulebook
+from responder.faults import UNDISTURBED, Fault, Plan, Rule, Rulebook
 from responder.memory import Content, Part, Pattern, Pool, Received
 from responder.messages import Reply, Request, parse_request, refusal_reply, whole
 from responder.refusals import CODE_OF_STATUS, NotModified, Refusal
-from responder.routes import Operation, route
+from responder.routes import BATCH, Operation, route
 from responder.staging import drop_uncommitted
 from responder.wire import Wire
 
@@ -41,11 +43,22 @@ class Service:
                 self.gate.check(self.account, request, operation)
             if rule.fault is Fault.DROP_BLOCKS:
                 drop_uncommitted(self.account, request)
+            if operation is BATCH:
+                return self._carry_out_all(requests_of(request, body))
             return operation.handler(self.account, request, body)
         except Refusal as refusal:
             return refusal_reply(refusal, request)
         except NotModified:
             return Reply(304)
+
+    def _carry_out_all(self, parts: Sequence[tuple[str, Request]]) -> Reply:
+        """Return the reply of a batch; rules are for whole requests only."""
+        return reply_of(
+            [
+                (number, part, self.carry_out(route(part), part, _NOTHING, UNDISTURBED.disturbance))
+                for number, part in parts
+            ]
+        )
 
     def obey(self, request: Request, body: Part) -> Reply:
         """Return the reply to a command to the responder itself."""

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -11,6 +12,7 @@ from syscalls import BODY, HIDDEN, Mount, close, entries, later, read_handle, tr
 
 from blobfs.errors import Changed, DirectoryNotEmpty, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.store import BlobVersion
 
 
 def a_tree(fs: Filesystem, memory: MemoryStore) -> None:
@@ -122,7 +124,7 @@ def test_directory_rename_that_fails_at_any_request_loses_nothing(
         store.fail_call(number, Unavailable("no service"))
         with pytest.raises(Unavailable):
             fs.rename("/d", "/e")
-        was_complete = store.calls[number] == "delete"
+        was_complete = store.calls[number] in ("delete", "delete_batch")
         store.heal()
         clock.advance(1)
         if was_complete:
@@ -161,6 +163,60 @@ def test_open_file_follows_a_directory_rename_that_could_not_delete_all(
         fs.handles.write(handle, 1, memoryview(b"!"))
         close(fs, handle)
     assert sorted(name for name, body in memory.bodies.items() if body.endswith(b"!")) == ["e/b", "f/a"]
+
+
+def many(memory: MemoryStore) -> list[str]:
+    names = [f"{number:02}" for number in range(40)]
+    for name in names:
+        memory.put(f"d/{name}", name.encode())
+    return names
+
+
+def test_many_files_are_moved_by_few_requests(fs: Filesystem, memory: MemoryStore) -> None:
+    names = many(memory)
+    handle = fs.handles.open("/d/07", os.O_RDONLY).handle
+    memory.requests.clear()
+    fs.rename("/d", "/e")
+    assert memory.requests["POST batch"] <= len(names) / 2
+    assert memory.requests["DELETE blob"] == 1  # what is open waits for its new name
+    assert memory.bodies == {f"e/{name}": name.encode() for name in names}
+    assert entries(fs, "/e") == names
+    assert read_handle(fs, handle) == b"07"
+
+
+def test_file_that_another_client_replaced_stays_while_the_others_move(
+    fs: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, delete_batch, is_first = many(memory), memory.delete_batch, True
+
+    def overtaken(versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        nonlocal is_first
+        if is_first:
+            memory.put(versions[0].name, b"newer")
+        is_first = False
+        return delete_batch(versions)
+
+    monkeypatch.setattr(memory, "delete_batch", overtaken)
+    with pytest.raises(Changed):
+        fs.rename("/d", "/e")
+    assert sorted(name for name in memory.bodies if name.startswith("e/")) == [f"e/{name}" for name in names]
+    assert [body for name, body in memory.bodies.items() if name.startswith("d/")] == [b"newer"]
+    assert len(entries(fs, "/d")) == 1
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_files_of_which_it_is_unknown_whether_they_were_deleted_are_in_the_new_place(
+    mount: Mount, memory: MemoryStore, clock: ManualClock, carried_out: bool
+) -> None:
+    store = FailingStore(memory)
+    fs, names = mount(store), many(memory)
+    store.fail_method("delete_batch", Unavailable("no service"), carried_out=carried_out)
+    with pytest.raises(Unavailable):
+        fs.rename("/d", "/e")
+    store.heal()
+    clock.advance(1)
+    assert entries(fs, "/e") == names
+    assert entries(fs, "/") == (["e"] if carried_out else ["d", "e"])
 
 
 def test_directory_replaces_an_empty_one_where_both_have_markers_in_the_old_style(

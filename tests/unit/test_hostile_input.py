@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blobfs.azure.batch import statuses_of
 from blobfs.azure.credentials import sas_of
 from blobfs.azure.exchange import receive_body, receive_head
 from blobfs.azure.messages import Reply, blob_info, blocks_of, md5_of, modified_ns, rest_of
@@ -51,6 +52,13 @@ headers = st.dictionaries(st.sampled_from(HEADERS), latin | dates | numbers)
 def test_headers_of_a_blob_are_understood_or_make_no_sense(headers: dict[str, str]) -> None:
     info = gives(Unavailable, lambda: blob_info("x", headers))
     assert info is None or (info.size_bytes >= 0 and info.etag == headers["etag"].strip('"'))
+
+
+@given(st.integers(100, 599), st.binary() | st.from_regex(rb"(Content-ID: \d+\r\n\r\nHTTP/1.1 \d+ x\r\n)*"))
+def test_any_reply_to_a_batch_has_a_status_for_each_request(status: int, body: bytes) -> None:
+    statuses = statuses_of(Reply(status, {}, "id", body), 3)
+    assert len(statuses) == 3
+    assert status < 300 or set(statuses) == {status}
 
 
 @given(headers, st.binary(), st.floats(0, 1e10))

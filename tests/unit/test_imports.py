@@ -26,7 +26,7 @@ LAYERS = """
     format.attributes
     tree.directory_changes
     azure azure.addresses azure.messages azure.credentials azure.outage azure.retry azure.throttle azure.tls
-    azure.access azure.exchange azure.listing azure.pace azure.sources azure.failures
+    azure.access azure.batch azure.exchange azure.listing azure.pace azure.sources azure.failures
     azure.replies azure.transport
     azure.client
     azure.inspection

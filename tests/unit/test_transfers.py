@@ -51,6 +51,13 @@ def test_first_failure_is_raised_after_all_tasks_ran(transfers: Transfers) -> No
     assert sorted(ran) == [0, 1, 2, 3, 4]
 
 
+def test_shares_are_one_for_each_thread_or_of_the_largest_size(transfers: Transfers) -> None:
+    assert transfers.shares([], 3) == []
+    assert transfers.shares([1], 3) == [[1]]
+    assert transfers.shares([1, 2, 3], 3) == [[1, 2], [3]]
+    assert transfers.shares(list(range(8)), 3) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
 def test_task_for_later_runs_once(transfers: Transfers) -> None:
     ran = threading.Event()
     transfers.run_after(0.0, ran.set)
