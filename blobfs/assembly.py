@@ -124,7 +124,7 @@ def content_of(
         portion_bytes=settings.reads.portion_bytes,
         whole_bytes=settings.reads.whole_bytes,
         sequential_bytes=settings.reads.sequential_bytes,
-        settled_bytes=settings.reads.settled_bytes,
+        mid_file_sequential_bytes=settings.reads.mid_file_sequential_bytes,
         tolerance_bytes=settings.reads.tolerance_bytes,
         most_tolerance_bytes=settings.reads.most_tolerance_bytes,
         ahead_blocks=settings.reads.ahead_blocks,

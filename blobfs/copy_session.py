@@ -217,7 +217,9 @@ class Session:
             return False
         step = step_for(work.source, there, Rules(update=True))
         carrier = LocalCarrier(self._entry_copier(route), self.comparer, Rules(), dry_run=True)
-        return step is Step.SETTLE or (step is Step.SKIP and carrier.is_same(replace(work, replaces=there)))
+        return step is Step.RESTORE_TIMES or (
+            step is Step.SKIP and carrier.is_same(replace(work, replaces=there))
+        )
 
     def rules(self) -> Rules:
         """Return what is copied when something stands there already."""

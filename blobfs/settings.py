@@ -43,7 +43,7 @@ class ReadSettings:
     portion_bytes: int = 1 * MiB  # of a block, for who has just begun to read, or while memory is short
     whole_bytes: int = 256 * KiB  # smaller files are fetched whole, which is no slower
     sequential_bytes: int = 128 * KiB  # in order from the start: the kernel's first request of a copy
-    settled_bytes: int = 3 * MiB  # in order from elsewhere: one that jumps by the MiB wants no whole blocks
+    mid_file_sequential_bytes: int = 3 * MiB  # from elsewhere: who jumps by the MiB wants no whole blocks
     tolerance_bytes: int = 1 * MiB  # how far out of order the kernel's own read-ahead may arrive
     most_tolerance_bytes: int = 4 * MiB  # once a reader is under way: threads may be delayed
     ahead_blocks: int = 20  # 160 MiB in flight: a connection often brings 60 MB/s, the line 20 times that

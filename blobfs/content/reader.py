@@ -33,7 +33,7 @@ class BlobReader:
         portion_bytes: int,
         whole_bytes: int,
         sequential_bytes: int,
-        settled_bytes: int,
+        mid_file_sequential_bytes: int,
         tolerance_bytes: int,
         most_tolerance_bytes: int,
         ahead_blocks: int,
@@ -46,7 +46,7 @@ class BlobReader:
         self._portion_bytes = portion_bytes
         self._whole_bytes = whole_bytes
         self._sequential_bytes = sequential_bytes
-        self._settled_bytes = settled_bytes
+        self._mid_file_sequential_bytes = mid_file_sequential_bytes
         self._tolerance_bytes = tolerance_bytes
         self._most_tolerance_bytes = most_tolerance_bytes
         self._ahead_blocks = ahead_blocks
@@ -63,7 +63,7 @@ class BlobReader:
             return 0
         stream = self._noted(blob, offset, end - offset, stream)
         target = target[: end - offset]
-        threshold_bytes = self._sequential_bytes if stream.starts_at_zero else self._settled_bytes
+        threshold_bytes = self._sequential_bytes if stream.starts_at_zero else self._mid_file_sequential_bytes
         if stream.in_order_bytes >= threshold_bytes:
             self._read_in_order(blob, offset, end, target, stream)
         else:

@@ -111,7 +111,7 @@ class Staging:
                 return
             self.seal(extent)
 
-    def settle(self) -> None:
+    def finish_staged(self) -> None:
         """Finish what is staged by now. Raises the failure of a block that could not be."""
         while self._in_flight and self._in_flight[0].staging and self._in_flight[0].staging.done():
             self.finish(self._in_flight[0])

@@ -114,7 +114,7 @@ class BlobWriter:
         """
         self._check_size(offset + len(data))
         self._know_blocks()
-        self._staging.settle()
+        self._staging.finish_staged()
         self.is_changed = True
         self._whole_md5.forget_from(offset)
         self._draft.write(offset, data)

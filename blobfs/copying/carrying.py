@@ -66,7 +66,7 @@ class LocalCarrier:
         try:
             if step is Step.COMPARE and not self.is_same(work):
                 verdict = Verdict.COPIED
-            if not self.dry_run and (verdict is Verdict.COPIED or step is Step.SETTLE):
+            if not self.dry_run and (verdict is Verdict.COPIED or step is Step.RESTORE_TIMES):
                 copy(work)
         except Abandoned:
             raise

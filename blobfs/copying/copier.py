@@ -111,7 +111,7 @@ class Copier:
         except FAILURES as failure:
             self._fail(origin, reason_of(failure))
             return None
-        if step is Step.SKIP or (step is Step.SETTLE and not self._carrier.is_late(entry)):
+        if step is Step.SKIP or (step is Step.RESTORE_TIMES and not self._carrier.is_late(entry)):
             self._report.add(Outcome(Verdict.SKIPPED, work.origin, work.target, entry.size_bytes))
             return None
         if not work.target:

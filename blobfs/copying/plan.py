@@ -19,7 +19,7 @@ class Step(enum.Enum):
 
     COPY = "copy"
     SKIP = "skip"
-    SETTLE = "settle"  # a directory is the same, but what is made in it changes its times
+    RESTORE_TIMES = "restore times"  # a directory is the same, but what is made in it changes its times
     COMPARE = "compare"  # the checksums decide: they cost reading the file
 
 
@@ -46,7 +46,7 @@ def step_for(source: Entry, target: Entry | None, rules: Rules) -> Step:
     if rules.no_clobber and not _is_unfinished(target):
         return Step.SKIP
     if source.is_directory:
-        return Step.SETTLE if _is_same_directory(source, target) else Step.COPY
+        return Step.RESTORE_TIMES if _is_same_directory(source, target) else Step.COPY
     if not (rules.update or rules.checksum):
         return Step.COPY
     if source.kind != target.kind or source.size_bytes != target.size_bytes:

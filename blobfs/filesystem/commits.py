@@ -71,11 +71,11 @@ class Commits:
         if _awaits_rename(file):
             file.request_commit()
         elif self._volume.files.has(file):
-            self.settle(file)
+            self.commit_soon(file)
         else:  # in the background only the one that has the name is found again
             self.commit(file)
 
-    def settle(self, file: File) -> None:
+    def commit_soon(self, file: File) -> None:
         """Have the file committed now, or in the background if that is as safe. Raises what `commit` does."""
         if not self._commit_behind(file):
             self.commit(file)

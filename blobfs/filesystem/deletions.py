@@ -64,7 +64,7 @@ class Deletions:
     def __init__(self, volume: Volume, *, most_behind: int) -> None:
         self._volume = volume
         self._most_behind = most_behind
-        self._settled = threading.Condition()  # guards the fields below; never held across a request
+        self._changed = threading.Condition()  # guards the fields below; never held across a request
         self._due: dict[str, _Deletion] = {}
         self._left: Counter[str] = Counter()  # blobs that are due and still there, by directory
         self._failed: dict[str, Failure] = {}  # certain ones, until a barrier has told
@@ -78,7 +78,7 @@ class Deletions:
     def delete_behind(self, path: str, etag: str) -> None:
         """Have a blob deleted in the background. From now on its name is gone."""
         deletion = self._add(path, etag, None)
-        self._volume.transfers.run_in_background(lambda: self._settle_unasked(path, deletion))
+        self._volume.transfers.run_in_background(lambda: self._carry_out_unasked(path, deletion))
 
     def delete_later(self, path: str, etag: str, file: File) -> None:
         """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next.
@@ -94,14 +94,14 @@ class Deletions:
         """
         if path not in self._due:
             return False
-        with self._settled:
+        with self._changed:
             while (deletion := self._due.get(path)) is not None and not deletion.is_certain:
                 own_id = threading.get_native_id()
                 if deletion.thread_id == own_id or is_at_rest(own_task(deletion.thread_id)):
                     deletion.is_certain = True
-                    self._settled.notify_all()
+                    self._changed.notify_all()
                 else:
-                    self._settled.wait(GLANCE_SECONDS)
+                    self._changed.wait(GLANCE_SECONDS)
             return deletion is not None
 
     def entries_due(self, path: str) -> set[str]:
@@ -111,18 +111,18 @@ class Deletions:
 
     def certain(self) -> list[str]:
         """Return the paths that were removed and whose blobs are still to be deleted."""
-        with self._settled:
+        with self._changed:
             return [path for path, deletion in self._due.items() if deletion.is_certain and deletion.etag]
 
     def unkept(self) -> list[tuple[str, Failure]]:
         """Return the directories that have lost their last blob and got no marker, and why."""
-        with self._settled:
+        with self._changed:
             found = [(split_path(path)[0], failure) for path, failure in self._unkept.items()]
         return [(path, failure) for path, failure in found if self._volume.namespace.is_known_empty(path)]
 
     def forget_unkept(self, path: str) -> None:
         """Make no marker for a directory any more: it is gone."""
-        with self._settled:
+        with self._changed:
             for entry in [entry for entry in self._unkept if split_path(entry)[0] == path]:
                 del self._unkept[entry]
 
@@ -133,17 +133,17 @@ class Deletions:
         """
         if path not in self._due:
             return NOTHING
-        with self._settled:
-            self._settled.wait_for(lambda: not self._is_under_way(path))
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_under_way(path))
             deletion = self._due.get(path)
             if deletion is not None and not deletion.is_certain:
                 self._count_down(path)
                 self._remove(path)
                 return Taken(deletion.etag, deletion.file)
-        self.settle(path)
+        self.carry_out(path)
         return NOTHING
 
-    def settle(self, path: str) -> None:
+    def carry_out(self, path: str) -> None:
         """Delete the blob of a path now, if that is still to be done. Raises Failure: the name is back.
 
         What replaced an open file's blob since it lost its name stays, for that came later.
@@ -160,30 +160,30 @@ class Deletions:
             self._report(path, deletion, failure)
             raise
         finally:
-            with self._settled:
+            with self._changed:
                 self._remove(path)
 
-    def settle_below(self, path: str) -> None:
+    def carry_out_below(self, path: str) -> None:
         """Do all that is still to be done below a directory. Raises the first failure."""
-        raise_first(self._settle_all(self._due_below(path)))
+        raise_first(self._carry_out_all(self._due_below(path)))
 
-    def settle_entries(self, path: str) -> None:
+    def carry_out_entries(self, path: str) -> None:
         """Do all that is still to be done in a directory. Raises the first failure, of earlier ones too."""
         prefix = path.rstrip("/") + "/"
-        self._settle_all(prefix + entry for entry in self.entries_due(path))
-        with self._settled:
+        self._carry_out_all(prefix + entry for entry in self.entries_due(path))
+        with self._changed:
             failed = [failed for failed in self._failed if split_path(failed)[0] == path]
             failures = [self._failed.pop(path) for path in failed]
         raise_first(failures + self._keep_all(lambda directory: directory == path))
 
     def sync(self, path: str) -> list[Failure]:
         """Do all that is still to be done in and below a path; return what failed."""
-        failures = self._settle_all([path, *self._due_below(path)])
+        failures = self._carry_out_all([path, *self._due_below(path)])
         return failures + self._keep_all(lambda directory: is_within(directory, path))
 
     def _add(self, path: str, etag: str, file: File | None) -> _Deletion:
         deletion = _Deletion(etag, file is None, threading.get_native_id(), file)
-        with self._settled:
+        with self._changed:
             self._due[path] = deletion
             self._left[split_path(path)[0]] += 1
             self._failed.pop(path, None)
@@ -191,14 +191,14 @@ class Deletions:
 
     def _remove(self, path: str) -> None:
         del self._due[path]
-        self._settled.notify_all()
+        self._changed.notify_all()
 
     def _begin(self, path: str) -> _Deletion | None:
         """Return what the caller has to do now; None if it is done."""
         if path not in self._due:
             return None
-        with self._settled:
-            self._settled.wait_for(lambda: not self._is_under_way(path))
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_under_way(path))
             deletion = self._due.get(path)
             if deletion is not None:
                 deletion.is_under_way = True
@@ -212,7 +212,7 @@ class Deletions:
                     self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
             self._volume.namespace.record(path, None)
         finally:
-            with self._settled:
+            with self._changed:
                 is_last = self._count_down(path)
         if is_last:
             with suppress(Failure):  # the name is gone all the same, and the next barrier tells
@@ -226,15 +226,15 @@ class Deletions:
             if path not in self._unkept:
                 directory = split_path(path)[0]
                 logger.error("%s is empty, and no marker could be made to keep it: %s", directory, failure)
-            with self._settled:
+            with self._changed:
                 self._unkept[path] = copy.copy(failure)
             raise
-        with self._settled:
+        with self._changed:
             self._unkept.pop(path, None)
 
     def _keep_all(self, is_wanted: Callable[[str], bool]) -> list[Failure]:
         """Try again to keep those directories that are wanted; return what failed."""
-        with self._settled:
+        with self._changed:
             paths = [path for path in self._unkept if is_wanted(split_path(path)[0])]
         return self._volume.transfers.failures_of_each(self._keep_directory, paths)
 
@@ -254,33 +254,33 @@ class Deletions:
         prefix = path.rstrip("/") + "/"
         return [due for due in list(self._due) if due.startswith(prefix)]
 
-    def _settle_all(self, paths: Iterable[str]) -> list[Failure]:
+    def _carry_out_all(self, paths: Iterable[str]) -> list[Failure]:
         due = (path for path in paths if path in self._due)
-        return self._volume.transfers.failures_of_each(self.settle, due)
+        return self._volume.transfers.failures_of_each(self.carry_out, due)
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
-        again = partial(self._settle_after_grace, path, deletion, graces - 1)
+        again = partial(self._carry_out_after_grace, path, deletion, graces - 1)
         self._volume.transfers.run_after(GRACE_SECONDS, again)
 
-    def _settle_after_grace(self, path: str, deletion: _Deletion, graces: int) -> None:
+    def _carry_out_after_grace(self, path: str, deletion: _Deletion, graces: int) -> None:
         is_awaited = self._due.get(path) is deletion and not deletion.is_certain
         if graces and is_awaited and lacks_processor_or_lock(own_task(deletion.thread_id)):
             self._await(path, deletion, graces)
         else:
-            self._settle_unasked(path, deletion)
+            self._carry_out_unasked(path, deletion)
 
-    def _settle_unasked(self, path: str, deletion: _Deletion) -> None:
-        """Settle what the caller was told of; a later removal of the same name has its own time."""
+    def _carry_out_unasked(self, path: str, deletion: _Deletion) -> None:
+        """Carry out what the caller was told of; a later removal of the same name has its own time."""
         if self._due.get(path) is deletion:
             with suppress(Failure):  # reported by then
-                self.settle(path)
+                self.carry_out(path)
 
     def _report(self, path: str, deletion: _Deletion, failure: Failure) -> None:
         """Say that a name is back."""
         if deletion.is_certain:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
             self._volume.lost.note(path, f"removed, but that could not be carried out: {failure}")
-            with self._settled:
+            with self._changed:
                 self._failed[path] = copy.copy(failure)  # raised, it refers to the file and all its bytes
         else:
             logger.error("%s was removed while open, but could not be deleted: %s", path, failure)

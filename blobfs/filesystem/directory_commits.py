@@ -30,7 +30,7 @@ class DirectoryCommits:
     def __init__(self, volume: Volume, *, most_behind: int) -> None:
         self._volume = volume
         self._most_behind = most_behind
-        self._settled = threading.Condition()  # guards the field below; never held across a request
+        self._sent = threading.Condition()  # guards the field below; never held across a request
         self._under_way: set[str] = set()  # names; who puts one here also keeps its entry in the field below
         self._troubles: dict[str, Failure] = {}  # why what is due was not stored the last time
 
@@ -44,16 +44,16 @@ class DirectoryCommits:
             return False
         if self._keep(path, directory, change):
             return True
-        self.settle(path)
+        self.commit(path)
         return False
 
-    def settle(self, path: str) -> None:
+    def commit(self, path: str) -> None:
         """Send what is still to be sent of a directory, if it is there. Blocks. Raises Failure."""
         changes, name = self._volume.directory_changes, self._volume.names.blob_name(path)
         if not changes.of(name):
             return
-        with self._settled:
-            self._settled.wait_for(lambda: name not in self._under_way)
+        with self._sent:
+            self._sent.wait_for(lambda: name not in self._under_way)
             due = changes.of(name)
             if not due:
                 return
@@ -74,9 +74,9 @@ class DirectoryCommits:
             if self._troubles.pop(name, None):
                 logger.warning("the mode, owner and times of %s are stored after all", path)
         finally:
-            with self._settled:
+            with self._sent:
                 self._under_way.discard(name)
-                self._settled.notify_all()
+                self._sent.notify_all()
 
     @contextmanager
     def given_up(self, path: str) -> Iterator[None]:
@@ -85,8 +85,8 @@ class DirectoryCommits:
         There may be changes where no directory is, too: somebody else has removed it.
         """
         changes, name = self._volume.directory_changes, self._volume.names.blob_name(path)
-        with self._settled:
-            self._settled.wait_for(lambda: name not in self._under_way)
+        with self._sent:
+            self._sent.wait_for(lambda: name not in self._under_way)
             kept = changes.take(name)
         with ExitStack() as undo:
             undo.callback(self._put_back, path, kept)
@@ -101,7 +101,7 @@ class DirectoryCommits:
             with self.given_up(self._volume.path_of(name)):
                 pass
 
-    def settle_below(self, path: str) -> None:
+    def commit_below(self, path: str) -> None:
         """Send what is still to be sent of a directory and all below it. Raises the first failure."""
         raise_first(self.sync(path))
 
@@ -109,7 +109,7 @@ class DirectoryCommits:
         """Send what is still to be sent of a directory and all below it; return what failed."""
         volume = self._volume
         due = volume.directory_changes.below(volume.names.directory_prefix(path))
-        return volume.transfers.failures_of_each(self.settle, map(volume.path_of, due))
+        return volume.transfers.failures_of_each(self.commit, map(volume.path_of, due))
 
     def uncommitted(self) -> list[Uncommitted]:
         """Name the directories whose attributes the service does not have."""
@@ -162,7 +162,7 @@ class DirectoryCommits:
 
     def _send_due(self, path: str, wait_seconds: float) -> None:
         """Send what is due; what fails, again after so many seconds, and then after twice as many."""
-        if failure_of(self.settle, path) is not None:
+        if failure_of(self.commit, path) is not None:
             self._send_after(wait_seconds, path, min(2 * wait_seconds, RECOMMIT_SECONDS[1]))
         elif self._volume.directory_changes.of(self._volume.names.blob_name(path)):
             self._send_after(DELAY_SECONDS, path, RECOMMIT_SECONDS[0])  # changed meanwhile

@@ -46,10 +46,10 @@ class DirectoryRenames:
         if target is not None:
             if not target.is_directory:
                 raise NotADirectory(f"{new_path}: not a directory")
-            self._deletions.settle_below(new_path)
+            self._deletions.carry_out_below(new_path)
             replaced_marker = self._removal.check_empty(new_path)
-        self._deletions.settle_below(old_path)
-        self._directory_commits.settle_below(old_path)
+        self._deletions.carry_out_below(old_path)
+        self._directory_commits.commit_below(old_path)
         self._directory_commits.forget_below(new_path)
         self._commit_below(old_path)
         if node.blob is None and target is not None and target.blob is not None:

@@ -16,7 +16,7 @@ class Doubt:
         """Take note of one. Its metadata tells it from others: the time of the change is in it, to the ns."""
         self._metadata = metadata
 
-    def settle(self, name: str) -> BlobInfo | None:
+    def resolve(self, name: str) -> BlobInfo | None:
         """Return what the write made of the blob; None if it was not carried out, or if there is no doubt.
 
         Blocks for a request where there is doubt. Raises Failure, and the doubt stays.

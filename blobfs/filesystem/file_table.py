@@ -90,12 +90,12 @@ class FileTable:
             file.handles -= 1
             if not file.handles:
                 self._forget_displaced(file)
-            self._forget_settled(file)
+            self._forget_committed(file)
 
     def forget_committed(self, file: File) -> None:
         """Forget a file that has no handles, unless it was written since it was committed."""
         with self._lock:
-            self._forget_settled(file)
+            self._forget_committed(file)
 
     def forget_unused(self, file: File) -> None:
         """Forget a file that has no handles, whatever it has not committed."""
@@ -163,7 +163,7 @@ class FileTable:
             if not self._displaced[name]:
                 del self._displaced[name]
 
-    def _forget_settled(self, file: File) -> None:
+    def _forget_committed(self, file: File) -> None:
         """Forget a file that has no handles, nothing to commit, and no commit that nobody has noted yet."""
         if not file.is_uncommitted and file.unnoted_commit is None:
             self._forget_unused(file)

@@ -378,7 +378,7 @@ class File:
 
     def _adopt_doubtful_write(self) -> None:
         """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
-        done = self._doubt.settle(self.name)
+        done = self._doubt.resolve(self.name)
         if done is not None:
             self.base = self.unnoted_commit = done
             if self._writer is not None:

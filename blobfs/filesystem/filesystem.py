@@ -84,7 +84,7 @@ class Filesystem:
         """Make a directory: a marker blob, so that it stays when it is empty."""
         volume = self.volume
         volume.check_writable(path)
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         with self._directory_commits.given_up(path):  # those of another directory, removed elsewhere
             volume.put_new(path, b"", volume.attributes_for_new(path, stat.S_IFDIR | mode, caller))
         volume.namespace.record_empty(path)
@@ -93,7 +93,7 @@ class Filesystem:
         """Make an empty file, fifo, socket or device node; the kernel does what they are for."""
         volume = self.volume
         volume.check_writable(path)
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         volume.put_new(path, b"", volume.attributes_for_new(path, mode, caller, rdev))
@@ -102,7 +102,7 @@ class Filesystem:
         """Make a symbolic link: a blob whose body is the target, which is never followed here."""
         volume = self.volume
         volume.check_writable(path)
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         body = target.encode("utf-8", "surrogateescape")
         volume.put_new(path, body, volume.attributes_for_new(path, stat.S_IFLNK | 0o777, caller))
 
@@ -154,9 +154,9 @@ class Filesystem:
             self.commits.commit_closed(self.volume.names.directory_prefix(path))
         finally:
             try:
-                self._deletions.settle_entries(path)
+                self._deletions.carry_out_entries(path)
             finally:
-                self._directory_commits.settle(path)
+                self._directory_commits.commit(path)
 
     def rename(self, old_path: str, new_path: str, *, replace_target: bool = True) -> None:
         """Move a name; libfuse's hidden names mean that an open file loses its own."""

@@ -82,7 +82,7 @@ class Handles:
         """
         volume = self._volume
         volume.check_writable(path)
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         file = volume.files.get(volume.names.blob_name(path))
         if file is not None and file.is_unsent:
             if flags & os.O_EXCL:

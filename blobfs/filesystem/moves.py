@@ -54,7 +54,7 @@ class Moves:
         file = self._volume.files.get(move.source.name)
         with file.lock if file is not None else nullcontext():  # who reads it waits for the new name
             self._volume.store.delete(move.source.name, Condition(if_match=move.source.etag))
-            self._settle(move.source, moved)
+            self._follow(move.source, moved)
 
     def finish_all(self, copied: Sequence[tuple[Move, BlobInfo]]) -> None:
         """Finish many moves side by side, by batches where the service takes them.
@@ -86,7 +86,7 @@ class Moves:
             if is_new:
                 self.take_back(moved)
                 raise
-            self._settle(move.source, moved)
+            self._follow(move.source, moved)
         except Changed:
             if not attempts:
                 raise
@@ -114,10 +114,10 @@ class Moves:
         left = set(self._volume.store.delete_batch([move.source.version for move, _ in copied]))
         for move, moved in copied:
             if move.source.version not in left:
-                self._settle(move.source, moved)
+                self._follow(move.source, moved)
         return [pair for pair in copied if pair[0].source.version in left]
 
-    def _settle(self, old: BlobInfo, new: BlobInfo) -> None:
+    def _follow(self, old: BlobInfo, new: BlobInfo) -> None:
         """Have open handles, cached bytes and the kernel's pages follow a blob to its new name."""
         volume = self._volume
         volume.same_bytes(old, new)

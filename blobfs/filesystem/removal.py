@@ -37,7 +37,7 @@ class Removal:
         if volume.orphans.remove(path):
             return
         volume.check_writable(path)
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         file = volume.files.get(volume.names.blob_name(path))
         if file is None and self._deletions.may_wait:
             self._delete_behind(path)
@@ -57,7 +57,7 @@ class Removal:
         """Remove an empty directory. Raises DirectoryNotEmpty."""
         volume = self._volume
         volume.check_writable(path)
-        self._deletions.settle_below(path)
+        self._deletions.carry_out_below(path)
         with self._directory_commits.given_up(path):
             is_only_here = path in dict(self._deletions.unkept())
             node = DIRECTORY if is_only_here else volume.namespace.node(path)
@@ -100,7 +100,7 @@ class Removal:
         name = volume.names.blob_name(path)
         if not volume.files.was_open(name):
             raise InvalidName(f"{hidden_path}: names like this are for files deleted while open")
-        self._deletions.settle(path)
+        self._deletions.carry_out(path)
         file = volume.files.get(name)
         if file is None:
             file = volume.file_of(path, volume.namespace.node(path))

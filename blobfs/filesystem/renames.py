@@ -79,8 +79,8 @@ class Renames:
 
     def _replace(self, old_path: str, new_path: str, pending_etag: str, *, replace_target: bool) -> None:
         volume = self._volume
-        self._deletions.settle(old_path)
-        self._directory_commits.settle(old_path)
+        self._deletions.carry_out(old_path)
+        self._directory_commits.commit(old_path)
         with (
             self._directory_commits.given_up(new_path),
             self._standing_still(old_path) as file,
@@ -132,7 +132,7 @@ class Renames:
         try:
             file.set_attributes(renamed_now)
             if not file.handles:
-                self._commits.settle(file)
+                self._commits.commit_soon(file)
         except Failure:
             file.move_unsent(old_name, "")
             raise

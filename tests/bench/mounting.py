@@ -20,7 +20,7 @@ from blobfs.cli.control import commit_all_below
 from blobfs.doctor.machine import READ_AHEAD_KIB
 
 MOUNT_SECONDS = 30.0
-SETTLE_SECONDS = 300.0
+UPLOADS_SECONDS = 300.0
 QUIET_CHECKS = 5  # in a row
 
 
@@ -39,7 +39,7 @@ class MountSystem(Program):
     def adjust(self, mountpoint: Path) -> None:
         """Do what is left to do once it is mounted."""
 
-    def settle(self, mountpoint: Path, state: Path) -> None:
+    def wait_for_uploads(self, mountpoint: Path, state: Path) -> None:
         """Wait until the service has everything; at once for those whose close() promises that."""
 
     @contextmanager
@@ -88,7 +88,7 @@ class BlobfsWriteBack(Blobfs):
         own = ["--spool-dir", str(state / "spool")]
         return [*Blobfs.command(self, service, container, mountpoint, state), *own]
 
-    def settle(self, mountpoint: Path, state: Path) -> None:
+    def wait_for_uploads(self, mountpoint: Path, state: Path) -> None:
         """What `blobfs sync` asks of the mount, without the half second that a command takes to start."""
         commit_all_below(mountpoint)
 
@@ -114,7 +114,7 @@ class Rclone(MountSystem):
     def environment(self, service: Service, container: str) -> Mapping[str, str]:
         return rclone_environment(service)
 
-    def settle(self, mountpoint: Path, state: Path) -> None:
+    def wait_for_uploads(self, mountpoint: Path, state: Path) -> None:
         """Its cached mode uploads after close(), and learns of a close() only after it returned.
 
         With a write-back of zero it would not count its uploads.
@@ -128,7 +128,7 @@ class Rclone(MountSystem):
             return quiet > QUIET_CHECKS
 
         try:
-            wait_until(is_quiet, SETTLE_SECONDS)
+            wait_until(is_quiet, UPLOADS_SECONDS)
         except AssertionError as late:
             raise Failed(f"{self.name} did not upload everything: {late}") from None
 

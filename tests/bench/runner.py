@@ -123,14 +123,14 @@ def _mounted_runs(
     if workload.is_rehearsed:
         with system.mounted(service, container, place.mount) as (_, state):
             workload.run(place)
-            system.settle(place.mount, state)
+            system.wait_for_uploads(place.mount, state)
     # A new mount has no pages in the kernel and nothing in its own caches.
     with system.mounted(service, container, place.mount) as (pid, state):
 
         def job() -> None:
             workload.run(place)
             if workload.changes:
-                system.settle(place.mount, state)
+                system.wait_for_uploads(place.mount, state)
 
         for is_warm in (False, True)[: 1 + workload.is_repeated]:
             _empty(place.scratch)

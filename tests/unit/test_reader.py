@@ -70,7 +70,7 @@ def test_reader_that_hops_by_long_stretches_fetches_only_those(
     store: FailingStore, memory: MemoryStore
 ) -> None:
     info = memory.put("x", BODY)
-    with machine(store, block_bytes=16, fragment_bytes=4, settled_bytes=64) as parts:
+    with machine(store, block_bytes=16, fragment_bytes=4, mid_file_sequential_bytes=64) as parts:
         stream = Stream()
         for start in (104, 8, 60):
             for offset in range(start, start + 36, 4):
