@@ -21,19 +21,20 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``checker``: compares trees; ``comparing``: compares one file; ``meter``: counts what
                      moves; ``report``: says what became of it; ``interruption``: ends it early
 ``kernel``           libfuse. ``binding``: loads it, and alone knows it; ``calls``: callbacks from C;
-                     ``operations``: callbacks in Python, which decide nothing; ``told``: attributes that
-                     the kernel was given recently; ``notifier``: makes the kernel forget them; ``stats``:
-                     fill struct stat; ``threads``: libfuse's, known to Python; ``versions``: of libfuse
+                     ``operations``: callbacks in Python, which decide nothing; ``kernel_attributes``:
+                     those that the kernel was given recently; ``notifier``: makes the kernel forget them;
+                     ``stats``: fill struct stat; ``threads``: libfuse's, known to Python; ``versions``: of
+                     libfuse
 ``filesystem``       POSIX on blobs. ``filesystem``: what is done by path; ``handles``: open files;
                      ``opening``: finds the version to open; ``directories``: open directories;
                      ``asked_ahead``: answers asked for early, for ``next_files`` of a copy and
                      ``early_opens``; ``renames``, ``removal``: of names; ``directory_renames``: of trees;
                      ``moves``: of single blobs; ``orphans``: open files without a name; ``commits``: of
                      files; ``directory_commits``: of directories' attributes; ``deletions``: of blobs;
-                     ``waiting``: closed files to be sent later; ``files``: one object for all handles of
-                     a name; ``file_table``: finds it; ``doubt``: whether an unanswered write took effect;
+                     ``upload_queue``: closed files to be sent later; ``files``: one object for all handles
+                     of a name; ``file_table``: finds it; ``unanswered_write``: whether it took effect;
                      ``own_writes``: names that this mount has written; ``kernel_pages``: versions in the
-                     kernel's page cache; ``lost``: failures to report later; ``volume``: shared state
+                     kernel's page cache; ``lost_changes``: to be reported later; ``volume``: shared state
 ``spool``            what is not committed, on disk. ``directory``: holds the journals; ``journal``: notes
                      one file's changes; ``files``: journals on disk; ``records``: their format;
                      ``leftovers``: journals after a crash; ``image``: the file that one describes;
@@ -47,8 +48,8 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      file of that cache; ``layout``: cuts a version into units; ``checksums``: knows
                      layouts; ``whole_check``: the MD5 of a file read in order
 ``tree``             names. ``namespace``: what is under a path; ``cache``: names known for a while;
-                     ``walks``: list ahead of programs; ``creators``: threads that copy; ``inodes``:
-                     numbers and times; ``directory_changes``: attributes not sent yet
+                     ``walks``: list ahead of programs; ``copy_detector``: tells threads that copy;
+                     ``inodes``: numbers and times; ``directory_changes``: attributes not sent yet
 ``transfers``        threads for requests and background work; a timer
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          the process that waits, and whether it was killed; ``waits``: that can be given up

@@ -37,7 +37,7 @@ from blobfs.status import StatusSource
 from blobfs.store import BlobInfo
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
-from blobfs.tree.creators import Creators
+from blobfs.tree.copy_detector import CopyDetector
 from blobfs.tree.namespace import Namespace
 from blobfs.waits import TO_THE_END
 
@@ -169,7 +169,7 @@ def _filesystem(
         namespace=Namespace(
             store, cache, names, content.transfers, callers, close_to_open=settings.close_to_open
         ),
-        creators=Creators(within_seconds=settings.attr_timeout_seconds, program=callers.program),
+        copy_detector=CopyDetector(within_seconds=settings.attr_timeout_seconds, program=callers.program),
         reader=content.reader,
         first_bytes=content.first_bytes,
         warming=content.warming,

@@ -67,7 +67,7 @@ from blobfs.store import (
 )
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import TreeCache
-from blobfs.tree.creators import Creators
+from blobfs.tree.copy_detector import CopyDetector
 from blobfs.tree.namespace import Namespace
 
 CALLER = Caller(uid=1000, gid=100)
@@ -609,7 +609,7 @@ def filesystem_of(
     volume = Volume(
         store=parts.store,
         namespace=Namespace(parts.store, cache, names, parts.transfers, callers, close_to_open=close_to_open),
-        creators=Creators(within_seconds=ttl_seconds, program=callers.program, now=clock),
+        copy_detector=CopyDetector(within_seconds=ttl_seconds, program=callers.program, now=clock),
         reader=parts.reader,
         first_bytes=parts.first_bytes,
         warming=parts.warming,

@@ -23,8 +23,8 @@ from blobfs.errors import (
     raise_first,
 )
 from blobfs.filesystem.files import File
+from blobfs.filesystem.upload_queue import UploadQueue
 from blobfs.filesystem.volume import Volume
-from blobfs.filesystem.waiting import WaitingFiles
 from blobfs.format.names import is_temporary_name
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Commits:
     def __init__(self, volume: Volume, write_back: WriteBack | None) -> None:
         self._volume = volume
         limits = write_back or WriteBack(files=0, buffered_bytes=0)
-        self._waiting = WaitingFiles(files=limits.files, buffered_bytes=limits.buffered_bytes)
+        self._queue = UploadQueue(files=limits.files, buffered_bytes=limits.buffered_bytes)
         self._lock = threading.Lock()  # guards the field below
         self._waits_seconds: dict[File, float] = {}  # before those that failed are committed again
 
@@ -90,7 +90,7 @@ class Commits:
             raise
         if committed:
             volume.note_commit(file)
-            volume.lost.forget(path)
+            volume.lost_changes.forget(path)
         if self._forget(file):
             logger.warning("%s is committed after all", file.name)
         volume.files.forget_committed(file)
@@ -125,22 +125,22 @@ class Commits:
                 reason = str(failure) if failure else OPEN if file.handles else CLOSED
                 path, size_bytes = self._volume.path_of(file.name), file.uncommitted_bytes
                 yield Uncommitted(path, reason, size_bytes, has_failed=failure is not None)
-        for path, reason in self._volume.lost.below("/"):
+        for path, reason in self._volume.lost_changes.below("/"):
             yield Uncommitted(path, reason, has_failed=True)
 
     def _commit_behind(self, file: File) -> bool:
         """Have the file committed in the background, unless that is not safe or too much waits already."""
-        waiting, buffered_bytes = self._waiting, file.buffered_bytes
-        if not waiting.has_room(file, buffered_bytes) or not file.request_commit():
+        queue, buffered_bytes = self._queue, file.buffered_bytes
+        if not queue.has_room(file, buffered_bytes) or not file.request_commit():
             return False
-        waiting.add(file, buffered_bytes)
+        queue.add(file, buffered_bytes)
         self._send_due()
         return True
 
     def _send_due(self) -> None:
-        for file in self._waiting.take_due():
+        for file in self._queue.take_due():
             self._volume.transfers.run_in_background(partial(self._commit_later, file))
-        seconds = self._waiting.seconds_to_next()
+        seconds = self._queue.seconds_to_next()
         if seconds is not None:
             self._volume.transfers.run_after(seconds, self._send_due)
 
@@ -168,12 +168,12 @@ class Commits:
 
     def _forget(self, file: File) -> bool:
         """Count a file no longer among those to be committed; tell whether that had failed before."""
-        self._waiting.discard(file)
+        self._queue.discard(file)
         with self._lock:
             return self._waits_seconds.pop(file, None) is not None
 
     def _lose(self, file: File, failure: Failure) -> None:
-        self._volume.lost.note(self._volume.path_of(file.name), str(failure))
+        self._volume.lost_changes.note(self._volume.path_of(file.name), str(failure))
         logger.error("%s was closed without being committed: %s", file.name, failure)
         if cure := file.leave_journal():
             logger.error("%s is in the spool; see: %s", file.name, cure)

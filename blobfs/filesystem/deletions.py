@@ -279,7 +279,7 @@ class Deletions:
         """Say that a name is back."""
         if deletion.is_certain:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
-            self._volume.lost.note(path, f"removed, but that could not be carried out: {failure}")
+            self._volume.lost_changes.note(path, f"removed, but that could not be carried out: {failure}")
             with self._changed:
                 self._failed[path] = copy.copy(failure)  # raised, it refers to the file and all its bytes
         else:

@@ -12,8 +12,8 @@ from functools import partial
 
 from blobfs.errors import Failure, NotFound, failure_of, raise_first
 from blobfs.filesystem.commits import RECOMMIT_SECONDS, Uncommitted
+from blobfs.filesystem.upload_queue import DELAY_SECONDS
 from blobfs.filesystem.volume import Volume
-from blobfs.filesystem.waiting import DELAY_SECONDS
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.tree.cache import Node
 from blobfs.tree.directory_changes import Change

@@ -27,7 +27,7 @@ from blobfs.errors import (
     Unavailable,
     Unsupported,
 )
-from blobfs.filesystem.doubt import Doubt
+from blobfs.filesystem.unanswered_write import UnansweredWrite
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.spool.journal import Journal, Unspooled
 from blobfs.spool.records import Target
@@ -84,7 +84,7 @@ class File:
         self.is_requested = False  # a close() counts on a commit still due; truncation to nothing ends that
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.unnoted_commit: BlobInfo | None = None
-        self._doubt = Doubt(store)
+        self._unanswered = UnansweredWrite(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -338,7 +338,7 @@ class File:
             self._note_committed()
 
     def _commit_content(self, writer: BlobWriter) -> None:
-        self._adopt_doubtful_write()
+        self._adopt_unanswered_write()
         target = self._target()
         condition = replacing(target.expected_etag)
         self._journal.request_commit()
@@ -351,7 +351,7 @@ class File:
             self._leave_conflict(failure)
             raise
         except (Abandoned, TimedOut, Unavailable):
-            self._doubt.note(target.metadata)
+            self._unanswered.note(target.metadata)
             raise
         self._note_committed()
 
@@ -376,9 +376,9 @@ class File:
             headers=base.headers if base is not None else self._guess_headers(self.name),
         )
 
-    def _adopt_doubtful_write(self) -> None:
+    def _adopt_unanswered_write(self) -> None:
         """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
-        done = self._doubt.resolve(self.name)
+        done = self._unanswered.resolve(self.name)
         if done is not None:
             self.base = self.unnoted_commit = done
             if self._writer is not None:
@@ -386,14 +386,14 @@ class File:
             self._journal.retarget()
 
     def _store_attributes(self, attributes: Attributes) -> None:
-        self._adopt_doubtful_write()
+        self._adopt_unanswered_write()
         assert self.base is not None
         metadata = metadata_of(attributes, self._foreign_metadata())
         check_size(metadata)
         try:
             etag = self._store.set_metadata(self.base.version, metadata)
         except (TimedOut, Unavailable):
-            self._doubt.note(metadata)
+            self._unanswered.note(metadata)
             raise
         self.base = self.base._replace(etag=etag, metadata=metadata)
         if self._writer is not None:

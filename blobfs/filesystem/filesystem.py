@@ -25,7 +25,7 @@ from blobfs.filesystem.volume import Caller, Stat, Volume
 from blobfs.format.attributes import Attributes
 from blobfs.format.names import is_hidden_name
 from blobfs.store import BlobInfo
-from blobfs.tree.creators import nobody
+from blobfs.tree.copy_detector import nobody
 
 MAX_SYMLINK_BYTES = 4096  # PATH_MAX
 
@@ -65,7 +65,7 @@ class Filesystem:
     def stat(self, path: str, thread: Callable[[], int] = nobody) -> Stat:
         """Return the attributes of a path, to a thread of some program, which is asked for if it matters."""
         if self._deletions.is_gone(path):
-            self.volume.creators.missed(thread(), path)
+            self.volume.copy_detector.missed(thread(), path)
             raise NotFound(f"{path}: no such file or directory")
         self._early_opens.forget()
         return self.volume.stat(path, thread, before_asking=self._early_opens.look_up)
@@ -141,7 +141,7 @@ class Filesystem:
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
         failures += self.commits.commit_all(files)
         failures += self._directory_commits.sync(path)
-        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost.below(path)]
+        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost_changes.below(path)]
         raise_first(failures)
 
     def sync_directory(self, handle: int) -> None:
@@ -165,7 +165,7 @@ class Filesystem:
         else:
             self._renames.rename(old_path, new_path, replace_target=replace_target)
             self.directories.renamed(old_path, new_path)
-            self.volume.lost.rename(old_path, new_path)
+            self.volume.lost_changes.rename(old_path, new_path)
             self.volume.orphans.rename(old_path, new_path)
             self.volume.appeared(new_path)
 

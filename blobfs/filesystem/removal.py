@@ -49,7 +49,7 @@ class Removal:
         else:
             self._delete_blob(path)
         volume.namespace.record(path, None)
-        volume.lost.forget(path)
+        volume.lost_changes.forget(path)
         volume.keep_parent_of(path)
         volume.entry_changed(path)
 
@@ -117,7 +117,7 @@ class Removal:
             etag = file.base.etag
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
         volume.files.remove(file)
-        volume.lost.forget(path)
+        volume.lost_changes.forget(path)
         volume.orphans.add(hidden_path, file)
         volume.transfers.run_after(UNUSED_SECONDS, partial(volume.orphans.forget_unused, file))
         volume.inodes.retire(name)
@@ -141,7 +141,7 @@ class Removal:
         """Remove a name that nobody has open, and leave its blob to be deleted in the background."""
         volume, etag = self._volume, self._blob(path).etag
         volume.namespace.record(path, None)
-        volume.lost.forget(path)
+        volume.lost_changes.forget(path)
         volume.entry_changed(path)
         self._deletions.delete_behind(path, etag)
 

@@ -15,7 +15,7 @@ from blobfs.errors import AlreadyExists, Changed, NotFound, ReadOnly
 from blobfs.filesystem.file_table import FileTable
 from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.kernel_pages import KernelPages
-from blobfs.filesystem.lost import Lost
+from blobfs.filesystem.lost_changes import LostChanges
 from blobfs.filesystem.orphans import Orphans
 from blobfs.filesystem.own_writes import OwnWrites
 from blobfs.format.attributes import Attributes, Defaults, attributes_of, check_size, metadata_of
@@ -23,7 +23,7 @@ from blobfs.format.names import is_hidden_name, split_path
 from blobfs.store import IF_ABSENT, BlobInfo, ContentHeaders, Properties
 from blobfs.transfers import Transfers
 from blobfs.tree.cache import Node
-from blobfs.tree.creators import Creators, nobody
+from blobfs.tree.copy_detector import CopyDetector, nobody
 from blobfs.tree.directory_changes import DirectoryChanges
 from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
 from blobfs.tree.namespace import DIRECTORY, Namespace
@@ -65,7 +65,7 @@ class Volume:
         *,
         store: OwnWrites,
         namespace: Namespace,
-        creators: Creators,
+        copy_detector: CopyDetector,
         reader: BlobReader,
         first_bytes: FirstBytes,
         warming: Warming,
@@ -76,7 +76,7 @@ class Volume:
     ) -> None:
         self.store = store
         self.namespace = namespace
-        self.creators = creators
+        self.copy_detector = copy_detector
         self.names = namespace.names
         self.reader = reader
         self.first_bytes = first_bytes
@@ -87,7 +87,7 @@ class Volume:
         self.files = FileTable(namespace.cache.now)
         self.pages = KernelPages()
         self.orphans = Orphans(self.files)
-        self.lost = Lost()
+        self.lost_changes = LostChanges()
         self.inodes = InodeNumbers()
         self.directory_times = DirectoryTimes()
         self.directory_changes = DirectoryChanges()
@@ -110,12 +110,12 @@ class Volume:
         try:
             node = self.namespace.node(
                 path,
-                believe_absence=lambda: self.creators.is_filling(thread()),
+                believe_absence=lambda: self.copy_detector.is_copying(thread()),
                 before_asking=before_asking,
                 may_search=True,
             )
         except NotFound:
-            self.creators.missed(thread(), path)
+            self.copy_detector.missed(thread(), path)
             raise
         return self.stat_of_node(self.names.blob_name(path), node)
 
@@ -245,7 +245,7 @@ class Volume:
 
     def appeared(self, path: str) -> None:
         """Note that a name was made here."""
-        self.creators.made(path)
+        self.copy_detector.made(path)
         self.entry_changed(path)
 
     def entry_changed(self, path: str) -> None:

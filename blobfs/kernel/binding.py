@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from blobfs.callers import Callers
 from blobfs.errors import Unavailable
 from blobfs.kernel.calls import Calls
+from blobfs.kernel.kernel_attributes import KernelAttributes
 from blobfs.kernel.notifier import Notifier
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.stats import stat_filler
-from blobfs.kernel.told import Told
 from blobfs.kernel.versions import libfuse3_version
 
 logger = logging.getLogger(__name__)
@@ -134,13 +134,15 @@ class _Libfuse3Calls(Calls):
             if fill(buffer, entry, c_stat, index + 1, FILL_DIR_PLUS):
                 break
             told[entry] = stat
-        self.told.note_listing(directory, told if flags & READDIR_PLUS else {}, goes_on=offset > 0)
+        self.kernel_attributes.note_listing(
+            directory, told if flags & READDIR_PLUS else {}, goes_on=offset > 0
+        )
         return 0
 
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
         """Pass on renameat2's flags."""
         self.operations.rename(self._text(old), self._text(new), flags)
-        self.told.rename(old, new)
+        self.kernel_attributes.rename(old, new)
         return 0
 
     def truncate_fuse_3(self, path: bytes, size_bytes: int, info: Any) -> int:
@@ -155,7 +157,7 @@ class _Libfuse3Calls(Calls):
         return self._utimens(path, times)
 
     def _forget_attributes(self, path: bytes, handle: int) -> bool:
-        if self.told.is_believed(path, self.operations.getattr(None, handle)):
+        if self.kernel_attributes.is_believed(path, self.operations.getattr(None, handle)):
             return True
         fuse = ctypes.c_void_p(self.library.fuse_get_context().contents.fuse)
         return self.notifier.forget(partial(self.library.fuse_invalidate_path, fuse, path))
@@ -166,7 +168,7 @@ def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
 
     class Libfuse3(_Libfuse3Calls, module.FUSE):  # type: ignore[name-defined,misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.told = Told()
+            self.kernel_attributes = KernelAttributes()
             self.notifier = Notifier()
             super().__init__(*arguments, **options)
 
@@ -187,13 +189,13 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
 
     class Libfuse2(Calls, module.FUSE):  # type: ignore[name-defined,misc]
         def __init__(self, operations: Operations, *arguments: Any, **options: Any) -> None:
-            self.told = Told()
+            self.kernel_attributes = KernelAttributes()
             super().__init__(_Callable(operations), *arguments, **options)
 
         def rename(self, old: bytes, new: bytes) -> int:
             """Rename; what the kernel was told goes with the path."""
             self.operations.rename(self._text(old), self._text(new))
-            self.told.rename(old, new)
+            self.kernel_attributes.rename(old, new)
             return 0
 
         def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
@@ -211,7 +213,7 @@ def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
             return self._utimens(path, times)
 
         def _forget_attributes(self, path: bytes, handle: int) -> bool:
-            self.told.wait_unless(path, self.operations.getattr(None, handle))
+            self.kernel_attributes.wait_unless(path, self.operations.getattr(None, handle))
             return True
 
         def symlink(self, target: bytes, path: bytes) -> int:

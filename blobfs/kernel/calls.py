@@ -16,9 +16,9 @@ from blobfs.callers import Callers
 from blobfs.errors import Abandoned, Failure, NoAttribute, NotFound, UnsupportedAttribute, errno_of
 from blobfs.filesystem.handles import Opened
 from blobfs.filesystem.volume import Stat
+from blobfs.kernel.kernel_attributes import KernelAttributes
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.threads import keep_thread
-from blobfs.kernel.told import Told
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Calls(ABC):
     callers: Callers
     encoding: str
     keeps_threads: bool
-    told: Told
+    kernel_attributes: KernelAttributes
     c_stat: Any
     fill_stat: Callable[[Any, Stat], None]  # writes over all of a c_stat
 
@@ -75,7 +75,7 @@ class Calls(ABC):
         self.fill_stat(buffer.contents, stat)
         name = path if handle is None else self._name(handle)
         if name is not None:
-            self.told.note(name, stat)
+            self.kernel_attributes.note(name, stat)
         return 0
 
     def read(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
@@ -147,7 +147,7 @@ class Calls(ABC):
         """Record that the kernel does not rely on what it was told of an open file."""
         name = self._name(handle)
         if name is not None:
-            self.told.drop(name)
+            self.kernel_attributes.drop(name)
 
     def _name(self, handle: int) -> bytes | None:
         """Return the path of an open file as C has it; None if the file has lost its name."""

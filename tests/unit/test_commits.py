@@ -57,7 +57,7 @@ def test_rsync_s_temporary_name_costs_one_request(fs: Filesystem, memory: Memory
 
 def test_name_that_is_removed_while_open_is_no_longer_reported_as_lost(fs: Filesystem) -> None:
     write(fs, "/x", b"bytes")
-    fs.volume.lost.note("/x", "removed, but that could not be carried out")
+    fs.volume.lost_changes.note("/x", "removed, but that could not be carried out")
     fs.handles.open("/x", os.O_RDONLY)
     fs.rename("/x", "/.fuse_hidden0000000200000001")
     assert list(fs.commits.uncommitted()) == []

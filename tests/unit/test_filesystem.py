@@ -12,7 +12,7 @@ from syscalls import BLOCK, BODY, Mount, close, create, entries, read, write, wr
 
 from blobfs.errors import NotFound, ReadOnly, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
-from blobfs.tree.creators import STREAK
+from blobfs.tree.copy_detector import STREAK
 
 COPY_THREAD = 77
 

@@ -21,7 +21,7 @@ LAYERS = """
     kernel.threads kernel.versions kernel.notifier doctor.findings
     settings callers control_groups own_directory counters open_files prices copying copying.interruption
     format.dialects format.headers format.names format.xattrs
-    tree.inodes tree.creators
+    tree.inodes tree.copy_detector
     content.layout content.memory content.piece_file
     format.attributes
     tree.directory_changes
@@ -49,12 +49,12 @@ LAYERS = """
     content.draft
     content.writer
     spool.recovery
-    filesystem.doubt filesystem.own_writes filesystem.kernel_pages filesystem.lost
+    filesystem.own_writes filesystem.kernel_pages filesystem.lost_changes filesystem.unanswered_write
     filesystem.files
     filesystem.file_table
     filesystem.orphans
     filesystem.volume
-    filesystem.waiting kernel.stats kernel.told
+    filesystem.upload_queue kernel.stats kernel.kernel_attributes
     filesystem.commits filesystem.deletions
     filesystem.directory_commits
     filesystem.moves filesystem.removal
@@ -136,8 +136,8 @@ RESERVED = {
         "content.checksums",
         *("filesystem.early_opens", "filesystem.file_table", "filesystem.kernel_pages"),
         *("filesystem.next_files", "filesystem.orphans", "filesystem.own_writes"),
-        "kernel.told",
-        *("tree.cache", "tree.creators", "tree.inodes", "tree.namespace", "tree.walks"),
+        "kernel.kernel_attributes",
+        *("tree.cache", "tree.copy_detector", "tree.inodes", "tree.namespace", "tree.walks"),
     },
     "xxhash": {"blocks", "spool.records", "tree.inodes"},
     "distributed": {"cluster", "cluster_worker"},

@@ -5,8 +5,8 @@ import threading
 from blobfs.format.names import is_within
 
 
-class Lost:
-    """Why, by path, until somebody uses the name anew. For any thread."""
+class LostChanges:
+    """Why each was lost, by path, until somebody uses the name anew. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the map

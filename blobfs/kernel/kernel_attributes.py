@@ -16,7 +16,7 @@ import cachetools
 from blobfs.filesystem.volume import Stat
 
 OUTLASTED_SECONDS = 0.25  # much longer than an answer is valid: the kernel may get to it late
-TOLD_PATHS = 10_000  # more than are asked for in that time
+MOST_PATHS = 10_000  # more than are asked for in that time
 LONG_AGO = -math.inf
 
 
@@ -41,8 +41,8 @@ NOTHING = _Answer(None, LONG_AGO, LONG_AGO)
 NEVER = _Listing(LONG_AGO, LONG_AGO, LONG_AGO)
 
 
-class Told:
-    """The last answer for each path. Its methods may be called from many threads."""
+class KernelAttributes:
+    """The last answer for each path, and the last listing of each directory. For any thread."""
 
     def __init__(
         self, *, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -50,27 +50,27 @@ class Told:
         self._now = now
         self._sleep = sleep
         self._lock = threading.Lock()  # guards the maps
-        self._told: cachetools.LRUCache[bytes, _Answer] = cachetools.LRUCache(TOLD_PATHS)
-        self._listings: cachetools.LRUCache[bytes, _Listing] = cachetools.LRUCache(TOLD_PATHS)
+        self._answers: cachetools.LRUCache[bytes, _Answer] = cachetools.LRUCache(MOST_PATHS)
+        self._listings: cachetools.LRUCache[bytes, _Listing] = cachetools.LRUCache(MOST_PATHS)
         self._entries: cachetools.LRUCache[bytes, dict[bytes, Stat]] = cachetools.LRUCache(
-            TOLD_PATHS, getsizeof=len
+            MOST_PATHS, getsizeof=len
         )
 
     def note(self, path: bytes, stat: Stat | None) -> None:
         """Record what the kernel is being told; None for something that is not known here."""
         with self._lock:
-            now, before = self._now(), self._told.get(path, NOTHING)
+            now, before = self._now(), self._answers.get(path, NOTHING)
             differs = before is not NOTHING and before.stat != stat
-            self._told[path] = _Answer(stat, now, before.at if differs else before.differed_at)
+            self._answers[path] = _Answer(stat, now, before.at if differs else before.differed_at)
 
     def note_listing(self, directory: bytes, entries: Mapping[bytes, Stat], *, goes_on: bool) -> None:
         """Record entries of a directory that the kernel is being told of, or more of them if it `goes_on`."""
         with self._lock:
             now, before = self._now(), self._listings.get(directory, NEVER)
-            told = self._entries.pop(directory, {}) if goes_on else {}
-            told.update(entries)
-            if len(told) <= TOLD_PATHS:
-                self._entries[directory] = told
+            listed = self._entries.pop(directory, {}) if goes_on else {}
+            listed.update(entries)
+            if len(listed) <= MOST_PATHS:
+                self._entries[directory] = listed
             began = before if goes_on and before is not NEVER else _Listing(now, now, before.ended_at)
             self._listings[directory] = replace(began, ended_at=now)
 
@@ -81,26 +81,26 @@ class Told:
     def rename(self, old: bytes, new: bytes) -> None:
         """Record that what the kernel was told is now about another path."""
         with self._lock:
-            self._told[new] = self._told.pop(old, NOTHING)
+            self._answers[new] = self._answers.pop(old, NOTHING)
 
     def is_believed(self, path: bytes, stat: Stat) -> bool:
         """Tell whether the kernel was surely told this last: answers may overtake each other."""
         parent, _, entry = path.rpartition(b"/")
         directory = parent or b"/"
         with self._lock:
-            told = self._told.get(path, NOTHING)
+            answer = self._answers.get(path, NOTHING)
             listing = self._listings.get(directory, NEVER)
             listed = self._entries.get(directory, {}).get(entry)
-        tellings = ((told.stat, told.at, told.at), (listed, listing.began_at, listing.ended_at))
-        same_at = max((began_at for what, began_at, _ in tellings if what == stat), default=LONG_AGO)
-        others_at = (ended_at for what, _, ended_at in tellings if what != stat)
-        other_at = max(told.differed_at, listing.before_at, *others_at)
+        answers = ((answer.stat, answer.at, answer.at), (listed, listing.began_at, listing.ended_at))
+        same_at = max((began_at for what, began_at, _ in answers if what == stat), default=LONG_AGO)
+        others_at = (ended_at for what, _, ended_at in answers if what != stat)
+        other_at = max(answer.differed_at, listing.before_at, *others_at)
         return same_at > other_at + OUTLASTED_SECONDS
 
     def wait_unless(self, path: bytes, stat: Stat) -> None:
         """Block until the kernel has forgotten what it was told last, unless that was this."""
         with self._lock:
-            told = self._told.get(path, NOTHING)
-        left_seconds = told.at + OUTLASTED_SECONDS - self._now()
-        if told.stat is not None and told.stat != stat and left_seconds > 0:
+            answer = self._answers.get(path, NOTHING)
+        left_seconds = answer.at + OUTLASTED_SECONDS - self._now()
+        if answer.stat is not None and answer.stat != stat and left_seconds > 0:
             self._sleep(left_seconds)

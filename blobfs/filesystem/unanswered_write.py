@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from blobfs.store import BlobInfo, BlobStore, head_or_none, same_metadata
 
 
-class Doubt:
-    """Whether there is such a write of one file. Not thread-safe: the file has the lock."""
+class UnansweredWrite:
+    """The one of a file, if there is any. Not thread-safe: the file has the lock."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Threads that fill directories: for them alone, a name that was not listed is absent without asking again.
+"""Tells threads that copy: for them alone, a name that was not listed is absent without asking again.
 
 For every other thread the service is asked, because another node may just have closed a file of that
 name. A copy (cp, rsync, tar, git) looks for each name before the name is created, by the copy itself or by
@@ -47,8 +47,8 @@ class _Thread:
         self.made_at = self.active_at = now
 
 
-class Creators:
-    """Threads of programs, by the numbers the kernel gives; 0 stands for unknown ones."""
+class CopyDetector:
+    """Watches threads of programs, by the numbers the kernel gives; 0 stands for unknown ones."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class Creators:
             for thread in self._misses.pop(path, {}):
                 self._threads.setdefault(thread, _Thread()).credit(self._now())
 
-    def is_filling(self, thread: int) -> bool:
-        """Tell whether a thread, the caller's, is looking for names that are about to be made."""
+    def is_copying(self, thread: int) -> bool:
+        """Tell whether a thread, the caller's, is looking for names that a copy is about to make."""
         with self._lock:
             state = self._threads.get(thread)
             if state is None or state.streak < STREAK:

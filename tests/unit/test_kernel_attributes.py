@@ -5,7 +5,7 @@ from fakes import ManualClock
 
 from blobfs.filesystem.volume import Stat
 from blobfs.format.attributes import Attributes
-from blobfs.kernel.told import OUTLASTED_SECONDS, TOLD_PATHS, Told
+from blobfs.kernel.kernel_attributes import MOST_PATHS, OUTLASTED_SECONDS, KernelAttributes
 
 OLD, NEW = (Stat(Attributes(0o100644, 0, 0, 0, 0, 0), 7, 1, size_bytes) for size_bytes in (3, 4))
 
@@ -15,17 +15,17 @@ class Kernel:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.told = Told(now=self.clock, sleep=self.clock.advance)
+        self.attributes = KernelAttributes(now=self.clock, sleep=self.clock.advance)
 
     def wait_seconds(self, path: bytes, stat: Stat) -> float:
         began = self.clock()
-        self.told.wait_unless(path, stat)
+        self.attributes.wait_unless(path, stat)
         return self.clock() - began
 
 
 def test_who_was_told_something_else_is_waited_for() -> None:
     kernel = Kernel()
-    kernel.told.note(b"/x", OLD)
+    kernel.attributes.note(b"/x", OLD)
     kernel.clock.advance(OUTLASTED_SECONDS / 4)
     assert kernel.wait_seconds(b"/x", NEW) == OUTLASTED_SECONDS * 3 / 4
     assert kernel.wait_seconds(b"/x", NEW) == 0
@@ -33,24 +33,24 @@ def test_who_was_told_something_else_is_waited_for() -> None:
 
 def test_who_was_told_the_same_or_nothing_is_not_waited_for() -> None:
     kernel = Kernel()
-    kernel.told.note(b"/x", OLD)
-    kernel.told.note(b"/x", NEW)
+    kernel.attributes.note(b"/x", OLD)
+    kernel.attributes.note(b"/x", NEW)
     assert kernel.wait_seconds(b"/x", NEW) == 0
     assert kernel.wait_seconds(b"/y", NEW) == 0
 
 
 def test_what_was_written_here_is_known_to_the_kernel() -> None:
     kernel = Kernel()
-    kernel.told.note(b"/x", OLD)
-    kernel.told.drop(b"/x")
+    kernel.attributes.note(b"/x", OLD)
+    kernel.attributes.drop(b"/x")
     assert kernel.wait_seconds(b"/x", NEW) == 0
 
 
 def test_what_was_told_moves_with_a_rename() -> None:
     kernel = Kernel()
-    kernel.told.note(b"/x", OLD)
-    kernel.told.note(b"/y", NEW)
-    kernel.told.rename(b"/x", b"/y")
+    kernel.attributes.note(b"/x", OLD)
+    kernel.attributes.note(b"/y", NEW)
+    kernel.attributes.rename(b"/x", b"/y")
     assert kernel.wait_seconds(b"/x", NEW) == 0
     assert kernel.wait_seconds(b"/y", NEW) == OUTLASTED_SECONDS
 
@@ -62,78 +62,80 @@ class Beliefs(Kernel):
         self.clock.advance(2 * OUTLASTED_SECONDS)
 
     def are(self, stat: Stat) -> bool:
-        return self.told.is_believed(b"/d/x", stat)
+        return self.attributes.is_believed(b"/d/x", stat)
 
 
 def test_what_was_told_once_is_believed() -> None:
     beliefs = Beliefs()
     assert not beliefs.are(NEW)
-    beliefs.told.note(b"/d/x", NEW)
+    beliefs.attributes.note(b"/d/x", NEW)
     assert beliefs.are(NEW)
     assert not beliefs.are(OLD)
 
 
 def test_nothing_is_sure_while_another_answer_may_still_be_on_its_way() -> None:
     beliefs = Beliefs()
-    beliefs.told.note(b"/d/x", OLD)
-    beliefs.told.note(b"/d/x", NEW)
+    beliefs.attributes.note(b"/d/x", OLD)
+    beliefs.attributes.note(b"/d/x", NEW)
     assert not beliefs.are(NEW)
     beliefs.pause()
     assert not beliefs.are(NEW)
-    beliefs.told.note(b"/d/x", NEW)
+    beliefs.attributes.note(b"/d/x", NEW)
     assert beliefs.are(NEW)
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda told: told.drop(b"/d/x"), lambda told: told.note_listing(b"/d", {}, goes_on=False)],
+    [lambda given: given.drop(b"/d/x"), lambda given: given.note_listing(b"/d", {}, goes_on=False)],
     ids=["write", "listing"],
 )
 def test_nothing_is_sure_after_what_is_not_seen_here_until_the_kernel_has_asked(
-    change: Callable[[Told], None],
+    change: Callable[[KernelAttributes], None],
 ) -> None:
     beliefs = Beliefs()
-    beliefs.told.note(b"/d/x", OLD)
-    change(beliefs.told)
+    beliefs.attributes.note(b"/d/x", OLD)
+    change(beliefs.attributes)
     assert not beliefs.are(OLD)
     beliefs.pause()
-    beliefs.told.note(b"/d/x", NEW)
+    beliefs.attributes.note(b"/d/x", NEW)
     assert beliefs.are(NEW)
 
 
 def test_a_listing_of_another_directory_changes_nothing() -> None:
     beliefs = Beliefs()
-    beliefs.told.note(b"/d/x", NEW)
+    beliefs.attributes.note(b"/d/x", NEW)
     for directory in (b"/", b"/d/x"):
-        beliefs.told.note_listing(directory, {b"x": OLD}, goes_on=False)
+        beliefs.attributes.note_listing(directory, {b"x": OLD}, goes_on=False)
     assert beliefs.are(NEW)
 
 
 def test_what_a_listing_told_is_believed_whatever_part_of_it_did() -> None:
     beliefs = Beliefs()
-    beliefs.told.note_listing(b"/d", {b"w": OLD}, goes_on=False)
+    beliefs.attributes.note_listing(b"/d", {b"w": OLD}, goes_on=False)
     assert not beliefs.are(NEW)
-    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=True)
-    beliefs.told.note_listing(b"/d", {b"y": OLD}, goes_on=True)
+    beliefs.attributes.note_listing(b"/d", {b"x": NEW}, goes_on=True)
+    beliefs.attributes.note_listing(b"/d", {b"y": OLD}, goes_on=True)
     assert beliefs.are(NEW)
     assert not beliefs.are(OLD)
-    beliefs.told.note(b"/d/x", OLD)
+    beliefs.attributes.note(b"/d/x", OLD)
     beliefs.pause()
     assert not beliefs.are(NEW)
 
 
 def test_a_listing_is_not_sure_while_the_one_before_it_may_still_be_on_its_way() -> None:
     beliefs = Beliefs()
-    beliefs.told.note_listing(b"/d", {b"x": OLD}, goes_on=False)
-    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    beliefs.attributes.note_listing(b"/d", {b"x": OLD}, goes_on=False)
+    beliefs.attributes.note_listing(b"/d", {b"x": NEW}, goes_on=False)
     assert not beliefs.are(NEW)
     beliefs.pause()
-    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    beliefs.attributes.note_listing(b"/d", {b"x": NEW}, goes_on=False)
     assert beliefs.are(NEW)
 
 
 def test_nothing_is_sure_of_a_directory_with_too_many_entries() -> None:
     beliefs = Beliefs()
-    beliefs.told.note_listing(b"/d", {b"x": NEW}, goes_on=False)
-    beliefs.told.note_listing(b"/d", {b"%d" % number: NEW for number in range(TOLD_PATHS)}, goes_on=True)
+    beliefs.attributes.note_listing(b"/d", {b"x": NEW}, goes_on=False)
+    beliefs.attributes.note_listing(
+        b"/d", {b"%d" % number: NEW for number in range(MOST_PATHS)}, goes_on=True
+    )
     assert not beliefs.are(NEW)

@@ -17,8 +17,8 @@ DELAY_SECONDS = 5.0  # as often as Linux looks for pages to write back (vm.dirty
 EARLY_SHARE = 2  # of half of the room, files have their time; when more is taken, the oldest are due
 
 
-class WaitingFiles:
-    """At most so many files with so much memory. Those that nobody needs any more just vanish.
+class UploadQueue:
+    """Holds at most so many files with so much memory. Those that nobody needs any more just vanish.
 
     Any thread may call; nothing here waits.
     """
