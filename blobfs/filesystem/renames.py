@@ -18,6 +18,7 @@ from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
 from blobfs.store import replacing
 from blobfs.tree.cache import Node
+from blobfs.tree.namespace import Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Renames:
 
     def _find(self, path: str) -> Node | None:
         # The kernel has looked the name up for this very call.
-        return self._volume.namespace.find(path, believe_absence=lambda: True)
+        return self._volume.namespace.find(path, Lookup(believe_absence=lambda: True))
 
     def _rename_file(self, source: _Source, target: _Target) -> None:
         volume = self._volume

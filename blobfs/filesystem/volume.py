@@ -26,7 +26,7 @@ from blobfs.tree.cache import Node
 from blobfs.tree.copy_detector import CopyDetector, nobody
 from blobfs.tree.directory_changes import DirectoryChanges
 from blobfs.tree.inodes import DirectoryTimes, InodeNumbers
-from blobfs.tree.namespace import DIRECTORY, Namespace
+from blobfs.tree.namespace import DIRECTORY, Lookup, Namespace
 
 logger = logging.getLogger(__name__)
 
@@ -107,13 +107,9 @@ class Volume:
         file = self.local_file(path)
         if file is not None:
             return self.stat_of_file(file)
+        lookup = Lookup(lambda: self.copy_detector.is_copying(thread()), before_asking, may_search=True)
         try:
-            node = self.namespace.node(
-                path,
-                believe_absence=lambda: self.copy_detector.is_copying(thread()),
-                before_asking=before_asking,
-                may_search=True,
-            )
+            node = self.namespace.node(path, lookup)
         except NotFound:
             self.copy_detector.missed(thread(), path)
             raise

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import cachetools
 
@@ -27,6 +28,17 @@ SMALL_DIRECTORY = MAX_LIST_RESULTS  # names: what one request lists
 NEIGHBOURS = 16  # names asked for to see whether one name is a blob, a prefix, or neither
 
 DIRECTORY = Node(None, is_directory=True)
+
+
+class Lookup(NamedTuple):
+    """How a name is looked up for a caller."""
+
+    believe_absence: Callable[[], bool] = lambda: False  # as of when its directory was last asked for
+    before_asking: Callable[[str], None] | None = None  # called with the path if nothing is known of it
+    may_search: bool = False  # all over a tree, while it believes absence: then it is served like a walk
+
+
+PLAIN = Lookup()
 
 
 class Namespace:
@@ -57,38 +69,20 @@ class Namespace:
         self._reported: cachetools.LRUCache[str, bool] = cachetools.LRUCache(10_000)
         self._hidden: cachetools.LRUCache[str, dict[str, str]] = cachetools.LRUCache(1000)
 
-    def node(
-        self,
-        path: str,
-        *,
-        believe_absence: Callable[[], bool] = lambda: False,
-        before_asking: Callable[[str], None] | None = None,
-        may_search: bool = False,
-    ) -> Node:
+    def node(self, path: str, lookup: Lookup = PLAIN) -> Node:
         """Return what is under a path. Raises NotFound, InvalidName, NameTooLong."""
         if path == "/":
             return DIRECTORY
-        node = self.find(
-            path, believe_absence=believe_absence, before_asking=before_asking, may_search=may_search
-        )
+        node = self.find(path, lookup)
         if node is None:
             raise NotFound(f"{path}: no such file or directory")
         return node
 
-    def find(
-        self,
-        path: str,
-        *,
-        believe_absence: Callable[[], bool] = lambda: False,
-        before_asking: Callable[[str], None] | None = None,
-        may_search: bool = False,
-    ) -> Node | None:
+    def find(self, path: str, lookup: Lookup = PLAIN) -> Node | None:
         """Like `node`, but None where there is nothing.
 
-        A name counts as absent only if the service says so now. If ``believe_absence()`` is true, or without
-        close-to-open, it is enough that it was absent when its directory was last asked for.
-        ``before_asking(path)`` is called if nothing is known of the path. With `may_search`, a caller
-        for which ``believe_absence()`` is true may look for names all over a tree, and is served like a walk.
+        A name counts as absent only if the service says so now. Without close-to-open, or for a caller
+        that believes absence, it is enough that it was absent when its directory was last asked for.
         """
         self.names.blob_name(path)
         parent, entry = split_path(path)
@@ -96,17 +90,19 @@ class Namespace:
         belief = self.cache.lookup(prefix, entry)
         if not belief.is_known:
             belief = self.cache.lookup(prefix, entry, self._thread())
-        if belief.node is not None or (belief.is_known and (not self.close_to_open or believe_absence())):
+        if belief.node is not None or (
+            belief.is_known and (not self.close_to_open or lookup.believe_absence())
+        ):
             return belief.node
-        if before_asking is not None and not belief.is_known:
-            before_asking(path)
+        if lookup.before_asking is not None and not belief.is_known:
+            lookup.before_asking(path)
         last = self.cache.last_known(prefix, entry)
         is_file = last is not None and last.blob is not None and not last.is_directory
         may_list = self.cache.is_worth_listing(prefix)
         if is_file and not (may_list and self.cache.note_miss(prefix)):
             return self._recheck_file(prefix, entry)
         if may_list:
-            if may_search and believe_absence():
+            if lookup.may_search and lookup.believe_absence():
                 with self._searches.visit(prefix):
                     self._searches.read_up_to(prefix)
                 belief = self.cache.lookup(prefix, entry)

@@ -9,9 +9,10 @@ from blobfs.errors import NameTooLong, NotADirectory, NotFound
 from blobfs.format.names import NameMap
 from blobfs.store import ALWAYS, ListPage
 from blobfs.tree.cache import ENTRY_BYTES, Node, TreeCache, Walk
-from blobfs.tree.namespace import NEIGHBOURS, SMALL_DIRECTORY, Namespace
+from blobfs.tree.namespace import NEIGHBOURS, SMALL_DIRECTORY, Lookup, Namespace
 
 MARKER = {"hdi_isfolder": "true"}
+COPYING = Lookup(believe_absence=lambda: True, may_search=True)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def look_for_new_names(names: Namespace, directories: int, looks: int = 3) -> No
     for directory in range(directories):
         for look in range(looks):
             path = f"/tree/d{directory:02}/new{look}"
-            assert names.find(path, believe_absence=lambda: True, may_search=True) is None
+            assert names.find(path, COPYING) is None
 
 
 def test_who_looks_for_new_names_in_one_directory_after_the_other_is_answered_by_one_listing(
@@ -105,7 +106,7 @@ def test_who_comes_to_few_directories_a_second_has_each_listed_by_itself(
     store.requests.clear()
     for directory in range(50):
         clock.advance(0.2)
-        assert names.find(f"/tree/d{directory:02}/new", believe_absence=lambda: True, may_search=True) is None
+        assert names.find(f"/tree/d{directory:02}/new", COPYING) is None
     assert store.requests["LIST"] == 50
 
 
@@ -150,7 +151,7 @@ def test_listing_for_a_search_is_shown_to_others_no_longer_than_their_own_would_
     store.put("tree/d40/new", b"by another node")
     clock.advance(0.9)
     assert names.entries("/tree/d41") == {}
-    assert names.find("/tree/other/new", believe_absence=lambda: True, may_search=True) is None  # it goes on
+    assert names.find("/tree/other/new", COPYING) is None  # it goes on
     clock.advance(0.2)
     assert set(names.entries("/tree/d40")) == {"new"}
 
