@@ -166,7 +166,19 @@ class Abandoned(Failure):
 
 
 class Unavailable(Failure):
-    """The service cannot be reached, or answered with an error that retrying did not cure."""
+    """The service or a cluster cannot be reached, or answered with an error that retrying did not cure."""
+
+    errno = errno.EIO
+
+
+class CannotRun(Failure):
+    """What a command needs on this machine is missing or does not work: libfuse, a log, a mount's process."""
+
+    errno = errno.EIO
+
+
+class Incomplete(Failure):
+    """Part of what was asked for is not done, mostly not committed. The message names it."""
 
     errno = errno.EIO
 

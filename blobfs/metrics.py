@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import MetricsHandler
 from prometheus_client.registry import Collector
 
-from blobfs.errors import InvalidArgument, Unavailable
+from blobfs.errors import CannotRun, InvalidArgument
 
 REQUEST_SECONDS = 10.0  # for a reader to say what it wants
 
@@ -133,7 +133,7 @@ class SocketEndpoint(Endpoint):
 def listen(address: tuple[str, int] | Path, gather: Gather) -> Endpoint:
     """Return an endpoint that is to be started.
 
-    Raises Unavailable if somebody else has the address, InvalidArgument if it cannot be had.
+    Raises CannotRun if somebody else has the address, InvalidArgument if it cannot be had.
     """
     place = address if isinstance(address, Path) else "{}:{}".format(*address)
     try:
@@ -141,7 +141,7 @@ def listen(address: tuple[str, int] | Path, gather: Gather) -> Endpoint:
             return SocketEndpoint(address, gather)
         return Endpoint(*address, gather)
     except OSError as error:
-        failure = Unavailable if error.errno == errno.EADDRINUSE else InvalidArgument
+        failure = CannotRun if error.errno == errno.EADDRINUSE else InvalidArgument
         reason = error.strerror or error
         raise failure(f"cannot serve metrics on {place}: {reason}; give --metrics another one") from error
 

@@ -13,7 +13,7 @@ from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
 from blobfs.content.disk_cache import place_in
 from blobfs.doctor.machine import READ_AHEAD_KIB
-from blobfs.errors import Failure, Unavailable
+from blobfs.errors import Failure, Incomplete
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.early_opens import EarlyOpens
@@ -52,7 +52,7 @@ WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed fil
 def check(settings: MountSettings) -> None:
     """Raise the Failure that `serve` would raise before it asks the service anything.
 
-    InvalidArgument for a setting that cannot work, Unavailable without libfuse and for a taken address.
+    InvalidArgument for a setting that cannot work, CannotRun without libfuse and for a taken address.
     """
     binding.load(settings.binding)
     open_service(settings.service, TO_THE_END).close()
@@ -239,11 +239,11 @@ def _raise_read_ahead(device: int) -> None:
 
 
 def _finish(filesystem: Filesystem) -> None:
-    """Commit what is still open after the mount is gone. Raises Unavailable if something is not."""
+    """Commit what is still open after the mount is gone. Raises Incomplete if something is not."""
     with contextlib.suppress(Failure):  # each file's own failure is named below
         filesystem.sync("/")
     left = list(filesystem.uncommitted())
     for file in left:
         logger.error("%s is not committed: %s", file.path, file.reason)
     if left:
-        raise Unavailable(f"not committed: {', '.join(file.path for file in left)}")
+        raise Incomplete(f"not committed: {', '.join(file.path for file in left)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blobfs.errors import Unavailable
+from blobfs.errors import Incomplete
 
 STATUS = "user.blobfs.status"
 SYNC = "user.blobfs.sync"
@@ -145,13 +145,13 @@ def named_uncommitted(status: MountStatus, below: str, cause: str) -> str:
 
 
 def read_receipt(path: Path) -> dict[str, Any]:
-    """Return what the service has acknowledged of a file. Raises Unavailable if not all of it, OSError."""
+    """Return what the service has acknowledged of a file. Raises Incomplete if not all of it, OSError."""
     try:
         receipt: dict[str, Any] = json.loads(os.getxattr(path, RECEIPT))
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
-        raise Unavailable(
+        raise Incomplete(
             f"{path}: not everything is committed. Close it, or run: blobfs sync {path}"
         ) from error
     return receipt

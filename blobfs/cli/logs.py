@@ -8,7 +8,7 @@ from logging.handlers import SysLogHandler, WatchedFileHandler
 from pathlib import Path
 
 from blobfs.cli.messages import shown
-from blobfs.errors import Unavailable
+from blobfs.errors import CannotRun
 from blobfs.settings import MountSettings
 
 SYSLOG_SOCKET = Path("/dev/log")
@@ -18,7 +18,7 @@ def start_logging(settings: MountSettings) -> str:
     """Send log lines of this process where the settings say; return that place in words.
 
     Without a log file the place is stderr in the foreground, syslog in the background, and
-    where there is no syslog a private file. Raises Unavailable when a file cannot be opened.
+    where there is no syslog a private file. Raises CannotRun when a file cannot be opened.
     """
     handler, place = _handler(settings)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -38,7 +38,7 @@ def log_path(settings: MountSettings) -> Path | None:
 
 
 def require_log(settings: MountSettings) -> None:
-    """Raise Unavailable unless the log file, where there is one, takes a line."""
+    """Raise CannotRun unless the log file, where there is one, takes a line."""
     if path := log_path(settings):
         handler = _formatted(_private_file(path, make_directory=settings.log_file is None))
         handler.close()
@@ -52,7 +52,7 @@ def _append(path: Path, line: str) -> None:
         with path.open("ab", buffering=0) as file:
             file.write(line.encode(errors="backslashreplace"))
     except OSError as error:
-        raise Unavailable(f"cannot log to {path}: {error.strerror}. Give another --log-file.") from error
+        raise CannotRun(f"cannot log to {path}: {error.strerror}. Give another --log-file.") from error
 
 
 @contextmanager
@@ -90,11 +90,11 @@ def _private_file(path: Path, *, make_directory: bool) -> logging.Handler:
         if make_directory:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_fifo():
-            raise Unavailable(f"cannot log to {path}: a fifo has no room. Give another --log-file.")
+            raise CannotRun(f"cannot log to {path}: a fifo has no room. Give another --log-file.")
         path.touch(mode=0o600)
         return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise Unavailable(f"cannot log to {path}: {error.strerror}. Give another --log-file.") from error
+        raise CannotRun(f"cannot log to {path}: {error.strerror}. Give another --log-file.") from error
 
 
 def _formatted(handler: logging.Handler) -> logging.Handler:

@@ -23,7 +23,7 @@ from blobfs.cli.mountpoint import (
 )
 from blobfs.cli.options import PARAMETERS, refuse_contradictions, refuse_inside, service_of
 from blobfs.cli.umount import unmount
-from blobfs.errors import AccessDenied, Ended, Failure, Unavailable
+from blobfs.errors import AccessDenied, CannotRun, Ended, Failure
 from blobfs.settings import ContentSettings, MountSettings
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,9 @@ def settings_of(ctx: click.Context) -> MountSettings:
 
 
 def _require_fuse() -> None:
-    """Raise Unavailable when the machine cannot mount anything."""
+    """Raise CannotRun when the machine cannot mount anything."""
     if not Path("/dev/fuse").exists():
-        raise Unavailable(
+        raise CannotRun(
             "cannot mount: this machine has no /dev/fuse. Load the kernel module (modprobe fuse), "
             "or start the container with --device /dev/fuse --cap-add SYS_ADMIN."
         )
@@ -120,7 +120,7 @@ def _require_fuse() -> None:
             "cannot mount: /dev/fuse is not yours to use. Have an admin run: chmod 666 /dev/fuse"
         )
     if os.geteuid() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
-        raise Unavailable("cannot mount: there is no fusermount3. Have the package fuse3 installed.")
+        raise CannotRun("cannot mount: there is no fusermount3. Have the package fuse3 installed.")
 
 
 def _check(settings: MountSettings) -> None:

@@ -11,7 +11,7 @@ import click
 
 from blobfs.cli.control import has_died, read_status
 from blobfs.cli.messages import say
-from blobfs.errors import AccessDenied, Busy, NotADirectory, NotFound, Unavailable
+from blobfs.errors import AccessDenied, Busy, CannotRun, NotADirectory, NotFound
 
 FILESYSTEM = "fuse.blobfs"  # what the kernel calls our mounts
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -104,7 +104,7 @@ def our_mount_of(path: Path) -> Path | None:
 
 
 def answering_mount_of(path: Path) -> Path | None:
-    """Like `our_mount_of`. Raises Unavailable if its process is dead, AccessDenied if another user's."""
+    """Like `our_mount_of`. Raises CannotRun if its process is dead, AccessDenied if another user's."""
     mountpoint = our_mount_of(path)
     if mountpoint is None:
         return None
@@ -116,7 +116,7 @@ def answering_mount_of(path: Path) -> Path | None:
         if not has_died(error):
             raise
         cure = f"Run blobfs umount {mountpoint}, then mount again."
-        raise Unavailable(f"{mountpoint} is a mount whose process has died. {cure}") from error
+        raise CannotRun(f"{mountpoint} is a mount whose process has died. {cure}") from error
     return mountpoint
 
 

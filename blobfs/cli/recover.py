@@ -15,7 +15,7 @@ from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.messages import printable, say
 from blobfs.cli.options import refuse_large_blocks, service_of, shared_parameters
 from blobfs.cli.values import absolute_path
-from blobfs.errors import Failure, NotFound, Unavailable
+from blobfs.errors import Failure, Incomplete, NotFound
 from blobfs.open_files import raise_open_files
 from blobfs.settings import ContentSettings, ServiceSettings
 from blobfs.spool.directory import directories_of, leftovers_in
@@ -122,7 +122,7 @@ def _commit(
         cure = "; name it to commit it" if leftover.state is State.NEVER_CLOSED else ""
         click.echo(f"{_named(leftover)}: {leftover.state.value}, and still in the spool{cure}.")
     if failures:
-        raise Unavailable("not committed, and kept:\n" + "\n".join(failures))
+        raise Incomplete("not committed, and kept:\n" + "\n".join(failures))
 
 
 def _failure_to_commit(commit: Callable[[Leftover], BlobInfo], leftover: Leftover) -> str:
@@ -158,7 +158,7 @@ def _save(
             for start, end in missing:
                 say(f"  bytes {start} to {end - 1} were in a blob that is gone: zeros")
     if failures:
-        raise Unavailable("not saved, and still in the spool:\n" + "\n".join(failures))
+        raise Incomplete("not saved, and still in the spool:\n" + "\n".join(failures))
 
 
 def _free_path(directory: Path, name: str) -> Path:

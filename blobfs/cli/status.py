@@ -10,7 +10,7 @@ from blobfs.cli.control import read_receipt
 from blobfs.cli.looks import Looks
 from blobfs.cli.mountpoint import our_mount_of, real_path
 from blobfs.cli.values import absolute_path, seconds_between
-from blobfs.errors import Unavailable
+from blobfs.errors import Incomplete
 
 SAMPLE_SECONDS = 0.5  # between the two readings that throughput is worked out from
 
@@ -50,7 +50,7 @@ def status(mountpoint: Path | None, *, as_json: bool, watch: bool, interval: flo
     else:
         print_tables(looks)
     if looks.troubles:
-        raise Unavailable("\n".join(looks.troubles))
+        raise Incomplete("\n".join(looks.troubles))
 
 
 def _is_mounted_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ import click
 from blobfs.cli.control import cause_of, commit_all_below, named_uncommitted, read_receipt, read_status
 from blobfs.cli.mountpoint import answering_mount_of
 from blobfs.cli.values import absolute_path, new_file
-from blobfs.errors import InvalidArgument, NotFound, Unavailable
+from blobfs.errors import Incomplete, InvalidArgument, NotFound
 
 STDOUT = Path("-")
 RECEIPTS_AT_ONCE = 16  # each is two requests
@@ -47,7 +47,7 @@ def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None
 
 
 def _mount_of(path: Path) -> Path:
-    """Return where the mount is that has a path. Raises NotFound, AccessDenied, Unavailable."""
+    """Return where the mount is that has a path. Raises NotFound, AccessDenied, CannotRun."""
     root = answering_mount_of(path)
     if root is None:
         raise NotFound(f"{path} is not mounted by blobfs, and lies in no such mount.")
@@ -64,7 +64,7 @@ def _commit(path: Path, root: Path) -> None:
     except OSError as error:
         status, cause = read_status(root), cause_of(error)
         left = named_uncommitted(status, _inside(path, root), cause) if status else cause
-        raise Unavailable(f"{path}: not everything is committed:\n{left}") from error
+        raise Incomplete(f"{path}: not everything is committed:\n{left}") from error
 
 
 def _inside(path: Path, root: Path) -> str:
@@ -98,7 +98,7 @@ def _write_receipts(manifest: TextIO, files: Iterable[Path]) -> None:
 
 
 def _receipt(path: Path) -> dict[str, Any] | None:
-    """Return a file's receipt, None if it is gone. Raises Unavailable, OSError."""
+    """Return a file's receipt, None if it is gone. Raises Incomplete, OSError."""
     try:
         return read_receipt(path)
     except FileNotFoundError:

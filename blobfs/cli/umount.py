@@ -28,7 +28,7 @@ from blobfs.cli.control import (
 from blobfs.cli.messages import say
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, real_path, servers_of
 from blobfs.cli.values import absolute_path
-from blobfs.errors import AccessDenied, Busy, NotFound, Unavailable
+from blobfs.errors import AccessDenied, Busy, Incomplete, NotFound
 
 BUSY_ATTEMPTS = 10
 BUSY_WAIT_SECONDS = 0.1
@@ -59,7 +59,7 @@ def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
             "When the cause is gone, run the same command again; "
             f"blobfs umount --force {mountpoint} gives these files up."
         )
-        raise Unavailable(f"{mountpoint} stays mounted. Not committed:\n{left}\n{cure}")
+        raise Incomplete(f"{mountpoint} stays mounted. Not committed:\n{left}\n{cure}")
     process = _process(mountpoint, status.pid)
     if left:
         say(f"blobfs: {mountpoint}: giving up what is not committed:\n{left}")
@@ -67,7 +67,7 @@ def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
     if not force:  # otherwise it lives as long as a program still has a file open
         select.select([process], [], [])
     if left:
-        raise Unavailable(f"{mountpoint}: unmounted, without the files named above.")
+        raise Incomplete(f"{mountpoint}: unmounted, without the files named above.")
     click.echo(f"{mountpoint}: everything is committed; unmounted.")
 
 
@@ -99,7 +99,7 @@ def _is_stuck(mountpoint: Path) -> bool:
 
 
 def _take_away(mountpoint: Path) -> NoReturn:
-    """Unmount without the process that serves it, and raise Unavailable that says so."""
+    """Unmount without the process that serves it, and raise Incomplete that says so."""
     server = _server(mountpoint)
     say(
         f"blobfs: {mountpoint}: {server} does not answer within {ANSWER_SECONDS:.0f} seconds, and it alone "
@@ -107,7 +107,7 @@ def _take_away(mountpoint: Path) -> NoReturn:
         "reported as written."
     )
     unmount(mountpoint, lazily=True)
-    raise Unavailable(
+    raise Incomplete(
         f"{mountpoint}: unmounted, without what {server} had not committed. If it stays, end it with "
         "kill -9; then blobfs recover shows what it had in a --spool-dir."
     )
@@ -141,7 +141,7 @@ def _status(mountpoint: Path) -> MountStatus:
         if not has_died(error):
             raise
         unmount(mountpoint, lazily=True)
-        raise Unavailable(
+        raise Incomplete(
             f"{mountpoint}: unmounted, but its process had died before. What no close() or fsync() "
             "had reported as written may be missing in the container."
         ) from error

@@ -17,7 +17,7 @@ from blobfs.blocks import MiB
 from blobfs.cli import control
 from blobfs.cli.mountpoint import answering_mount_of, our_mountpoints
 from blobfs.cli.values import absolute_path
-from blobfs.errors import NotFound, Unavailable
+from blobfs.errors import Incomplete, NotFound
 
 PIECE_BYTES = 32 * MiB  # brought in at once by one worker; a few blocks
 JOBS = 8  # two workers for each connection would only wait
@@ -89,7 +89,7 @@ def warm(paths: Sequence[Path], *, from_file: IO[bytes] | None, null: bool, jobs
     files = "1 file" if there_count == 1 else f"{there_count:,} files"
     click.echo(f"{files}, {held_bytes / MiB:,.1f} MiB in the cache.")
     if troubled := [item for item in items if item.trouble]:
-        raise Unavailable("\n".join(_lines(troubled)))
+        raise Incomplete("\n".join(_lines(troubled)))
 
 
 def _refuse_elsewhere(paths: Sequence[Path]) -> None:

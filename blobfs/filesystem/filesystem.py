@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 from blobfs.content.streams import Stream
-from blobfs.errors import Changed, NoAttribute, NotFound, Unavailable, raise_first
+from blobfs.errors import Changed, Incomplete, NoAttribute, NotFound, raise_first
 from blobfs.filesystem.commits import Commits, Uncommitted, WriteBack
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directories import Directories
@@ -141,7 +141,7 @@ class Filesystem:
         files = [file for file in volume.files if f"{file.name}/".startswith(prefix)]
         failures += self.commits.commit_all(files)
         failures += self._directory_commits.sync(path)
-        failures += [Unavailable(f"{lost}: {why}") for lost, why in volume.lost_changes.below(path)]
+        failures += [Incomplete(f"{lost}: {why}") for lost, why in volume.lost_changes.below(path)]
         raise_first(failures)
 
     def sync_directory(self, handle: int) -> None:

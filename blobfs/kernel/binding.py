@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from blobfs.callers import Callers
-from blobfs.errors import Unavailable
+from blobfs.errors import CannotRun
 from blobfs.kernel.calls import Calls
 from blobfs.kernel.kernel_attributes import KernelAttributes
 from blobfs.kernel.notifier import Notifier
@@ -44,7 +44,7 @@ class Library(NamedTuple):
 def load(binding: str) -> Library:
     """Import the binding asked for: "libfuse3", "libfuse2", or "auto" for the best there is.
 
-    Raises Unavailable if no libfuse of that kind is installed.
+    Raises CannotRun if no libfuse of that kind is installed.
     """
     libfuse3 = ctypes.util.find_library("fuse3")
     if binding in ("auto", "libfuse3") and libfuse3:
@@ -56,7 +56,7 @@ def load(binding: str) -> Library:
         os.environ["FUSE_LIBRARY_PATH"] = libfuse2
         return Library("libfuse2", importlib.import_module("fuse"))
     wanted = "libfuse" if binding == "auto" else binding
-    raise Unavailable(f"{wanted} is not installed: have an admin run: apt-get install fuse3 libfuse2")
+    raise CannotRun(f"{wanted} is not installed: have an admin run: apt-get install fuse3 libfuse2")
 
 
 def caller_of(library: Library) -> tuple[int, int, int]:
@@ -75,7 +75,7 @@ def serve(
     timeout_seconds: float,
     kernel_threads: int,
 ) -> None:
-    """Mount and serve kernel requests until the mount is gone. Raises Unavailable if it cannot be mounted."""
+    """Mount and serve kernel requests until the mount is gone. Raises CannotRun if it cannot be mounted."""
     kind, module = library
     make = _libfuse3_class if kind == "libfuse3" else _libfuse2_class
     # Attributes that libfuse 2 has given cannot be taken back when a file turns out newer at its open.
@@ -102,7 +102,7 @@ def serve(
     except RuntimeError as error:
         if error.args == (LOOP_INTERRUPTED,):
             return
-        raise Unavailable(f"{mountpoint}: libfuse could not mount it (exit code {error})") from error
+        raise CannotRun(f"{mountpoint}: libfuse could not mount it (exit code {error})") from error
 
 
 class _Libfuse3Calls(Calls):
