@@ -24,7 +24,7 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``operations``: callbacks in Python, which decide nothing; ``kernel_attributes``:
                      those that the kernel was given recently; ``notifier``: makes the kernel forget them;
                      ``stats``: fill struct stat; ``threads``: libfuse's, known to Python; ``versions``: of
-                     libfuse
+                     libfuse; ``read_ahead``: the kernel's
 ``filesystem``       POSIX on blobs. ``filesystem``: what is done by path; ``handles``: open files;
                      ``opening``: finds the version to open; ``directories``: open directories;
                      ``asked_ahead``: answers asked for early, for ``next_files`` of a copy and

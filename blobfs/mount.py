@@ -12,7 +12,6 @@ from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, nam
 from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
 from blobfs.content.disk_cache import place_in
-from blobfs.doctor.machine import READ_AHEAD_KIB
 from blobfs.errors import Failure, Incomplete
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
@@ -27,6 +26,7 @@ from blobfs.format.headers import guessed_headers
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
 from blobfs.kernel.operations import Operations
+from blobfs.kernel.read_ahead import raise_read_ahead
 from blobfs.metrics import listen
 from blobfs.open_files import raise_open_files
 from blobfs.recover import open_spool, recover_before
@@ -226,16 +226,8 @@ def _announce(mountpoint: Path, ready: Callable[[str], None], message: str) -> N
     """Once the mount answers, raise its kernel read-ahead if that is allowed, and say that it is there."""
     with contextlib.suppress(OSError):  # the message says what users wait for; a lost mount says so itself
         device = os.stat(mountpoint).st_dev
-        _raise_read_ahead(device)
+        raise_read_ahead(device)
     ready(message)
-
-
-def _raise_read_ahead(device: int) -> None:
-    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    try:
-        path.write_text(f"{READ_AHEAD_KIB}\n")
-    except OSError as error:
-        logger.info("kernel read-ahead stays as it is (%s): reads come in smaller requests", error.strerror)
 
 
 def _finish(filesystem: Filesystem) -> None:

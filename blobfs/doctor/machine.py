@@ -12,11 +12,11 @@ from pathlib import Path
 from blobfs.blocks import MiB
 from blobfs.control_groups import memory_limits_bytes
 from blobfs.doctor.findings import Finding, note, ok, problem
+from blobfs.kernel.read_ahead import READ_AHEAD_KIB
 
 OLDEST_KERNEL = (5, 3)  # pidfd_open(2), by which `blobfs umount` waits
 LEAST_FILES = 512  # connections, and a file of the spool for each that is open
 LIBRARIES_BYTES = 64 * MiB  # Python's and the libraries' own memory
-READ_AHEAD_KIB = 1024  # the largest request of libfuse 3; more was not faster, and costs mmap readers
 
 # The kernel takes a smaller number from libfuse while it mounts, so the rule comes a moment later.
 UDEV_RULE = (

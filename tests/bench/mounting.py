@@ -17,7 +17,7 @@ from waiting import wait_until
 from bench.programs import PROJECT, Failed, Program, rclone_environment, said, trust
 from bench.services import Service
 from blobfs.cli.control import commit_all_below
-from blobfs.doctor.machine import READ_AHEAD_KIB
+from blobfs.kernel.read_ahead import READ_AHEAD_KIB
 
 MOUNT_SECONDS = 30.0
 UPLOADS_SECONDS = 300.0

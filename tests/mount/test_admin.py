@@ -17,7 +17,8 @@ from mounts import PROJECT, Mounts, bash, is_mountpoint, run
 
 from blobfs.cli.main import blobfs
 from blobfs.cli.options import PARAMETERS
-from blobfs.doctor.machine import READ_AHEAD_KIB, UDEV_RULE
+from blobfs.doctor.machine import UDEV_RULE
+from blobfs.kernel.read_ahead import READ_AHEAD_KIB
 from blobfs.metrics import COUNTERS, GAUGES
 
 ADMIN = (PROJECT / "docs" / "admin.md").read_text()
