@@ -40,13 +40,13 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``leftovers``: journals after a crash; ``image``: the file that one describes;
                      ``recovery``: makes blobs of them
 ``content``          bytes. ``draft``: edits; ``extents``: where each byte is; ``staging``: sends blocks;
-                     ``writer``: commits; ``whole_md5``: of a file written in order; ``reader``: chooses
-                     ranges; ``first_bytes``: come with the answer what a blob is; ``warming``: fills
-                     caches on command; ``streams``: how each handle reads; ``range_cache``: bytes in
-                     memory, by version; ``runs``: what it holds; ``memory``: the bounded pool;
-                     ``fetcher``: gets verified bytes, from ``disk_cache`` or service; ``piece_file``: a
-                     file of that cache; ``layout``: cuts a version into units; ``checksums``: knows
-                     layouts; ``whole_check``: the MD5 of a file read in order
+                     ``writer``: commits; ``thread_writers``: one for each thread; ``whole_md5``: of a
+                     file written in order; ``reader``: chooses ranges; ``first_bytes``: come with the
+                     answer what a blob is; ``warming``: fills caches on command; ``streams``: how each
+                     handle reads; ``range_cache``: bytes in memory, by version; ``runs``: what it holds;
+                     ``memory``: the bounded pool; ``fetcher``: gets verified bytes, from ``disk_cache`` or
+                     service; ``piece_file``: a file of that cache; ``layout``: cuts a version into units;
+                     ``checksums``: knows layouts; ``whole_check``: the MD5 of a file read in order
 ``tree``             names. ``namespace``: what is under a path; ``cache``: names known for a while;
                      ``walks``: list ahead of programs; ``copy_detector``: tells threads that copy;
                      ``inodes``: numbers and times; ``directory_changes``: attributes not sent yet

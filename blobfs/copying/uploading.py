@@ -2,15 +2,14 @@
 
 import os
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 
 from blobfs.blocks import MiB, block_spans, digest_of, md5_digest
 from blobfs.content.memory import BufferPool
+from blobfs.content.thread_writers import ThreadWriters
 from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.copying.entries import Work, entry_of_file, with_xattrs
 from blobfs.copying.entry_copier import EntryCopier
@@ -60,11 +59,9 @@ class Uploader(EntryCopier):
         self._pool = pool
         self._meter = meter
         self._style = style
-        self._make_writer = make_writer
+        self._writers = ThreadWriters(make_writer, pool)
         self._block_bytes = block_bytes
         self._largest_block_bytes = largest_block_bytes
-        self._local = threading.local()  # of each thread, the writer that it has in hand
-        pool.add_reclaimer(self._release_memory)
 
     def copy(self, work: Work) -> None:
         """Have the service hold the entry, as it is now. Blocks. Raises Failure, OSError.
@@ -84,7 +81,7 @@ class Uploader(EntryCopier):
 
     def send_stream(self, file: RawIOBase, work: Work) -> int:
         """Make a blob of all that can be read from a stream; return its size. Blocks. Raises as `copy`."""
-        with self._writer(work.target) as writer:
+        with self._writers.writer(work.target) as writer:
             self._fill(writer, file, None)
             writer.commit(self._properties(work, work.source.attributes), work.condition)
             return writer.size_bytes
@@ -119,7 +116,7 @@ class Uploader(EntryCopier):
     def _send(self, file: RawIOBase, work: Work) -> None:
         before = os.fstat(file.fileno())
         attributes = with_xattrs(entry_of_file("", before).attributes, file.fileno())
-        with self._writer(work.target) as writer:
+        with self._writers.writer(work.target) as writer:
             if before.st_size > self._block_bytes:
                 writer.resume()
             self._fill(writer, file, before.st_size)
@@ -137,14 +134,6 @@ class Uploader(EntryCopier):
             writer.write(writer.size_bytes, view[:count])
             self._meter.note(count)
 
-    @contextmanager
-    def _writer(self, name: str) -> Iterator[BlobWriter]:
-        self._local.writer = writer = self._make_writer(name, None)
-        try:
-            yield writer
-        finally:
-            self._local.writer = None
-
     def _properties(self, work: Work, attributes: Attributes) -> Properties:
         return Properties(
             self._metadata(attributes), self._style.headers_for(work.target), tier=self._style.tier
@@ -154,12 +143,6 @@ class Uploader(EntryCopier):
         metadata = metadata_of(self._style.attributes(attributes), {})
         check_size(metadata)
         return metadata
-
-    def _release_memory(self, _size_bytes: int) -> None:
-        """Called by a thread that waits for memory: what its own file has of it can be let go."""
-        writer: BlobWriter | None = getattr(self._local, "writer", None)
-        if writer is not None:
-            writer.release_memory()
 
 
 def _require_unchanged(before: os.stat_result, after: os.stat_result, read_bytes: int, path: str) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from blobfs.content.draft import OnlyStaged
 from blobfs.content.memory import BufferPool
 from blobfs.content.reader import BlobReader
 from blobfs.content.streams import Stream
+from blobfs.content.thread_writers import ThreadWriters
 from blobfs.content.writer import BlobWriter, MakeWriter
 from blobfs.errors import AlreadyExists, Changed, Damaged, NoSpace, NotFound
 from blobfs.spool.image import Piece
@@ -31,10 +31,8 @@ class Recovery:
         self, store: BlobStore, *, make_writer: MakeWriter, reader: BlobReader, pool: BufferPool
     ) -> None:
         self._store = store
-        self._make_writer = make_writer
         self._reader = reader
-        self._mine = threading.local()  # its `writer`: of the leftover that the thread commits
-        pool.add_reclaimer(self._release_memory)
+        self._writers = ThreadWriters(make_writer, pool)
 
     def commit(self, leftover: Leftover) -> BlobInfo:
         """Commit it, replacing the version that it was begun on, and end the journal.
@@ -119,15 +117,13 @@ class Recovery:
 
     def _put(self, leftover: Leftover, *, resumes: bool) -> BlobInfo:
         target, base = leftover.target, self._base_of(leftover)
-        self._mine.writer = writer = self._make_writer(target.name, base)
+        etag = base.etag if base is not None else target.replaced_etag
         try:
-            self._fill(writer, leftover, resumes=resumes)
-            etag = base.etag if base is not None else target.replaced_etag
-            return writer.commit(Properties(target.metadata, target.headers), replacing(etag))
+            with self._writers.writer(target.name, base) as writer:
+                self._fill(writer, leftover, resumes=resumes)
+                return writer.commit(Properties(target.metadata, target.headers), replacing(etag))
         except OnlyStaged:
             raise NoSpace(f"{target.name}: cannot be put together in this --memory; give it more") from None
-        finally:
-            del self._mine.writer
 
     def _base_of(self, leftover: Leftover) -> BlobInfo | None:
         """Return the blob that has the bytes missing in the journal. Raises Changed."""
@@ -152,11 +148,6 @@ class Recovery:
                 leftover.read_into(part.position, buffer[: part.length])
                 writer.write(part.start, buffer[: part.length])
         writer.truncate(image.size_bytes)
-
-    def _release_memory(self, _size_bytes: int) -> None:
-        writer: BlobWriter | None = getattr(self._mine, "writer", None)
-        if writer is not None:
-            writer.release_memory()
 
 
 def _steps(pieces: Iterable[Piece]) -> Iterator[Piece]:

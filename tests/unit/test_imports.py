@@ -48,6 +48,7 @@ LAYERS = """
     content.reader content.staging
     content.draft
     content.writer
+    content.thread_writers
     spool.recovery
     filesystem.own_writes filesystem.kernel_pages filesystem.lost_changes filesystem.unanswered_write
     filesystem.files
