@@ -17,7 +17,8 @@ From the top down:
     verify      compares without one
     copying     what those two have in common
     commands    commands with options, and the places where one may be written
-    options     every option of a mount, and the configuration file
+    options     every option of a mount
+    config_file the file that may set them
     mountpoint  where a container may be mounted
     looks       asking mounts without waiting for one that is stuck
     progress    who watches a copy

@@ -1,7 +1,6 @@
-"""Every option of `blobfs mount`, and the configuration file that may have them."""
+"""Every option of `blobfs mount`."""
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
+from blobfs.cli.config_file import config_values
 from blobfs.cli.machine import LEAST_BYTES, default_memory_bytes
 from blobfs.cli.values import (
     absolute_path,
@@ -27,11 +27,6 @@ from blobfs.cli.values import (
 )
 from blobfs.settings import CredentialSettings, MountSettings, RetrySettings, ServiceSettings
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 CONFIG_FILES = (Path("~/.config/blobfs.toml"), Path("/etc/blobfs.toml"))
 
 # In a list after -o: understood by libfuse as they stand, and enforced by the kernel.
@@ -40,18 +35,6 @@ KERNEL_OPTIONS = ("dev", "nodev", "suid", "nosuid", "exec", "noexec")
 MAX_ID = 2**32 - 2  # the one above means "none" to chown(2)
 BLOCKS_IN_MEMORY = 4  # at least, so that one can fill while others are on their way
 MAX_SECONDS = 366 * 24 * 3600.0
-
-# The values that TOML does not write as text, and what to call those.
-TOML_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "memory": ((str, int), 'a size such as "1GiB"'),
-    "block_size": ((str, int), 'a size such as "8MiB"'),
-    "cache_size": ((str, int), 'a size such as "10GiB"'),
-    "attr_timeout": ((int, float), "a number of seconds"),
-    "timeout": ((int, float), "a number of seconds"),
-    "uid": ((int,), "a whole number"),
-    "gid": ((int,), "a whole number"),
-    "umask": ((str, int), 'octal digits, such as "022"'),
-}
 
 CONFIG_KEY = "blobfs.config"  # in the context: which file was read
 
@@ -62,40 +45,12 @@ def use_config_file(ctx: click.Context, param: click.Parameter, path: Path | Non
         path = next((file for file in map(Path.expanduser, CONFIG_FILES) if file.is_file()), None)
     if path is not None:
         try:
-            ctx.default_map = config_values(path)
+            ctx.default_map = config_values(path, PARAMETERS)
         except OSError as error:
             raise click.BadParameter(f"{path} cannot be read: {error.strerror}.", ctx, param) from error
         except ValueError as error:
             raise click.BadParameter(f"{path}: {error}", ctx, param) from error
         ctx.meta[CONFIG_KEY] = path
-
-
-def config_values(path: Path) -> dict[str, Any]:
-    """Read a TOML file of option names and values.
-
-    Raises ValueError for bad syntax, an unknown key or a value of the wrong kind.
-    """
-    parsed = tomllib.loads(path.read_text("utf-8-sig"))
-    values = {key.replace("-", "_"): value for key, value in parsed.items()}
-    known = {str(param.name): param for param in PARAMETERS}
-    if unknown := sorted(values.keys() - (known.keys() - {"config", "mount_lists", "kernel_options"})):
-        raise ValueError(f"unknown key {unknown[0]!r}")
-    for key, value in parsed.items():
-        kinds, words = _kind_of(known[key.replace("-", "_")])
-        if type(value) not in kinds:  # not isinstance: to Python, true is a number
-            raise ValueError(f"{key} must be {words}, not {_toml_name(value)}")
-    return values
-
-
-def _kind_of(param: click.Parameter) -> tuple[tuple[type, ...], str]:
-    if isinstance(param, click.Option) and param.is_flag:
-        return (bool,), "true or false"
-    return TOML_KINDS.get(str(param.name), ((str,), "text in quotes"))
-
-
-def _toml_name(value: object) -> str:
-    names = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
-    return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
 
 
 DEFAULTS = MountSettings(ServiceSettings("", ""), Path())  # of all but where and what

@@ -11,7 +11,8 @@ from mounts import PROJECT, Mounts, bash, shell
 from tokens import container_sas
 
 from blobfs.blocks import MAX_BLOCKS_PER_BLOB, block_size_at
-from blobfs.cli.options import config_values
+from blobfs.cli.config_file import config_values
+from blobfs.cli.options import PARAMETERS
 from blobfs.copies import session
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.report import Report, Unwatched
@@ -128,4 +129,4 @@ def test_the_configuration_of_the_readme_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     file = tmp_path / "blobfs.toml"
     file.write_text(example)
-    assert config_values(file) == {"memory": "1GiB", "sas_file": "/home/ada/.secrets/results.sas"}
+    assert config_values(file, PARAMETERS) == {"memory": "1GiB", "sas_file": "/home/ada/.secrets/results.sas"}

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobfs.blocks import KiB, MiB
+from blobfs.cli.config_file import config_values
 from blobfs.cli.control import MountStatus, UncommittedFile, read_status
 from blobfs.cli.helper import mount_arguments
 from blobfs.cli.main import blobfs
 from blobfs.cli.messages import printable, shown, without_secrets
 from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
-from blobfs.cli.options import PARAMETERS, config_values
+from blobfs.cli.options import PARAMETERS
 from blobfs.cli.umount import users_of
 from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
 from blobfs.filesystem.commits import Uncommitted
@@ -275,7 +276,7 @@ def test_every_option_of_the_file_refuses_a_list_and_a_table(tmp_path: Path) -> 
         for value in ("[1]", "{ a = 1 }", "1979-05-27T07:32:00Z"):
             config = written(tmp_path / "config.toml", f"{param.name} = {value}")
             with pytest.raises(ValueError, match=f"{param.name} must be"):
-                config_values(config)
+                config_values(config, PARAMETERS)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from blobfs.cli.config import OPTIONS
+from blobfs.cli.config_file import config_values
 from blobfs.cli.main import blobfs
-from blobfs.cli.options import config_values
+from blobfs.cli.options import PARAMETERS
 
 SAMPLE = Path(__file__).parents[2] / "docs" / "blobfs.toml"
 KEYS = {str(option.name) for option in OPTIONS} - {"config", "mount_lists", "kernel_options"}
@@ -43,7 +44,7 @@ def uncommented(text: str) -> str:
 def sample(tmp_path: Path) -> dict[str, Any]:
     file = tmp_path / "sample.toml"
     file.write_text(uncommented(SAMPLE.read_text()))
-    return config_values(file)
+    return config_values(file, PARAMETERS)
 
 
 def test_the_sample_names_every_key_with_its_default(sample: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from blobfs.azure.exchange import receive_body, receive_head
 from blobfs.azure.messages import Reply, blob_info, blocks_of, md5_of, modified_ns, rest_of
 from blobfs.azure.messages import Request as ServiceRequest
 from blobfs.azure.sources import find_login
-from blobfs.cli.options import config_values
+from blobfs.cli.config_file import config_values
+from blobfs.cli.options import PARAMETERS
 from blobfs.errors import Damaged, InvalidArgument, Unavailable
 from blobfs.spool.image import Image
 from blobfs.spool.records import Kind, Record, records_in
@@ -165,7 +166,7 @@ def test_a_sas_is_understood_or_refused(text: str) -> None:
 )
 def test_a_configuration_file_is_read_or_refused(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "config.toml").write_bytes(body)
-    gives(ValueError, lambda: config_values(tmp_path / "config.toml"))
+    gives(ValueError, lambda: config_values(tmp_path / "config.toml", PARAMETERS))
 
 
 # Journals

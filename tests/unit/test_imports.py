@@ -83,7 +83,7 @@ LAYERS = """
     status metrics doctor.examination
     mount
     cli cli.messages cli.machine cli.control cli.daemon cli.output
-    cli.bar cli.logs cli.values
+    cli.bar cli.config_file cli.logs cli.values
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
@@ -144,8 +144,8 @@ RESERVED = {
     "distributed": {"cluster", "cluster_worker"},
     "pathspec": {"copying.selection"},
     "click": {module for module in RANKS if module.startswith("cli.")},
-    "tomli": {"cli.options"},
-    "tomllib": {"cli.options"},
+    "tomli": {"cli.config_file"},
+    "tomllib": {"cli.config_file"},
     "prometheus_client": {"metrics"},
     "rich": {"cli.bar", "cli.report", "cli.warm"},
     "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
