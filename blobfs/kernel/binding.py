@@ -184,49 +184,53 @@ def _libfuse3_class(module: ModuleType, callers: Callers) -> Any:
     return Libfuse3
 
 
+class _Libfuse2Calls(Calls):
+    """What libfuse 2 calls in its own way."""
+
+    def rename(self, old: bytes, new: bytes) -> int:
+        """Rename; what the kernel was told goes with the path."""
+        self.operations.rename(self._text(old), self._text(new))
+        self.kernel_attributes.rename(old, new)
+        return 0
+
+    def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
+        """Give every entry with its type, number and a running offset."""
+        entries, c_stat, fill_stat = self._entries(offset, info), self.c_stat(), self.fill_stat
+        for index in range(offset, len(entries)):
+            name, stat = entries[index]
+            fill_stat(c_stat, stat)
+            if fill(buffer, name.encode(self.encoding), c_stat, index + 1):
+                break
+        return 0
+
+    def utimens(self, path: bytes, times: Any) -> int:
+        """Set times."""
+        return self._utimens(path, times)
+
+    def _forget_attributes(self, path: bytes, handle: int) -> bool:
+        self.kernel_attributes.wait_unless(path, self.operations.getattr(None, handle))
+        return True
+
+    def symlink(self, target: bytes, path: bytes) -> int:
+        """Make a link; its target is any bytes."""
+        self.operations.symlink(self._text(path), self._text(target))
+        return 0
+
+    def readlink(self, path: bytes, buffer: Any, size: int) -> int:
+        """Give a link's target, ended by a zero byte."""
+        target = self.operations.readlink(self._text(path)).encode(self.encoding, "surrogateescape")
+        cut = target[: size - 1] + b"\0"
+        ctypes.memmove(buffer, cut, len(cut))
+        return 0
+
+
 def _libfuse2_class(module: ModuleType, callers: Callers) -> Any:
     """Return fusepy's FUSE class with our callbacks."""
 
-    class Libfuse2(Calls, module.FUSE):  # type: ignore[name-defined,misc]
+    class Libfuse2(_Libfuse2Calls, module.FUSE):  # type: ignore[name-defined,misc]
         def __init__(self, operations: Operations, *arguments: Any, **options: Any) -> None:
             self.kernel_attributes = KernelAttributes()
             super().__init__(_Callable(operations), *arguments, **options)
-
-        def rename(self, old: bytes, new: bytes) -> int:
-            """Rename; what the kernel was told goes with the path."""
-            self.operations.rename(self._text(old), self._text(new))
-            self.kernel_attributes.rename(old, new)
-            return 0
-
-        def readdir(self, _path: bytes, buffer: Any, fill: Any, offset: int, info: Any) -> int:
-            """Give every entry with its type, number and a running offset."""
-            entries, c_stat, fill_stat = self._entries(offset, info), self.c_stat(), self.fill_stat
-            for index in range(offset, len(entries)):
-                name, stat = entries[index]
-                fill_stat(c_stat, stat)
-                if fill(buffer, name.encode(self.encoding), c_stat, index + 1):
-                    break
-            return 0
-
-        def utimens(self, path: bytes, times: Any) -> int:
-            """Set times."""
-            return self._utimens(path, times)
-
-        def _forget_attributes(self, path: bytes, handle: int) -> bool:
-            self.kernel_attributes.wait_unless(path, self.operations.getattr(None, handle))
-            return True
-
-        def symlink(self, target: bytes, path: bytes) -> int:
-            """Make a link; its target is any bytes."""
-            self.operations.symlink(self._text(path), self._text(target))
-            return 0
-
-        def readlink(self, path: bytes, buffer: Any, size: int) -> int:
-            """Give a link's target, ended by a zero byte."""
-            target = self.operations.readlink(self._text(path)).encode(self.encoding, "surrogateescape")
-            cut = target[: size - 1] + b"\0"
-            ctypes.memmove(buffer, cut, len(cut))
-            return 0
 
     Libfuse2.callers = callers
     Libfuse2.c_stat = module.c_stat
