@@ -85,7 +85,8 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     fetcher = fetcher_of(settings.content, service, store, transfers)
     own_writes = OwnWrites(store)
     content = content_of(settings.content, own_writes, fetcher, transfers, callers)
-    filesystem = _filesystem(settings, own_writes, content, callers, spool, read_only=read_only)
+    volume = _volume(settings, own_writes, content, callers, spool, read_only=read_only)
+    filesystem = _filesystem(settings, volume, content, callers)
     status = StatusSource(
         settings=settings,
         filesystem=filesystem,
@@ -136,7 +137,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
             endpoint.server_close()
 
 
-def _filesystem(
+def _volume(
     settings: MountSettings,
     store: OwnWrites,
     content: Content,
@@ -144,7 +145,7 @@ def _filesystem(
     spool: Spool | None,
     *,
     read_only: bool,
-) -> Filesystem:
+) -> Volume:
     def make_file(name: str, inode: int, base: BlobInfo | None, attributes: Attributes) -> File:
         return File(
             name,
@@ -179,6 +180,10 @@ def _filesystem(
         make_file=make_file,
     )
     content.pool.add_reclaimer(volume.files.release_memory)
+    return volume
+
+
+def _filesystem(settings: MountSettings, volume: Volume, content: Content, callers: Callers) -> Filesystem:
     asked_ahead = AskedAhead(volume, callers)
     next_files = NextFiles(
         volume,
