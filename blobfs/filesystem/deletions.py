@@ -13,24 +13,29 @@ import copy
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from blobfs.blocks import MAX_BATCH_REQUESTS
 from blobfs.errors import Changed, Failure, NotFound, raise_first
 from blobfs.filesystem.files import File
 from blobfs.filesystem.volume import Volume
 from blobfs.format.names import is_within, split_path
 from blobfs.proc import is_reading, lacks_processor_or_lock, own_task
-from blobfs.store import Condition
+from blobfs.store import BlobVersion, Condition
 
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.05  # libfuse's two calls of a rename follow each other in microseconds
 MOST_GRACES = 6  # for a thread that is busy with something else
+
+GATHERING_SECONDS = 0.02  # in which more names are removed that can go by the same request
+FEWEST_TOGETHER = 2  # a request of its own can do the same for one, and tells why it failed
 
 GLANCE_SECONDS = 0.001  # after which somebody who waits looks again what that thread does
 
@@ -66,6 +71,7 @@ class Deletions:
         self._most_behind = most_behind
         self._changed = threading.Condition()  # guards the fields below; never held across a request
         self._due: dict[str, _Deletion] = {}
+        self._behind: list[str] = []  # certain ones that nobody has begun
         self._left: Counter[str] = Counter()  # blobs that are due and still there, by directory
         self._failed: dict[str, Failure] = {}  # certain ones, until a barrier has told
         self._unkept: dict[str, Failure] = {}  # last names of directories that have no marker yet, and why
@@ -76,9 +82,13 @@ class Deletions:
         return len(self._due) < self._most_behind
 
     def delete_behind(self, path: str, etag: str) -> None:
-        """Have a blob deleted in the background. From now on its name is gone."""
-        deletion = self._add(path, etag, None)
-        self._volume.transfers.run_in_background(lambda: self._carry_out_unasked(path, deletion))
+        """Have a blob deleted in the background, with those that follow. From now on its name is gone."""
+        self._add(path, etag, None)
+        with self._changed:
+            self._behind.append(path)
+            is_first = len(self._behind) == 1
+        if is_first:
+            self._volume.transfers.run_after(GATHERING_SECONDS, self._carry_out_behind)
 
     def delete_later(self, path: str, etag: str, file: File) -> None:
         """Have an open file's blob deleted soon, unless a rename takes it over: the calling thread's next.
@@ -204,16 +214,38 @@ class Deletions:
                 deletion.is_under_way = True
             return deletion
 
+    def _begin_batch(self, paths: Iterable[str]) -> dict[BlobVersion, str]:
+        """Return what one request may do of this, by version; the caller has to do it now."""
+        with self._changed:
+            due = [(path, self._due[path]) for path in paths if path in self._due]
+            ready = [(path, one) for path, one in due if one.is_certain and one.etag and not one.is_under_way]
+            if len(ready) < FEWEST_TOGETHER:
+                return {}
+            for _, deletion in ready:
+                deletion.is_under_way = True
+        return {BlobVersion(self._volume.names.blob_name(path), one.etag): path for path, one in ready}
+
+    def _put_back(self, paths: Iterable[str]) -> None:
+        """Leave what was begun to others."""
+        with self._changed:
+            for path in paths:
+                self._due[path].is_under_way = False
+            self._changed.notify_all()
+
     def _delete(self, path: str, etag: str) -> None:
-        """Delete a blob; if it was the last one due in its directory, the directory may need a marker."""
+        """Delete a blob. Raises Failure; the directory has lost the name, or will have it again."""
         try:
             if etag:
                 with suppress(NotFound):
                     self._volume.store.delete(self._volume.names.blob_name(path), Condition(if_match=etag))
             self._volume.namespace.record(path, None)
         finally:
-            with self._changed:
-                is_last = self._count_down(path)
+            self._leave_directory(path)
+
+    def _leave_directory(self, path: str) -> None:
+        """Count one blob less that is due in a directory; without any, the directory may need a marker."""
+        with self._changed:
+            is_last = self._count_down(path)
         if is_last:
             with suppress(Failure):  # the name is gone all the same, and the next barrier tells
                 self._keep_directory(path)
@@ -255,8 +287,36 @@ class Deletions:
         return [due for due in list(self._due) if due.startswith(prefix)]
 
     def _carry_out_all(self, paths: Iterable[str]) -> list[Failure]:
-        due = (path for path in paths if path in self._due)
-        return self._volume.transfers.failures_of_each(self.carry_out, due)
+        transfers = self._volume.transfers
+        due = [path for path in paths if path in self._due]
+        left = transfers.for_each(self._carry_out_batch, transfers.shares(due, MAX_BATCH_REQUESTS))
+        return transfers.failures_of_each(self.carry_out, chain.from_iterable(left))
+
+    def _carry_out_batch(self, paths: Sequence[str]) -> list[str]:
+        """Carry out as much of this as one request can do; return the others."""
+        begun = self._begin_batch(paths)
+        left: Sequence[BlobVersion] = list(begun)
+        try:
+            if left:
+                with suppress(Failure):  # each is carried out alone, and tells
+                    left = self._volume.store.delete_batch(left)
+        finally:
+            self._put_back(begun.pop(version) for version in left)
+        for path in begun.values():
+            self._volume.namespace.record(path, None)
+            self._leave_directory(path)
+            with self._changed:
+                self._remove(path)
+        return [path for path in paths if path in self._due]
+
+    def _carry_out_behind(self) -> None:
+        """Carry out what was removed meanwhile; failures are reported."""
+        with self._changed:
+            paths, self._behind = self._behind, []
+        for start in range(0, len(paths), MAX_BATCH_REQUESTS):
+            for path in self._carry_out_batch(paths[start : start + MAX_BATCH_REQUESTS]):
+                with suppress(Failure):  # reported by then
+                    self.carry_out(path)
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
         again = partial(self._carry_out_after_grace, path, deletion, graces - 1)

@@ -14,6 +14,7 @@ from responder.faults import Rule
 from unix import refused
 
 KIND = "DELETE blob"
+BATCH = "POST batch"
 SLOW = Rule(kind=KIND, latency_seconds=0.3)
 BUSY = Rule(kind=KIND, status=503)
 REFUSED = Rule(kind=KIND, status=403)
@@ -138,7 +139,8 @@ def test_a_directory_whose_last_files_are_removed_gets_one_marker(
         (mount.path / "virtual" / str(number)).unlink()
     assert blobfs("sync", mount.path).returncode == 0
     requests = service.counters.requests
-    assert (requests[KIND], requests["PUT blob"]) == (20, 1)
+    assert requests.get(KIND, 0) + requests[BATCH] < 20
+    assert requests["PUT blob"] == 1
     assert names(blobs) == ["d/x", "virtual", "y"]
 
 
@@ -200,7 +202,7 @@ def test_a_crash_brings_back_what_was_removed_and_not_deleted_yet(
 
 
 @pytest.mark.parametrize("is_behind", [False, True])
-def test_a_tree_is_removed_with_one_request_a_file_and_two_a_directory(
+def test_a_tree_is_removed_with_one_request_a_file_or_less_and_two_a_directory(
     service: Responder, mounts: Mounts, blobs: ContainerClient, tmp_path: Path, is_behind: bool
 ) -> None:
     options = ["--writeback", "--spool-dir", tmp_path / "spool"] if is_behind else []
@@ -214,6 +216,7 @@ def test_a_tree_is_removed_with_one_request_a_file_and_two_a_directory(
     subprocess.run(["rm", "-r", mount.path / "tree"], check=True)
     requests = service.counters.requests
     assert names(blobs) == []
-    assert requests.pop(KIND) == 211
+    deletions = requests.pop(KIND) + requests.pop(BATCH, 0)
+    assert deletions < 111 if is_behind else deletions == 211
     assert requests.pop("LIST") <= 11 + 4
     assert not requests

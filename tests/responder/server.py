@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from responder.access import Gate
 from responder.account import Account
 from responder.batches import reply_of, requests_of
 from responder.commands import OWNER, Commands, Counters
-from responder.faults import UNDISTURBED, Fault, Plan, Rule, Rulebook
+from responder.faults import Fault, Plan, Rule, Rulebook
 from responder.memory import Content, Part, Pattern, Pool, Received
 from responder.messages import Reply, Request, parse_request, refusal_reply, whole
 from responder.refusals import CODE_OF_STATUS, NotModified, Refusal
@@ -52,11 +53,16 @@ class Service:
             return Reply(304)
 
     def _carry_out_all(self, parts: Sequence[tuple[str, Request]]) -> Reply:
-        """Return the reply of a batch; rules are for whole requests only."""
+        """Return the reply of a batch. Of what rules order for its parts they suffer latency and refusals."""
+        planned = [
+            (number, part, route(part), self.rulebook.plan(route(part).kind, f"{part.method} {part.target}"))
+            for number, part in parts
+        ]
+        time.sleep(max(plan.latency_seconds for _, _, _, plan in planned))
         return reply_of(
             [
-                (number, part, self.carry_out(route(part), part, _NOTHING, UNDISTURBED.disturbance))
-                for number, part in parts
+                (number, part, self.carry_out(operation, part, _NOTHING, plan.disturbance))
+                for number, part, operation, plan in planned
             ]
         )
 

@@ -302,3 +302,51 @@ def test_directory_that_could_get_no_marker_is_named_as_long_as_it_needs_one(
     write(fs, "/d/y", b"new")
     fs.commits.commit_all(list(fs.volume.files))
     assert list(fs.uncommitted()) == []
+
+
+def removing(mount: Mount, store: FailingStore, memory: MemoryStore) -> Filesystem:
+    """Return a mount that writes back, on which five files were removed together."""
+    for number in range(5):
+        memory.put(f"d/{number}", BODY)
+    fs = mount(store, write_back=WriteBack(files=10, buffered_bytes=0))
+    for entry in entries(fs, "/d"):
+        fs.unlink(f"/d/{entry}")
+    assert len(memory.bodies) == 5
+    store.heal()
+    return fs
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_blobs_whose_names_were_removed_together_go_together(
+    mount: Mount, store: FailingStore, memory: MemoryStore, is_asked: bool
+) -> None:
+    fs = removing(mount, store, memory)
+    if is_asked:
+        fs.sync("/")
+    else:
+        later(fs)
+    assert list(memory.bodies) == ["d"]  # a marker
+    assert store.calls.count("delete") + store.calls.count("delete_batch") < 5
+    assert (entries(fs, "/"), entries(fs, "/d")) == (["d"], [])
+
+
+def test_of_names_removed_together_only_what_failed_comes_back(
+    mount: Mount, store: FailingStore, memory: MemoryStore
+) -> None:
+    fs = removing(mount, store, memory)
+    memory.put("d/3", b"theirs")
+    later(fs)
+    assert memory.bodies["d/3"] == b"theirs"
+    assert entries(fs, "/d") == ["3"]
+    assert [path for path, _ in fs.volume.lost_changes.below("/")] == ["/d/3"]
+
+
+def test_names_removed_together_are_deleted_one_by_one_where_their_batch_fails(
+    mount: Mount, store: FailingStore, memory: MemoryStore
+) -> None:
+    fs = removing(mount, store, memory)
+    store.fail_method("delete_batch", Unavailable("no service"))
+    later(fs)
+    assert store.calls.count("delete") == 5
+    assert list(memory.bodies) == ["d"]
+    fs.sync("/")
