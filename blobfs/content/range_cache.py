@@ -8,7 +8,7 @@ from typing import ParamSpec
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.layout import Layout
 from blobfs.content.memory import Buffer, BufferPool
-from blobfs.content.runs import Fetch, Run, Shelves
+from blobfs.content.runs import Fetch, Row, Run, Shelves
 from blobfs.counters import Counters
 from blobfs.errors import Abandoned, Changed
 from blobfs.store import BlobVersion
@@ -64,19 +64,15 @@ class RangeCache:
         if `by_range_md5`. Blocks for at most one fetch. Raises Changed if the blob was replaced,
         Damaged if its bytes do not match their checksums, Abandoned.
         """
-        row = self._shelves.row(layout, offset, whole=whole)
-        verified = whole and bool(layout.checks(row))
-        end = row.stop if whole else min(end, row.stop)
+        row = self._shelves.row(version, layout, offset, whole=whole)
+        end = row.span.stop if whole else min(end, row.span.stop)
         while True:
             with self._lock:
-                found = self._shelves.read(version, row, offset, verified=verified)
+                found = self._shelves.read(row, offset)
                 if isinstance(found, Run):
                     self.counts.add("hits")
                     return found
-            take = self._pool.take
-            fetch = found or self._plan(
-                version, layout, row, offset, end, take, verified=verified, by_range_md5=by_range_md5
-            )
+            fetch = found or self._plan(row, layout, offset, end, self._pool.take, by_range_md5=by_range_md5)
             if fetch is not None and self._complete(fetch, version):
                 self.counts.add("misses")
                 return fetch.run
@@ -102,20 +98,17 @@ class RangeCache:
         `part_bytes` if the whole can be verified when all are there. Returns None if nothing is
         missing or there is no memory to spare.
         """
-        row = self._shelves.row(layout, span.start, whole=whole)
-        verified = whole and bool(layout.checks(row))
+        row = self._shelves.row(version, layout, span.start, whole=whole)
         with self._lock:
-            start = self._shelves.first_missing(version, row, span, verified=verified)
+            start = self._shelves.first_missing(row, span)
         if start is None:
             return None
         return self._plan(
-            version,
-            layout,
             row,
+            layout,
             start,
             span.stop,
             self._pool.take_if_free,
-            verified=verified,
             by_range_md5=by_range_md5,
             part_bytes=part_bytes,
         )
@@ -176,33 +169,28 @@ class RangeCache:
 
     def _plan(
         self,
-        version: BlobVersion,
+        row: Row,
         layout: Layout,
-        row: range,
         offset: int,
         end: int,
         take: Callable[[int], Buffer | None],
         *,
-        verified: bool,
         by_range_md5: bool = False,
         part_bytes: int = 0,
     ) -> Fetch | None:
-        """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory.
-
-        A row is where fragments are counted from its start, and may share a request.
-        """
+        """Plan a fetch of what is missing from `offset` on; None if it is not, or without memory."""
         with self._lock:
-            span = self._shelves.missing(version, row, offset, end, verified=verified)
+            span = self._shelves.missing(row, offset, end)
         buffer = take(len(span)) if span else None
         if buffer is None:
             return None
         with self._lock:
             # Another caller may have planned the same while this one waited for memory.
-            if self._shelves.missing(version, row, offset, end, verified=verified) != span:
+            if self._shelves.missing(row, offset, end) != span:
                 return None
-            run = Run(self._shelves.shelf(version), span, buffer, is_verified=verified)
+            run = Run(self._shelves.shelf(row.version), span, buffer, is_verified=row.verified)
             unit_start, view = layout.unit(offset).start, buffer.view[: len(span)]
-            wanted = Wanted(version, span, view, unit_start, layout.checks(span), buffer, by_range_md5)
+            wanted = Wanted(row.version, span, view, unit_start, layout.checks(span), buffer, by_range_md5)
             parts = deque(wanted.parts(part_bytes))
             fetch = Fetch(run, wanted, parts, len(parts))
             self._shelves.begin(fetch)

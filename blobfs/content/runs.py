@@ -7,6 +7,7 @@ side by side. What is here of one version stands on one shelf, so that a replace
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blobfs.content.fetcher import Wanted
 from blobfs.content.layout import Layout, piece_start
@@ -57,6 +58,14 @@ class Fetch:
         return self.run.is_verified
 
 
+class Row(NamedTuple):
+    """Fragments of one version that may share a request, and which runs of them will do."""
+
+    version: BlobVersion
+    span: range  # a unit, or where fragments fit into units, all of the rest
+    verified: bool  # only runs that were verified, or will be, will do
+
+
 class Shelves:
     """All runs that are here, within a capacity, and all fetches that bring more. Not safe by itself."""
 
@@ -68,12 +77,13 @@ class Shelves:
         self.held_bytes = 0
         self.by_version: dict[BlobVersion, Shelf] = {}  # to look at
 
-    def row(self, layout: Layout, offset: int, *, whole: bool) -> range:
-        """Return where fragments are counted from the start: a unit, or where they fit, all of the rest."""
+    def row(self, version: BlobVersion, layout: Layout, offset: int, *, whole: bool) -> Row:
+        """Return the row that has the byte at `offset`. A `whole` unit is verified if it has checksums."""
         unit = layout.unit(offset)
-        if whole or len(unit) % self._fragment_bytes:
-            return unit
-        return range(unit.start, layout.size_bytes)
+        if whole:
+            return Row(version, unit, bool(layout.checks(unit)))
+        fits = len(unit) % self._fragment_bytes == 0
+        return Row(version, range(unit.start, layout.size_bytes) if fits else unit, verified=False)
 
     def shelf(self, version: BlobVersion) -> Shelf:
         """Return the shelf of a version, a new one if need be."""
@@ -82,31 +92,31 @@ class Shelves:
             shelf = self.by_version[version] = Shelf(version)
         return shelf
 
-    def read(self, version: BlobVersion, row: range, offset: int, *, verified: bool) -> Run | Fetch | None:
+    def read(self, row: Row, offset: int) -> Run | Fetch | None:
         """Return the run that has the byte at `offset`, or the fetch that brings it; None without.
 
-        With `verified`, only one that was verified, or will be. A run is noted as just read.
+        A run is noted as just read.
         """
-        shelf = self.by_version.get(version)
-        found = self._find(shelf, row, offset, verified=verified) if shelf is not None else None
+        shelf = self.by_version.get(row.version)
+        found = self._find(shelf, row, offset) if shelf is not None else None
         if isinstance(found, Run):
             self._runs.move_to_end(found)
         return found
 
-    def missing(self, version: BlobVersion, row: range, offset: int, end: int, *, verified: bool) -> range:
+    def missing(self, row: Row, offset: int, end: int) -> range:
         """Return what a fetch for the byte at `offset` is to bring; nothing if it is known already."""
-        shelf = self.shelf(version)
-        if verified:
-            return range(0) if self._find(shelf, row, offset, verified=True) else row
-        start = stop = piece_start(row, offset, self._fragment_bytes)
-        while stop < end and not self._find(shelf, row, max(stop, offset), verified=False):
+        shelf = self.shelf(row.version)
+        if row.verified:
+            return range(0) if self._find(shelf, row, offset) else row.span
+        start = stop = piece_start(row.span, offset, self._fragment_bytes)
+        while stop < end and not self._find(shelf, row, max(stop, offset)):
             stop += self._fragment_bytes
-        return range(start, min(stop, row.stop))
+        return range(start, min(stop, row.span.stop))
 
-    def first_missing(self, version: BlobVersion, row: range, span: range, *, verified: bool) -> int | None:
+    def first_missing(self, row: Row, span: range) -> int | None:
         """Return the first fragment of a span that is neither here nor on its way; None without."""
-        shelf = self.shelf(version)
-        missing = (key for key in self._keys(span) if not self._find(shelf, row, key, verified=verified))
+        shelf = self.shelf(row.version)
+        missing = (key for key in self._keys(span) if not self._find(shelf, row, key))
         return next(missing, None)
 
     def begin(self, fetch: Fetch) -> None:
@@ -161,13 +171,13 @@ class Shelves:
             self._drop(run)
             size_bytes -= run.buffer.size_bytes
 
-    def _find(self, shelf: Shelf, row: range, offset: int, *, verified: bool) -> Run | Fetch | None:
-        key = piece_start(row, offset, self._fragment_bytes)
+    def _find(self, shelf: Shelf, row: Row, offset: int) -> Run | Fetch | None:
+        key = piece_start(row.span, offset, self._fragment_bytes)
         run = shelf.runs.get(key)
-        if run is not None and offset in run.span and (run.is_verified or not verified):
+        if run is not None and offset in run.span and (run.is_verified or not row.verified):
             return run
         fetch = shelf.fetches.get(key)
-        if fetch is not None and offset in fetch.run.span and (fetch.is_verifying or not verified):
+        if fetch is not None and offset in fetch.run.span and (fetch.is_verifying or not row.verified):
             return fetch
         return None
 
