@@ -86,7 +86,7 @@ class DiskCache:
     def read(self, version: BlobVersion, unit_start: int, start: int, into: memoryview) -> bool:
         """Fill `into` from a piece that starts at `unit_start` or at `start`; tell whether there is one.
 
-        Never fails: whatever is wrong with a piece, it is removed, and as if there was none.
+        Never fails: a piece with anything wrong is removed, as if there had been none.
         """
         key = self._key(version)
         return any(self._read_piece(key, at, start, into) for at in {unit_start, start})
@@ -168,7 +168,7 @@ class DiskCache:
             self._unswept_bytes = size_bytes
 
     def _do_without(self, error: OSError) -> None:
-        """Leave a piece out, and give up room if the disk has none; say so once."""
+        """Go on without a piece; if the disk is full, make the cache smaller. Warns once."""
         is_full = error.errno in FULL
         if not self._has_warned:
             self._has_warned = True
@@ -199,7 +199,7 @@ class DiskCache:
 
 
 def place_in(directory: Path) -> Path:
-    """Return where a directory has the pieces. Both are made, or checked to be their owner's to change alone.
+    """Return the directory of the pieces. Both are made, or checked that only their owner can change them.
 
     Raises InvalidArgument, naming the cure.
     """
@@ -208,5 +208,5 @@ def place_in(directory: Path) -> Path:
 
 
 def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):  # gone is gone, and what cannot go is met again
+    with contextlib.suppress(OSError):  # it is gone already, or the next clean-up tries again
         os.unlink(path)

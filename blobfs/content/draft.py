@@ -141,7 +141,7 @@ class Draft:
         """Let go of copies; if there are none, send dirty bytes on their way. Does not wait."""
         if self._is_detached:
             return
-        self._staging.note()
+        self._staging.note_staged()
         self._staging.drop_kept(0)
         copies = [extent for extent in self.extents if extent.is_droppable]
         for extent in copies:
@@ -268,6 +268,7 @@ class Draft:
         return buffer
 
     def _copy(self, extent: Extent, start: int, target: memoryview, stream: Stream | None = None) -> None:
+        """Copy bytes of an extent from wherever they are. Without a stream, nothing is cached for them."""
         if extent.buffer is not None:
             inner = start - extent.start
             copy_bytes(target, extent.buffer.view[inner : inner + len(target)])

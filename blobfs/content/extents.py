@@ -135,9 +135,8 @@ class Extents:
     def outgrown(self, growth_bytes: int, limit_bytes: int) -> list[Extent]:
         """Return the extents to be joined into one when the last grows by `growth_bytes`, that one included.
 
-        They are those before it of less than twice its length. So the extents at the end of a file
-        that grows in small steps stay few, and each byte goes into another block a few times only:
-        as the digits of a counter change when it counts.
+        They are those before it of less than twice its length. So a file that grows in small steps has
+        few extents at its end, and how often a byte is joined grows with the logarithm of the length.
         """
         index = len(self._extents) - 1
         length = self._extents[index].length + growth_bytes

@@ -174,8 +174,9 @@ class BlobReader:
             self._readers.leave(stream)
 
     def _cut(self, layout: Layout, stream: Stream, share_bytes: int) -> Cut:
-        """Return what is fetched at once: at most a third of the share, as a portion is left, one is read,
-        and one is next.
+        """Return what is fetched at once: portions of at most a third of the stream's share.
+
+        One has just been left, one is being read, and one is next.
         """
         most_bytes = max(self._cache.fragment_bytes, min(self._block_bytes, share_bytes // 3))
         portion_bytes = stream.portion_bytes(self._portion_bytes, most_bytes)

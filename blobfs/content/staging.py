@@ -19,7 +19,7 @@ BLOCKS_IN_FLIGHT = 20  # per file: more than the write pool has threads, so it n
 
 
 class Staging:
-    """What of one file is being staged or was. Not thread-safe. `name` changes only while nothing is."""
+    """The blocks of one file. Not thread-safe. `name` changes only while no block is under way."""
 
     def __init__(
         self,
@@ -116,8 +116,8 @@ class Staging:
         while self._in_flight and self._in_flight[0].staging and self._in_flight[0].staging.done():
             self.finish(self._in_flight[0])
 
-    def note(self) -> None:
-        """Finish what is staged by now; a block that could not be is dirty again, and will be sent again."""
+    def note_staged(self) -> None:
+        """Like `finish_staged`, but never fails: a block that could not be staged will be sent again."""
         for extent in [extent for extent in self._in_flight if extent.staging and extent.staging.done()]:
             if extent.staging is not None:
                 with contextlib.suppress(Failure):

@@ -10,8 +10,6 @@ from blobfs.store import BlobVersion
 
 AHEAD_FACTOR = 4  # how many times what a reader has read in order may be asked for ahead of it
 IDLE_SHARE = 4  # capacities: a stream that was idle while the others read this much has ended
-
-
 CERTAIN_HOPS = 2  # equal hops in a row, after the first, that make a stride
 
 

@@ -31,7 +31,7 @@ class Warming:
             start = unit.stop
 
     def cached_bytes(self, blob: BlobInfo) -> int:
-        """Return how many bytes of the blob need not be fetched, counting in rows from units' starts."""
+        """Return how many bytes need not be fetched: of each unit, those in a row from its start."""
         layout, count, position = self._checksums.layout(blob), 0, 0
         while position < blob.size_bytes:
             length = self._bytes_at(blob, position)

@@ -184,12 +184,12 @@ class BlobWriter:
         self._blocks_known = True
 
     def _goes_whole(self) -> bool:
-        """One request is better than several, unless it sends again what the service has."""
+        """Tell whether to send all in one request: unless that sends again much of what the service has."""
         is_small = self.size_bytes <= self._block_bytes // WHOLE_SHARE
         return is_small or (len(self._draft.extents) == 1 and self.size_bytes <= self._block_bytes)
 
     def _is_taken(self) -> bool:
-        """Tell whether there is a blob. Azurite's Put Blob takes mere uncommitted blocks for one."""
+        """Tell whether there is a blob: Azurite's Put Blob takes mere uncommitted blocks for one."""
         return head_or_none(self._store, self.name) is not None
 
     def _put_whole(self, buffer: Buffer, properties: Properties, condition: Condition) -> BlobInfo:
@@ -204,7 +204,7 @@ class BlobWriter:
         return info
 
     def _commit_blocks(self, properties: Properties, condition: Condition) -> BlobInfo:
-        self._staging.note()
+        self._staging.note_staged()
         try:
             info = self._commit_list(properties, condition)
         except StagedGone:
@@ -226,7 +226,7 @@ class BlobWriter:
     def _make_blocks(self) -> None:
         """Have the service hold every extent as a block."""
         while lacking := [extent for extent in self._draft.extents if not self._staging.holds(extent)]:
-            # The second time only if other ids were needed than the committed ones.
+            # A second round only if the ids turn out to need another length than the committed ones have.
             for extent in lacking:
                 self._drop_id(extent)
             self._copy_ranges()

@@ -64,7 +64,7 @@ class Downloader(EntryCopier):
             self._replace(work, lambda path: os.mknod(path, mode, rdev))
 
     def parts(self, work: Work) -> Sequence[range]:
-        """Return the stretches that have checksums by which whoever completes the file can know them."""
+        """Return stretches that can be fetched apart: each has a checksum for whoever completes the file."""
         blob = work.source.blob
         if blob is None or not work.source.attributes.is_regular:
             return ()
@@ -96,7 +96,7 @@ class Downloader(EntryCopier):
     def prepare(self, work: Work) -> None:
         """Make a directory that nobody else can enter until it has its own mode.
 
-        In one that is there already, which may be read-only by now, files can be made until then.
+        One that is there already may be read-only by now: it is made writable until then.
         """
         target = Path(work.target)
         if work.source.is_directory and work.source.blob is not None:
@@ -189,7 +189,7 @@ class Downloader(EntryCopier):
         self._made.add(directory)
 
     def _give_attributes(self, target: Path | int, attributes: Attributes) -> None:
-        """Set what is kept, the times last. Of a link, its target is left alone."""
+        """Set what copies keep, the times last. Of a link itself, not of its target."""
         follow = isinstance(target, int)
         if self._keeping.preserves and self._keeping.owners:
             os.chown(target, attributes.uid, attributes.gid, follow_symlinks=follow)
@@ -218,7 +218,7 @@ def _require_as_seen(target: Path, seen: Entry | None) -> None:
 
 
 def _open_to_its_owner(directory: Path) -> None:
-    """Have files made in a directory of ours, whatever its mode."""
+    """Make sure that files can be made in a directory of ours, whatever its mode."""
     status = directory.lstat()
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and mode & _MAKING != _MAKING:

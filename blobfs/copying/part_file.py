@@ -30,7 +30,7 @@ def is_part(path: str) -> bool:
 
 
 class PartFile:
-    """What will be `target`. Left in an error it goes, unless told to stay. Raises OSError, Busy."""
+    """The file that will be `target`. After an error it goes, unless it `stays`. Raises OSError, Busy."""
 
     def __init__(self, target: Path, size_bytes: int, *, is_shared: bool = False) -> None:
         """Open what an earlier attempt has left, or a new one, and give it its size.

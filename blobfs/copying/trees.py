@@ -24,7 +24,7 @@ class Tree(Protocol):
         ...
 
     def entries(self) -> Iterator[Entry]:
-        """Yield everything below the root, a directory before what is in it here. Blocks.
+        """Yield everything below the root; of a local tree, a directory before what is in it. Blocks.
 
         What cannot be looked into has a `problem`. Raises Failure when a listing breaks off.
         """
@@ -80,7 +80,7 @@ class LocalTree:
         return self.part("")
 
     def part(self, name: str) -> Iterator[Entry]:
-        """See `PartedTree.part`. Not aware of followed links that lead above it."""
+        """See `PartedTree.part`. Does not notice followed links that lead to above the part."""
         try:
             root = os.stat(self.path / name)
         except OSError as error:

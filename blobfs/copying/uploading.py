@@ -23,7 +23,7 @@ STEP_BYTES = 1 * MiB  # read at a time
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a copy says of itself besides its bytes."""
+    """What a copy gets besides its bytes."""
 
     preserves: bool  # mode, owner and times; otherwise they are those of a new file
     uid: int  # of who copies
@@ -146,7 +146,7 @@ class Uploader(EntryCopier):
 
 
 def _require_unchanged(before: os.stat_result, after: os.stat_result, read_bytes: int, path: str) -> None:
-    """Raise Changed for a file that was written while it was read: half of each is nobody's file.
+    """Raise Changed for a file that was written while it was read: the copy would be a mixture.
 
     The time of modification can be set back, that of the status cannot (inode(7)).
     """

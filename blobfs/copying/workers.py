@@ -1,4 +1,4 @@
-"""The threads that copy, each one entry at a time. They stand where a mount has the kernel's threads."""
+"""The threads that copy, each one entry at a time."""
 
 import queue
 import threading
@@ -15,8 +15,8 @@ WAITING_PER_THREAD = 4  # planned ahead of the threads; more would only be memor
 class Workers:
     """Calls `perform` for whatever is submitted, at most so many at once. For one submitting thread.
 
-    Left by an error, they do not begin what still waits. What `perform` lets through, a bug, ends all
-    and is raised on leaving.
+    After an error in the `with` block, what still waits is not begun. Whatever `perform` raises is a bug:
+    it ends all, and is raised at the end of the block.
     """
 
     def __init__(self, perform: Callable[[Work], None], interruption: Interruption, *, count: int) -> None:

@@ -15,7 +15,7 @@ class AskedAhead:
         self._now = volume.namespace.cache.now
 
     def ask(self, name: str, known: BlobInfo | None, first_bytes: int) -> Transfer:
-        """Ask for a blob, `known` to have been so or not, and its first bytes."""
+        """Ask what a blob is now, and for its first bytes; `known` is what it was, if anything is known."""
         return self._volume.transfers.submit_read(self._ask, name, known, first_bytes)
 
     def list(self, prefix: str) -> Transfer:
@@ -35,9 +35,9 @@ class AskedAhead:
         return answer if in_time else None
 
     def has_come(self, asked: Transfer) -> bool:
-        """Wait for a request that is under way; False if it was not begun, which gives it up, or has failed.
+        """Wait for a request that is under way; tell whether it succeeded.
 
-        Raises Abandoned.
+        One that was not begun is given up. Raises Abandoned.
         """
         if asked.cancel():
             return False

@@ -64,7 +64,7 @@ class Commits:
         self._waits_seconds: dict[File, float] = {}  # before those that failed are committed again
 
     def close(self, file: File) -> None:
-        """Commit what a descriptor that is being closed may have written, or know that it will be.
+        """Commit what a descriptor that is being closed may have written, or see that it will be committed.
 
         Blocks. Raises what `File.commit` raises.
         """
@@ -192,7 +192,7 @@ class Commits:
 
 
 def _is_closed(file: File) -> bool:
-    """Somebody closed it and counts on its commit, whoever else has it open, or has edited it since."""
+    """Tell whether a close relies on its commit, whoever else has it open, or has edited it since."""
     return file.is_uncommitted and (file.is_requested or not file.handles)
 
 

@@ -1,4 +1,4 @@
-"""Open directories: a listing finished before its first entry is given, files not yet committed included."""
+"""Open directories. A listing is complete before its first entry is given, uncommitted files included."""
 
 import itertools
 import threading

@@ -3,7 +3,7 @@
 The kernel first asks what a name is, and when it is a file, to open it: two round trips. What the
 second one brings is asked for beside the first, if the thread that waits is seen to be inside
 open(2). Then it is asked after that open(2) began, and is as new as close-to-open wants it: an
-open(2) does nothing between the two. A lookup for stat(2) is never taken for one.
+open(2) does nothing between the two. A lookup for stat(2) is never taken for one by open(2).
 """
 
 import threading
@@ -31,7 +31,7 @@ class _Early:
 
 
 class EarlyOpens:
-    """What is asked for beside lookups. Its methods may be called from many threads."""
+    """Asks for blobs beside lookups. Its methods may be called from many threads."""
 
     def __init__(self, volume: Volume, callers: Callers, asked_ahead: AskedAhead, *, open_bytes: int) -> None:
         self._volume = volume

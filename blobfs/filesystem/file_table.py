@@ -67,7 +67,7 @@ class FileTable:
     def enter_unless(self, file: File, *, is_outdated: Callable[[], bool]) -> File | None:
         """Like `enter`, but return None rather than put an outdated file in the place of another one."""
         with self._lock:
-            known = self._sound(file)
+            known = self._shareable(file)
             if known is not None and (known.version == file.version or known.is_uncommitted):
                 file = known
             elif is_outdated():
@@ -77,8 +77,8 @@ class FileTable:
             file.handles += 1
             return file
 
-    def _sound(self, file: File) -> File | None:
-        """Return the file under the name of another one if new handles may share it."""
+    def _shareable(self, file: File) -> File | None:
+        """Return the file that already has the name of this one, if new handles may share it."""
         known = self._files.get(file.name)
         if known is None or known.state is not file.state or known.permanent_failure is not None:
             return None
@@ -150,7 +150,7 @@ class FileTable:
             file.release_memory()
 
     def _displace(self, file: File) -> None:
-        """Put a file under its name. One that is open there goes on writing to the kernel's pages of it."""
+        """Put a file under its name. An open one that was there still shares the kernel's pages of it."""
         other = self._files.get(file.name)
         if other is not None and other is not file and other.handles:
             self._displaced.setdefault(file.name, set()).add(other)

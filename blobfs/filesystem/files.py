@@ -81,7 +81,9 @@ class File:
         self.state = FileState.NAMED
         self.permanent_failure: Failure | None = None  # raised by every change from then on
         self.last_commit_failure: Failure | None = None  # why the last commit failed, if it did
-        self.is_requested = False  # a close() counts on a commit still due; truncation to nothing ends that
+        self.is_requested = (
+            False  # a close() relies on a commit that is still due; truncation to nothing ends that
+        )
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.unnoted_commit: BlobInfo | None = None
         self._unanswered = UnansweredWrite(store)
@@ -228,7 +230,7 @@ class File:
                 self.drop()
 
     def lose_name(self, reason: str) -> None:
-        """Have those who write an unlinked file hear that its name is there, with other bytes than theirs."""
+        """Have every later change of an unlinked file fail: its name still stands, with other bytes."""
         with self.lock:
             self.state, self.permanent_failure = FileState.FAILED, Changed(reason)
 
@@ -264,7 +266,7 @@ class File:
             self._journal.retarget()
 
     def request_commit(self) -> bool:
-        """Have a crash not lose what is uncommitted here; tell whether that is so: not without a spool."""
+        """Have the spool keep what is uncommitted for a commit, even after a crash; tell whether it does."""
         with self.lock:
             self.is_requested = self.is_unsent
             return self.is_requested and self._journal.request_commit()
@@ -275,7 +277,7 @@ class File:
             return self._journal.leave()
 
     def drop(self) -> None:
-        """Commit nothing and keep nothing for after a crash any more: the name is gone."""
+        """Commit nothing any more, and keep nothing for after a crash: the name is gone."""
         with self.lock:
             self.state = FileState.UNLINKED
             self._journal.end()

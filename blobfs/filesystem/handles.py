@@ -34,7 +34,7 @@ class Opened(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Handle:
-    """One open descriptor's worth: the file, how it was opened, how it reads."""
+    """One open of a file: how it was opened, and how it reads."""
 
     file: File
     writable: bool
@@ -171,7 +171,7 @@ class Handles:
         self._change(handle, allocate)
 
     def flush(self, handle: int) -> None:
-        """Commit what a writable handle's file has, or know it safe. Called for every close(2).
+        """Commit what the file of a writable handle has, or make it safe. Called for every close(2).
 
         Raises Changed to a reader who may have met the end of another client's version.
         """
@@ -189,7 +189,7 @@ class Handles:
         self._commits.commit(self._handle(handle).file)
 
     def release(self, handle: int) -> None:
-        """Forget a handle. After the last one, what is uncommitted is committed or known to be."""
+        """Forget a handle. After the last one, see that what is uncommitted is committed."""
         with self._lock:
             opened = self._handles.pop(handle, None)
             if opened is None:

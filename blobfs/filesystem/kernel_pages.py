@@ -17,7 +17,7 @@ class KernelPages:
         self._etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(KNOWN_PAGES)
 
     def note_version(self, name: str, etag: str) -> bool:
-        """Note of which version the kernel's pages of a name are from now on; tell whether they were."""
+        """Note which version the kernel has pages of from now on; tell whether it had those before."""
         with self._lock:
             were_valid = self._etags.get(name) == etag
             self._etags[name] = etag

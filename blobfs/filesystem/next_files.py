@@ -80,7 +80,7 @@ class _Walk:
 
 
 class NextFiles:
-    """What is asked for ahead. Its methods may be called from many threads."""
+    """Asks for files ahead. Its methods may be called from many threads."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class NextFiles:
         self._walks: cachetools.LRUCache[int, _Walk] = cachetools.LRUCache(REMEMBERED_THREADS)
 
     def come_to(self, path: str) -> Answer | None:
-        """Note that the caller opens a file to read it, and return what was asked of that ahead for it.
+        """Note that the caller opens a file to read it; return the answer if it was asked for ahead.
 
         None if nothing was, or not in time. Waits for a request that is under way.
         """
@@ -164,9 +164,10 @@ class NextFiles:
         return self._asked_ahead.ask(blob.name, blob, blob.size_bytes if is_whole else self._open_bytes)
 
     def _plan_listing(self, walk: _Walk, entries: list[str]) -> None:
-        """Find out whether a listing tells of the next files. One that is soon too old is asked for anew.
+        """Decide whether a listing is to tell of the next files whose bytes are here.
 
-        One that was made in any case does, and one more is made for as many files as are asked for at once.
+        A recent one does, whoever asked for it; while it is of use, it is asked for anew before it is too
+        old. Without one, it takes as many such files as are asked for at once to be worth a request.
         """
         is_many = len(entries) == self._ahead_files
         if self._is_recent(walk):
@@ -180,14 +181,14 @@ class NextFiles:
             walk.by_listing = walk.may_list and are_here
 
     def _will_be_told(self, walk: _Walk, entry: str) -> bool:
-        """Tell whether nobody need ask for a file whose bytes are here."""
+        """Tell whether a file whose bytes are here need not be asked for: a listing will tell of it."""
         if not self._volume.namespace.close_to_open:
             return True
-        is_told_apart = self._is_recent(walk) and self._cache.last_listed(walk.prefix, entry) is None
-        return walk.by_listing and not is_told_apart
+        is_newer_known = self._is_recent(walk) and self._cache.last_listed(walk.prefix, entry) is None
+        return walk.by_listing and not is_newer_known
 
     def _told_by_listing(self, walk: _Walk, entry: str) -> Answer | None:
-        """Return what a listing made on the way told of a file whose bytes are here. May wait for one."""
+        """Return what a listing says of a file whose bytes are here. May wait for one."""
         blob = self._last_blob(walk, entry)
         if not walk.by_listing or blob is None or not self._is_at_hand(blob):
             return None

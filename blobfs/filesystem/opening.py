@@ -72,7 +72,7 @@ class Opener:
         return Entered(file, keep_pages, file.has_foreign_pages, is_newer=not keep_pages)
 
     def _asked_ahead(self, path: str) -> Answer | None:
-        """Return what was asked for this open before it came to us."""
+        """Return the answer to this open if it was asked for before the open came."""
         from_walk = self._next_files.come_to(path)
         return self._early_opens.come_to(path) or from_walk
 
@@ -113,7 +113,7 @@ class Opener:
 
 
 def _opened_here(file: File) -> Entered:
-    """Open a file once more that is open here already, and so are the kernel's pages of it."""
+    """Describe one more open of a file that is open here already, as are the kernel's pages of it."""
     foreign = file.has_foreign_pages
     # All that ever happened to a file without a blob, the kernel was asked for.
     is_newer = foreign or file.base is not None

@@ -1,7 +1,7 @@
 """Open files that have lost their name, by the hidden names that libfuse gives them.
 
 libfuse removes a hidden name after the last close it knows of. An open by that name may be under way
-then, and whoever has it calls the file by it from there on. A file that is closed while it loses its name
+then, and its handle goes on using the name. A file that is closed while it loses its name
 may never have its hidden name removed, so one that has no handle is not kept for long.
 """
 
@@ -28,7 +28,7 @@ class Orphans:
         self._given: cachetools.LRUCache[str, bool] = cachetools.LRUCache(REMEMBERED_NAMES)
 
     def add(self, hidden_path: str, file: File) -> None:
-        """Know a file by a hidden name."""
+        """Have a file found by a hidden name."""
         with self._lock:
             self._orphans[hidden_path] = file
             self._given[hidden_path] = True

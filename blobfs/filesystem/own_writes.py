@@ -30,7 +30,7 @@ class OwnWrites:
     """A `BlobStore` that tells whether what it said of a blob may be older than a write of ours.
 
     A reply to `head` says what the blob was at some moment between question and answer. None
-    of our own writes fell in between if `is_overtaken` denies it for the `last_write` from before.
+    of our own writes fell in between if `is_overtaken` is false for the `last_write` from before.
     """
 
     def __init__(self, store: BlobStore, now: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +49,7 @@ class OwnWrites:
         self.uncommitted_ids = store.uncommitted_ids
 
     def last_write(self, name: str) -> int:
-        """Return a number that is another one after each write of ours to a name, from before it returns."""
+        """Return the number of our last write to a name. Each write changes it before it returns."""
         with self._lock:
             return self._last.get(name, NEVER).number
 

@@ -163,13 +163,13 @@ class Volume:
         return file if knows_more else None
 
     def note_commit(self, file: File) -> None:
-        """Believe what a file has committed since this was last asked, and the kernel's pages of it."""
+        """Record what a file has committed since the last call, as a name and for the kernel's pages."""
         if file.unnoted_commit is None:
             return
         with file.lock:  # so that what is known does not overtake a later change of the name
-            self._believe_commit(file)
+            self._record_commit(file)
 
-    def _believe_commit(self, file: File) -> None:
+    def _record_commit(self, file: File) -> None:
         committed = file.unnoted_commit
         if committed is not None:
             self.namespace.record(self.path_of(committed.name), Node(committed))
@@ -292,7 +292,7 @@ class Volume:
             if node.is_directory:
                 self._change_directory(path, node, change)
                 return
-            # Through the file, so that whoever opens and commits it meanwhile takes his turn.
+            # Through the file, so that whoever opens and commits it meanwhile waits for its lock.
             with self.held(path, node) as file:
                 self._change_file(file, change)
         except (Changed, NotFound):  # without its marker, a directory may still have something in it
@@ -327,7 +327,7 @@ class Volume:
 
     @contextmanager
     def held(self, path: str, node: Node) -> Iterator[File]:
-        """Have the file of a path in the table of files for a while; what is there knows best."""
+        """Keep the file of a path in the table of files for a while: the one that is there, or a new one."""
         known = self.files.enter_known(self.names.blob_name(path))
         if known is None and node.blob is None:
             raise NotFound(f"{path}: no such file or directory")
@@ -342,8 +342,8 @@ class Volume:
     ) -> tuple[File, Answer | None]:
         """Enter the file of a path in the table of files, as the service has it at this moment.
 
-        The second value is what the service said, None if the file was there and is as good.
-        An answer that is at hand spares asking. Asks again if this mount writes the name meanwhile:
+        The second value is what the service said, None if a file in the table was taken instead.
+        An `answer` that is at hand spares asking. Asks again if this mount writes the name meanwhile:
         the answer may be from before.
         """
         name = self.names.blob_name(path)
@@ -356,7 +356,7 @@ class Volume:
             file = self.files.enter_unless(mine, is_outdated=is_outdated)
             if file is not None and file is not mine:
                 return file, None
-            # From here on whoever writes finds the file in the table; before, he did not.
+            # Whoever writes from here on finds the file in the table. Before, nobody did.
             if file is not None and not is_outdated():
                 return file, answer
             if file is not None:
