@@ -569,7 +569,9 @@ def test_what_the_service_cannot_have_is_refused_without_asking_it(
     assert "SECRET" not in result.output
 
 
-def test_a_removed_working_directory_is_no_mystery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_working_directory_is_named_as_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

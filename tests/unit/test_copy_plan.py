@@ -220,7 +220,7 @@ def test_a_directory_is_not_copied_into_itself(root: str) -> None:
 
 
 @pytest.mark.parametrize(("target", "root"), [("acc/cont", "ab"), ("acc/other", "a"), ("/a", "/a/b")])
-def test_beside_itself_it_is(target: str, root: str) -> None:
+def test_a_directory_is_copied_beside_itself(target: str, root: str) -> None:
     refuse_inside_itself(place("acc/cont/a"), root, place(target))
 
 

@@ -23,7 +23,7 @@ class Kernel:
         return self.clock() - began
 
 
-def test_who_was_told_something_else_is_waited_for() -> None:
+def test_open_waits_while_the_kernel_may_use_other_attributes() -> None:
     kernel = Kernel()
     kernel.attributes.note(b"/x", OLD)
     kernel.clock.advance(OUTLASTED_SECONDS / 4)
@@ -31,7 +31,7 @@ def test_who_was_told_something_else_is_waited_for() -> None:
     assert kernel.wait_seconds(b"/x", NEW) == 0
 
 
-def test_who_was_told_the_same_or_nothing_is_not_waited_for() -> None:
+def test_open_does_not_wait_for_the_same_attributes_or_for_none() -> None:
     kernel = Kernel()
     kernel.attributes.note(b"/x", OLD)
     kernel.attributes.note(b"/x", NEW)
@@ -39,14 +39,14 @@ def test_who_was_told_the_same_or_nothing_is_not_waited_for() -> None:
     assert kernel.wait_seconds(b"/y", NEW) == 0
 
 
-def test_what_was_written_here_is_known_to_the_kernel() -> None:
+def test_open_does_not_wait_for_attributes_that_a_write_has_ended() -> None:
     kernel = Kernel()
     kernel.attributes.note(b"/x", OLD)
     kernel.attributes.drop(b"/x")
     assert kernel.wait_seconds(b"/x", NEW) == 0
 
 
-def test_what_was_told_moves_with_a_rename() -> None:
+def test_attributes_move_with_a_rename() -> None:
     kernel = Kernel()
     kernel.attributes.note(b"/x", OLD)
     kernel.attributes.note(b"/y", NEW)
@@ -65,7 +65,7 @@ class Beliefs(Kernel):
         return self.attributes.is_believed(b"/d/x", stat)
 
 
-def test_what_was_told_once_is_believed() -> None:
+def test_attributes_that_were_given_once_are_believed() -> None:
     beliefs = Beliefs()
     assert not beliefs.are(NEW)
     beliefs.attributes.note(b"/d/x", NEW)
@@ -89,7 +89,7 @@ def test_nothing_is_sure_while_another_answer_may_still_be_on_its_way() -> None:
     [lambda given: given.drop(b"/d/x"), lambda given: given.note_listing(b"/d", {}, goes_on=False)],
     ids=["write", "listing"],
 )
-def test_nothing_is_sure_after_what_is_not_seen_here_until_the_kernel_has_asked(
+def test_nothing_is_sure_after_a_change_until_the_kernel_has_asked_again(
     change: Callable[[KernelAttributes], None],
 ) -> None:
     beliefs = Beliefs()
@@ -109,7 +109,7 @@ def test_a_listing_of_another_directory_changes_nothing() -> None:
     assert beliefs.are(NEW)
 
 
-def test_what_a_listing_told_is_believed_whatever_part_of_it_did() -> None:
+def test_all_parts_of_a_listing_are_believed() -> None:
     beliefs = Beliefs()
     beliefs.attributes.note_listing(b"/d", {b"w": OLD}, goes_on=False)
     assert not beliefs.are(NEW)

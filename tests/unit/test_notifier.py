@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from blobfs.kernel.notifier import Notifier
 
 
-def test_who_calls_returns_when_the_kernel_has_forgotten() -> None:
+def test_caller_returns_when_the_kernel_has_forgotten() -> None:
     forgotten: list[str] = []
     notifier = Notifier(most_seconds=60.0)
     assert notifier.forget(lambda: forgotten.append("/x"))
@@ -14,7 +14,7 @@ def test_who_calls_returns_when_the_kernel_has_forgotten() -> None:
     notifier.close()
 
 
-def test_who_calls_does_not_wait_for_a_kernel_that_waits_for_him() -> None:
+def test_caller_does_not_wait_for_a_kernel_that_waits_for_it() -> None:
     """The kernel waits for a page whose bytes only a thread that calls can bring."""
     read = threading.Event()
     notifier = Notifier(most_seconds=0.05)

@@ -126,7 +126,7 @@ def test_nothing_is_lost_or_mixed_up_whatever_is_asked_for(
 
 
 @pytest.mark.parametrize("ends", [PythonRecords], indirect=True)
-def test_no_turn_is_without_end(ends: tuple[Server, Client], pace: Pace) -> None:
+def test_a_turn_ends_after_so_many_bytes(ends: tuple[Server, Client], pace: Pace) -> None:
     server, client = ends
     sending = threading.Thread(target=server.send, args=(BODY,))
     sending.start()
