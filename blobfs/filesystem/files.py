@@ -335,7 +335,10 @@ class File:
         if self._writer is not None and self._writer.is_changed:
             self._commit_content(self._writer)
         else:
-            self._store_attributes(self.attributes)
+            try:
+                self._store_attributes(self.attributes)
+            except NotFound as failure:
+                raise Changed(f"{self.name}: was removed by somebody else: {failure}") from failure
             self.unnoted_commit = self.base
             self._note_committed()
 

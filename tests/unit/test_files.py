@@ -121,6 +121,19 @@ def test_lost_update_is_refused_and_refused_again(parts: Machine, memory: Memory
     assert memory.bodies == {"x": b"theirs"}
 
 
+@pytest.mark.parametrize("body", [b"", b"bytes"])
+def test_file_truncated_and_removed_elsewhere_is_lost_whatever_it_held(
+    parts: Machine, memory: MemoryStore, body: bytes
+) -> None:
+    file = new(parts, base=memory.put("x", body))
+    file.truncate(0)
+    memory.delete("x", ALWAYS)
+    for _ in range(2):
+        with pytest.raises(Changed):
+            file.commit()
+    assert not memory.bodies
+
+
 def test_name_taken_meanwhile_is_not_overwritten(parts: Machine, memory: MemoryStore) -> None:
     file = new(parts)
     file.write(0, memoryview(b"mine"))
