@@ -157,6 +157,10 @@ class SpreadTree:
         """See `Tree.remove`."""
         return self.tree.remove(entry)
 
+    def remove_files(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """See `Tree.remove_files`."""
+        return self.tree.remove_files(entries)
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterCarrier:

@@ -52,7 +52,7 @@ class Checker:
                     workers.submit(Work(entry, entry.blob.name, ""))
             workers.drain()
 
-    def _submit(self, workers: Workers, local: LocalTree, entry: Entry, found: Entry | None) -> None:
+    def _submit(self, workers: Workers[Work], local: LocalTree, entry: Entry, found: Entry | None) -> None:
         path = local.address(entry.path)
         if is_part(entry.path) and not entry.is_directory:
             return  # no copy brings it
@@ -64,7 +64,7 @@ class Checker:
         elif not (entry.is_directory and found.is_directory):
             workers.submit(Work(entry, path, found.blob.name if found.blob is not None else "", found))
 
-    def _workers(self) -> Workers:
+    def _workers(self) -> Workers[Work]:
         return Workers(self._check, self._interruption, count=self._jobs)
 
     def _check(self, work: Work) -> None:

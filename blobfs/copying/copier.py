@@ -1,7 +1,7 @@
 """A copy from end to end: what is there, what is to be done, doing it, and what became of it."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -13,10 +13,12 @@ from blobfs.copying.part_file import is_part
 from blobfs.copying.plan import Rules, Step, step_for
 from blobfs.copying.report import FAILURES, Outcome, Report, Verdict, reason_of
 from blobfs.copying.trees import Tree
-from blobfs.copying.workers import Workers
+from blobfs.copying.workers import Item, Workers
 from blobfs.errors import Abandoned
 
 logger = logging.getLogger(__name__)
+
+TOGETHER = 64  # files that one thread removes; more would leave the other threads without any
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Copier:
         """
         root = copy.root
         if root.is_directory and not self._orders.recursive:
-            self._fail(_origin(root, copy.source), "is a directory: copy it with -r")
+            self._fail(_name(root, copy.source), "is a directory: copy it with -r")
             return
         with closing(Catalogue(copy.target.entries() if root.is_directory and copy.found else ())) as there:
             self._copy_all(copy, there)
@@ -97,14 +99,14 @@ class Copier:
         for entry in copy.source.entries() if copy.root.is_directory else ():
             self._interruption.check()
             if is_part(entry.path) and not entry.is_directory:  # it may be where another entry is made
-                logger.warning("%s: not copied: an unfinished download left it", _origin(entry, copy.source))
+                logger.warning("%s: not copied: an unfinished download left it", _name(entry, copy.source))
             elif (file := there.file_above(entry.path)) is not None:
-                self._fail(_origin(entry, copy.source), f"{copy.target.address(file)} is no directory")
+                self._fail(_name(entry, copy.source), f"{copy.target.address(file)} is no directory")
             elif work := self._plan(copy, entry, there.take(entry.path)):
                 yield work
 
     def _plan(self, copy: TreeCopy, entry: Entry, found: Entry | None) -> Work | None:
-        origin = _origin(entry, copy.source)
+        origin = _name(entry, copy.source)
         try:
             step = step_for(entry, found, self._orders.rules)
             work = Work(entry, origin, copy.target.address(entry.path), found)
@@ -132,18 +134,36 @@ class Copier:
             self._fail(target.address(""), "nothing is deleted, because not everything was copied")
             return
         directories: list[Entry] = []
-        with self._workers(lambda work: self._remove(target, work.source)) as workers:
+        files: list[Entry] = []
+        workers: Workers[Sequence[Entry]] = self._workers(lambda files: self._remove_files(target, files))
+        with workers:
             for entry in there.rest():
                 if entry.is_directory:
                     directories.append(entry)
                 elif not (self._orders.skips_links and entry.attributes.is_symlink):
-                    workers.submit(Work(entry, "", ""))
+                    files.append(entry)
+                    if len(files) == TOGETHER:
+                        workers.submit(files)
+                        files = []
+            workers.submit(files)
             workers.drain()
         for entry in directories:
             self._remove(target, entry)
 
+    def _remove_files(self, target: Tree, files: Sequence[Entry]) -> None:
+        left = files
+        if len(files) > 1 and not self._orders.dry_run:
+            with suppress(*FAILURES):  # each is removed alone, and tells
+                left = target.remove_files(files)
+        alone = {entry.path for entry in left}
+        for entry in files:
+            if entry.path in alone:
+                self._remove(target, entry)
+            else:
+                self._report.add(Outcome(Verdict.DELETED, "", _name(entry, target)))
+
     def _remove(self, target: Tree, entry: Entry) -> None:
-        name = entry.blob.name if entry.blob is not None else target.address(entry.path)
+        name = _name(entry, target)
         try:
             if self._orders.dry_run or target.remove(entry):
                 self._report.add(Outcome(Verdict.DELETED, "", name))
@@ -152,12 +172,12 @@ class Copier:
         except FAILURES as failure:
             self._fail("", reason_of(failure), name)
 
-    def _workers(self, perform: Callable[[Work], None]) -> Workers:
+    def _workers(self, perform: Callable[[Item], None]) -> Workers[Item]:
         return Workers(perform, self._interruption, count=self._jobs)
 
     def _fail(self, source: str, reason: str, target: str = "") -> None:
         self._report.add(Outcome(Verdict.FAILED, source, target, reason=reason))
 
 
-def _origin(entry: Entry, source: Tree) -> str:
-    return entry.blob.name if entry.blob is not None else source.address(entry.path)
+def _name(entry: Entry, tree: Tree) -> str:
+    return entry.blob.name if entry.blob is not None else tree.address(entry.path)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,13 @@ class Tree(Protocol):
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry; return whether it is gone. Blocks. Raises Failure, OSError."""
+        ...
+
+    def remove_files(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Remove files as far as one request can; return those for `remove`. Blocks. Raises Failure.
+
+        At most `MAX_BATCH_REQUESTS`.
+        """
         ...
 
 
@@ -134,6 +141,10 @@ class LocalTree:
             return False
         return True
 
+    def remove_files(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """See `Tree.remove_files`: none here."""
+        return entries
+
     def _is_wanted(self, entry: Entry) -> bool:
         return bool(entry.problem) or self.selection.takes(entry.path, is_directory=entry.is_directory)
 
@@ -224,6 +235,11 @@ class RemoteTree:
         with suppress(NotFound):
             self.store.delete(entry.blob.name, Condition(if_match=entry.blob.etag))
         return True
+
+    def remove_files(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """See `Tree.remove_files`."""
+        versions = {entry.blob.version: entry for entry in entries if entry.blob is not None}
+        return [versions[version] for version in self.store.delete_batch(list(versions))]
 
     @property
     def _names(self) -> NameMap:

@@ -406,7 +406,27 @@ def test_nothing_is_deleted_when_a_listing_breaks_off(strained: Copies[Responder
         assert service.hits == [1]
         assert (here / "extra").exists()
     service.order()
-    assert service.counters.requests.get("DELETE blob", 0) == 0
+    assert {"DELETE blob", "POST batch"}.isdisjoint(service.counters.requests)
+
+
+def test_many_blobs_are_deleted_by_few_requests_and_one_that_is_kept_is_named(
+    strained: Copies[Responder], tmp_path: Path
+) -> None:
+    service = strained.service
+    service.make_blobs(strained.container, Recipe("tree/{index:03}", 100))
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "new").touch()
+    refusal = Rule(pattern="DELETE .*/tree/007", status=409, error_code="BlobImmutableDueToPolicy")
+    service.order(refusal)
+    said = strained("cp", "-r", "--delete", f"{here}/.", strained.at("tree"), code=1)
+    assert "tree/007: a retention policy or legal hold protects the blob" in said
+    assert "99 deleted" in said
+    assert (service.counters.requests["POST batch"], service.counters.requests["DELETE blob"]) == (2, 1)
+    service.order()
+    strained("cp", "-r", "--delete", f"{here}/.", strained.at("tree"))
+    strained("cp", "-r", strained.at("tree"), tmp_path)
+    assert os.listdir(tmp_path / "tree") == ["new"]
 
 
 def test_a_failed_file_is_named_and_stops_neither_others_nor_an_old_one(
