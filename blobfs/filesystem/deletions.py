@@ -71,7 +71,7 @@ class Deletions:
         self._most_behind = most_behind
         self._changed = threading.Condition()  # guards the fields below; never held across a request
         self._due: dict[str, _Deletion] = {}
-        self._behind: list[str] = []  # certain ones that nobody has begun
+        self._behind: list[tuple[str, _Deletion]] = []  # certain ones that nobody has begun
         self._left: Counter[str] = Counter()  # blobs that are due and still there, by directory
         self._failed: dict[str, Failure] = {}  # certain ones, until a barrier has told
         self._unkept: dict[str, Failure] = {}  # last names of directories that have no marker yet, and why
@@ -83,9 +83,9 @@ class Deletions:
 
     def delete_behind(self, path: str, etag: str) -> None:
         """Have a blob deleted in the background, with those that follow. From now on its name is gone."""
-        self._add(path, etag, None)
+        deletion = self._add(path, etag, None)
         with self._changed:
-            self._behind.append(path)
+            self._behind.append((path, deletion))
             is_first = len(self._behind) == 1
         if is_first:
             self._volume.transfers.run_after(GATHERING_SECONDS, self._carry_out_behind)
@@ -312,11 +312,12 @@ class Deletions:
     def _carry_out_behind(self) -> None:
         """Carry out what was removed meanwhile; failures are reported."""
         with self._changed:
-            paths, self._behind = self._behind, []
-        for start in range(0, len(paths), MAX_BATCH_REQUESTS):
-            for path in self._carry_out_batch(paths[start : start + MAX_BATCH_REQUESTS]):
-                with suppress(Failure):  # reported by then
-                    self.carry_out(path)
+            behind, self._behind = self._behind, []
+        for start in range(0, len(behind), MAX_BATCH_REQUESTS):
+            share = behind[start : start + MAX_BATCH_REQUESTS]
+            self._carry_out_batch([path for path, _ in share])
+            for path, deletion in share:
+                self._carry_out_unasked(path, deletion)
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
         again = partial(self._carry_out_after_grace, path, deletion, graces - 1)

@@ -350,3 +350,16 @@ def test_names_removed_together_are_deleted_one_by_one_where_their_batch_fails(
     assert store.calls.count("delete") == 5
     assert list(memory.bodies) == ["d"]
     fs.sync("/")
+
+
+def test_time_of_a_removal_behind_says_nothing_of_a_later_one(mount: Mount, memory: MemoryStore) -> None:
+    memory.put("x", b"1")
+    fs = mount(write_back=WriteBack(files=9, buffered_bytes=0))
+    fs.unlink("/x")
+    removal = fs.volume.transfers.take_due()  # type: ignore[attr-defined]
+    write_new(fs, "/x", b"2")
+    fs.handles.open("/x", os.O_RDONLY)
+    fs.rename("/x", HIDDEN)
+    for task in removal:
+        task()
+    assert memory.bodies == {"x": b"2"}
