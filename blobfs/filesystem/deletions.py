@@ -233,7 +233,10 @@ class Deletions:
             self._changed.notify_all()
 
     def _delete(self, path: str, etag: str) -> None:
-        """Delete a blob. Raises Failure; the directory has lost the name, or will have it again."""
+        """Delete a blob. Raises Failure; the directory has lost the name, or will have it again.
+
+        Without an ETag there is no blob, or not any more.
+        """
         try:
             if etag:
                 with suppress(NotFound):
@@ -241,6 +244,14 @@ class Deletions:
             self._volume.namespace.record(path, None)
         finally:
             self._leave_directory(path)
+
+    def _note_deleted(self, path: str) -> None:
+        """End the deletion of a blob that went with others."""
+        try:
+            self._delete(path, etag="")
+        finally:
+            with self._changed:
+                self._remove(path)
 
     def _leave_directory(self, path: str) -> None:
         """Count one blob less that is due in a directory; without any, the directory may need a marker."""
@@ -295,18 +306,15 @@ class Deletions:
     def _carry_out_batch(self, paths: Sequence[str]) -> list[str]:
         """Carry out as much of this as one request can do; return the others."""
         begun = self._begin_batch(paths)
-        left: Sequence[BlobVersion] = list(begun)
         try:
-            if left:
+            left = set(begun)
+            if begun:
                 with suppress(Failure):  # each is carried out alone, and tells
-                    left = self._volume.store.delete_batch(left)
+                    left = set(self._volume.store.delete_batch(list(begun)))
+            for version in [version for version in begun if version not in left]:
+                self._note_deleted(begun.pop(version))
         finally:
-            self._put_back(begun.pop(version) for version in left)
-        for path in begun.values():
-            self._volume.namespace.record(path, None)
-            self._leave_directory(path)
-            with self._changed:
-                self._remove(path)
+            self._put_back(begun.values())
         return [path for path in paths if path in self._due]
 
     def _carry_out_behind(self) -> None:

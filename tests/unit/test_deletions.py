@@ -31,6 +31,7 @@ from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.spool.directory import Spool
+from blobfs.tree.cache import Node
 
 
 def is_blocked(thread_id: int) -> bool:
@@ -363,3 +364,26 @@ def test_time_of_a_removal_behind_says_nothing_of_a_later_one(mount: Mount, memo
     for task in removal:
         task()
     assert memory.bodies == {"x": b"2"}
+
+
+def test_nobody_waits_for_names_removed_together_of_which_one_met_a_bug(
+    mount: Mount, store: FailingStore, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = removing(mount, store, memory)
+    record, is_first = fs.volume.namespace.record, True
+
+    def record_but_once(path: str, node: Node | None) -> None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            raise ValueError("a bug")
+        record(path, node)
+
+    monkeypatch.setattr(fs.volume.namespace, "record", record_but_once)
+    with pytest.raises(ValueError, match="a bug"):
+        later(fs)
+    syncing = threading.Thread(target=fs.sync, args=("/",), daemon=True)
+    syncing.start()
+    syncing.join(10)
+    assert not syncing.is_alive()
+    assert (list(memory.bodies), list(fs.uncommitted())) == (["d"], [])
