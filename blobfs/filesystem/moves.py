@@ -62,13 +62,16 @@ class Moves:
         All are tried; then the first failure of `finish`, if any, is raised.
         """
         transfers, files = self._volume.transfers, self._volume.files
-        alone = [pair for pair in copied if files.get(pair[0].source.name) is not None]
-        batched = [pair for pair in copied if files.get(pair[0].source.name) is None]
+        alone: list[tuple[Move, BlobInfo]] = []
 
         def finish_batch(share: Sequence[tuple[Move, BlobInfo]]) -> None:
-            alone.extend(self._finish_batch(share))
+            closed: list[tuple[Move, BlobInfo]] = []
+            for pair in share:  # as it is now: other requests may have come before this one
+                is_open = files.get(pair[0].source.name) is not None
+                (alone if is_open else closed).append(pair)
+            alone.extend(self._finish_batch(closed))
 
-        failures = transfers.failures_of_each(finish_batch, transfers.shares(batched, MAX_BATCH_REQUESTS))
+        failures = transfers.failures_of_each(finish_batch, transfers.shares(copied, MAX_BATCH_REQUESTS))
         failures += transfers.failures_of_each(lambda pair: self.finish(*pair), alone)
         raise_first(failures)
 
@@ -109,7 +112,7 @@ class Moves:
 
     def _finish_batch(self, copied: Sequence[tuple[Move, BlobInfo]]) -> list[tuple[Move, BlobInfo]]:
         """Finish moves of what is not open here, as far as one request can; return the others."""
-        if len(copied) == 1:
+        if len(copied) < 2:
             return list(copied)
         left = set(self._volume.store.delete_batch([move.source.version for move, _ in copied]))
         for move, moved in copied:

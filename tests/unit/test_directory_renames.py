@@ -184,6 +184,22 @@ def test_many_files_are_moved_by_few_requests(fs: Filesystem, memory: MemoryStor
     assert read_handle(fs, handle) == b"07"
 
 
+def test_file_that_is_opened_while_the_first_are_moved_waits_for_its_new_name(
+    fs: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, delete_batch, handles = many(memory), memory.delete_batch, []
+
+    def open_last(versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
+        if not handles:
+            handles.append(fs.handles.open(f"/d/{names[-1]}", os.O_RDONLY).handle)
+        return delete_batch(versions)
+
+    monkeypatch.setattr(memory, "delete_batch", open_last)
+    fs.rename("/d", "/e")
+    assert memory.requests["DELETE blob"] == 1
+    assert read_handle(fs, handles[0]) == names[-1].encode()
+
+
 def test_file_that_another_client_replaced_stays_while_the_others_move(
     fs: Filesystem, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +218,20 @@ def test_file_that_another_client_replaced_stays_while_the_others_move(
     assert sorted(name for name in memory.bodies if name.startswith("e/")) == [f"e/{name}" for name in names]
     assert [body for name, body in memory.bodies.items() if name.startswith("d/")] == [b"newer"]
     assert len(entries(fs, "/d")) == 1
+
+
+def test_open_files_move_though_no_batch_can_be_sent(mount: Mount, memory: MemoryStore) -> None:
+    store = FailingStore(memory)
+    fs, names = mount(store), many(memory)
+    handle = fs.handles.open(f"/d/{names[0]}", os.O_RDWR).handle
+    store.fail_method("delete_batch", Unavailable("no service"))
+    with pytest.raises(Unavailable):
+        fs.rename("/d", "/e")
+    store.heal()
+    fs.handles.write(handle, 0, memoryview(b"!"))
+    close(fs, handle)
+    assert f"d/{names[0]}" not in memory.bodies
+    assert memory.bodies[f"e/{names[0]}"].startswith(b"!")
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
