@@ -21,6 +21,7 @@ _PART = re.compile(
     rb"HTTP/1\.[01] ([1-5][0-9]{2})\b",
     re.MULTILINE | re.IGNORECASE,
 )
+_REFUSAL = re.compile(rb"^HTTP/1\.[01] ([45][0-9]{2})\b", re.MULTILINE)
 
 
 def batch_request(heads: Sequence[bytes]) -> Request:
@@ -44,4 +45,7 @@ def statuses_of(reply: Reply | None, count: int) -> Sequence[int]:
         return [reply.status if reply else UNTOLD] * count
     # The standard library's parser takes 100 µs for each, a quarter of a request by itself.
     told = {int(number): int(status) for number, status in _PART.findall(reply.body)}
-    return [told.get(number, UNTOLD) for number in range(count)]
+    # If the service cannot make sense of a batch, it replies with one part, which has no number.
+    refusals = [] if told else _REFUSAL.findall(reply.body)
+    others = int(refusals[0]) if len(refusals) == 1 else UNTOLD
+    return [told.get(number, others) for number in range(count)]

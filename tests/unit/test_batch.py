@@ -1,0 +1,89 @@
+"""Many deletions in one request, by a service that answers as it is told."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from blobfs.azure.client import Client
+from blobfs.azure.credentials import Anonymous, Authorization
+from blobfs.azure.messages import Reply, Request
+from blobfs.azure.retry import RetryPolicy
+from blobfs.azure.store import AzureStore
+from blobfs.azure.throttle import Throttle
+from blobfs.azure.transport import Transport
+from blobfs.store import BlobVersion
+from blobfs.waits import TO_THE_END
+
+VERSIONS = [BlobVersion(name, "0x1") for name in "abc"]
+
+
+def reply(status: int, body: bytes = b"") -> Reply:
+    return Reply(status, {}, "id", body)
+
+
+def parts(*statuses: int) -> Reply:
+    """Return the reply to a batch with these statuses, in order."""
+    texts = [
+        f"--b\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\nHTTP/1.1 {status} x\r\n\r\n"
+        for number, status in enumerate(statuses)
+    ]
+    return reply(202, "".join((*texts, "--b--\r\n")).encode())
+
+
+class Script(Transport):
+    """Answers with what it is given, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "http://service",
+            "container",
+            connections=1,
+            connect_seconds=1.0,
+            read_seconds=1.0,
+            stall_seconds=1.0,
+            waits=TO_THE_END,
+        )
+        self.answers: list[Reply] = []
+        self.asked: list[Request] = []
+
+    def send(self, request: Request, authorization: Authorization, *, within_seconds: float) -> Reply:  # noqa: ARG002
+        self.asked.append(request)
+        return self.answers.pop(0)
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return [request.kind for request in self.asked]
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def client(script: Script) -> Client:
+    retry = RetryPolicy(total_seconds=0.5, first_wait_seconds=0.01, longest_wait_seconds=0.01)
+    return Client(script, Anonymous(), "container", retry, Throttle(4, TO_THE_END))
+
+
+@pytest.fixture
+def store(client: Client) -> Iterator[AzureStore]:
+    store = AzureStore(client, sleep=time.sleep)
+    yield store
+    store.close()
+
+
+def test_parts_tell_what_became_of_each_version(store: AzureStore, script: Script) -> None:
+    script.answers = [parts(202, 404, 412)]
+    assert store.delete_batch(VERSIONS) == VERSIONS[1:]
+    assert script.kinds == ["POST batch"]
+
+
+def test_batch_that_is_refused_as_a_whole_is_left_whole_and_not_tried_again(
+    store: AzureStore, script: Script
+) -> None:
+    script.answers = [reply(202, b"--b\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 400 x\r\n\r\n--b--")]
+    for _ in range(2):
+        assert store.delete_batch(VERSIONS) == VERSIONS
+    assert script.kinds == ["POST batch"]
