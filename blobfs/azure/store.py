@@ -300,7 +300,7 @@ class AzureStore:
         return [
             version
             for version, status in zip(versions, statuses, strict=True)
-            if not self._was_deleted(version.name, status)
+            if not self._was_deleted(version, status)
         ]
 
     def _write(self, request: Request, landed: Callable[[BlobInfo], bool]) -> Mapping[str, str]:
@@ -317,9 +317,15 @@ class AzureStore:
         self._client.check(request, reply)
         return reply.headers
 
-    def _was_deleted(self, name: str, status: int) -> bool:
-        """Tell whether a deletion with this status was carried out. Asks where the status does not tell."""
-        return status == ACCEPTED or (not 400 <= status < 500 and self._is_gone(name))
+    def _was_deleted(self, version: BlobVersion, status: int) -> bool:
+        """Tell whether a deletion with this status was carried out; repeat it where the status does not tell.
+
+        To ask whether the blob is there would not do: its deletion may still be under way.
+        """
+        if status == ACCEPTED or 400 <= status < 500:
+            return status == ACCEPTED
+        reply = self._client.ask(_delete_request(version.name, Condition(if_match=version.etag)))
+        return reply.status == ACCEPTED or self._is_gone(version.name)
 
     def _is_gone(self, name: str) -> bool:
         return self._client.ask(Request("HEAD blob", "HEAD", name)).error_code == "BlobNotFound"

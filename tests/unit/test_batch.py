@@ -11,15 +11,16 @@ from blobfs.azure.messages import Reply, Request
 from blobfs.azure.retry import RetryPolicy
 from blobfs.azure.store import AzureStore
 from blobfs.azure.throttle import Throttle
-from blobfs.azure.transport import Transport
+from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
 from blobfs.store import BlobVersion
 from blobfs.waits import TO_THE_END
 
 VERSIONS = [BlobVersion(name, "0x1") for name in "abc"]
+LOST = Interrupted("reset", ReplyProgress(sent=True))
 
 
-def reply(status: int, body: bytes = b"") -> Reply:
-    return Reply(status, {}, "id", body)
+def reply(status: int, body: bytes = b"", code: str = "") -> Reply:
+    return Reply(status, {"x-ms-error-code": code}, "id", body)
 
 
 def parts(*statuses: int) -> Reply:
@@ -44,12 +45,15 @@ class Script(Transport):
             stall_seconds=1.0,
             waits=TO_THE_END,
         )
-        self.answers: list[Reply] = []
+        self.answers: list[Reply | Interrupted] = []
         self.asked: list[Request] = []
 
     def send(self, request: Request, authorization: Authorization, *, within_seconds: float) -> Reply:  # noqa: ARG002
         self.asked.append(request)
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Interrupted):
+            raise answer
+        return answer
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -87,3 +91,16 @@ def test_batch_that_is_refused_as_a_whole_is_left_whole_and_not_tried_again(
     for _ in range(2):
         assert store.delete_batch(VERSIONS) == VERSIONS
     assert script.kinds == ["POST batch"]
+
+
+@pytest.mark.parametrize("answer", [LOST, reply(503), parts(500, 0, 500)])
+def test_who_cannot_tell_what_became_of_a_batch_deletes_one_by_one(
+    store: AzureStore, script: Script, answer: Reply | Interrupted
+) -> None:
+    changed, gone = reply(412, code="ConditionNotMet"), reply(404, code="BlobNotFound")
+    # The first was deleted by the batch, the second is now, and the third has changed.
+    script.answers = [answer, gone, gone, reply(202), changed, reply(200)]
+    assert store.delete_batch(VERSIONS) == VERSIONS[2:]
+    kinds = ["POST batch", "DELETE blob", "HEAD blob", "DELETE blob", "DELETE blob", "HEAD blob"]
+    assert script.kinds == kinds
+    assert script.asked[1].headers["If-Match"] == '"0x1"'
