@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from blobfs.azure.batch import batch_request
 from blobfs.azure.credentials import Authorization, Credential
 from blobfs.azure.failures import is_damage, refusal_of
 from blobfs.azure.messages import Reply, Request, rest_of
@@ -19,6 +21,7 @@ from blobfs.errors import Failure, TimedOut, Unavailable
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
 _NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that was carried out
 _TIMEOUTS = frozenset((408, 504))
+_REFUSED = frozenset((401, 403))
 _BUSY = frozenset((429, 503))
 _QUIET_ATTEMPTS = 2  # a reset now and then is normal; more without any answer is worth a warning
 _CREATE_CONTAINER = "PUT container"
@@ -119,16 +122,23 @@ class Client:
         self.check(request, reply)
         return reply
 
-    def part_head(self, request: Request) -> bytes:
-        """Return the head of a request without a body that is part of a batch. It has a secret in it."""
-        return self._transport.part_head(request, self._authorization(request))
+    def ask_batch(self, requests: Sequence[Request]) -> Reply | None:
+        """Return the reply of one attempt to have these done together, whatever its status.
 
-    def ask_once(self, request: Request) -> Reply | None:
-        """Return the reply of one attempt, whatever its status; None if it went unanswered."""
+        They have no body. Returns None if the attempt went unanswered. Raises what `ask` raises
+        while the service is given up.
+        """
+        deadline = self._retry.deadline()
         try:
-            return self.send(request, self._retry.deadline())
+            with self.outage.attempt():
+                reply = self._send_batch(requests, deadline)
+                if reply.status in _REFUSED and self.credential.renew():
+                    reply = self._send_batch(requests, deadline)
         except (Interrupted, TimeoutError):
             return None
+        if reply.status not in _TRIED_AGAIN:
+            self.outage.note_answer()
+        return reply
 
     def check(self, request: Request, reply: Reply) -> None:
         """Raise the failure that a refusal is; return for a success."""
@@ -139,10 +149,15 @@ class Client:
     def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""
         reply = self._send_once(request, deadline)
-        refused = reply.status in (401, 403)
+        refused = reply.status in _REFUSED
         if is_damage(request, reply) or (refused and self.credential.renew()):
             return self._send_once(request, deadline)
         return reply
+
+    def _send_batch(self, requests: Sequence[Request], deadline: Deadline) -> Reply:
+        """Send a batch once, each part with the credential as it is now."""
+        heads = [self._transport.part_head(request, self._authorization(request)) for request in requests]
+        return self._send_once(batch_request(heads), deadline)
 
     def _send_once(self, request: Request, deadline: Deadline) -> Reply:
         authorization = self._authorization(request)

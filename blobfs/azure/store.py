@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from blobfs.azure.access import Access, access_of
-from blobfs.azure.batch import REFUSALS, batch_request, statuses_of
+from blobfs.azure.batch import REFUSALS, statuses_of
 from blobfs.azure.client import Client, Dealings
 from blobfs.azure.inspection import Inspector
 from blobfs.azure.listing import parse_page
@@ -291,10 +291,7 @@ class AzureStore:
         if self._refuses_batches:
             return versions
         requests = [_delete_request(version.name, Condition(if_match=version.etag)) for version in versions]
-        reply = self._client.ask_once(
-            batch_request([self._client.part_head(request) for request in requests])
-        )
-        statuses = statuses_of(reply, len(versions))
+        statuses = statuses_of(self._client.ask_batch(requests), len(versions))
         if not REFUSALS.isdisjoint(statuses):
             self._refuses_batches = True
         return [

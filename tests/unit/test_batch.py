@@ -12,6 +12,7 @@ from blobfs.azure.retry import RetryPolicy
 from blobfs.azure.store import AzureStore
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
+from blobfs.errors import Unavailable
 from blobfs.store import BlobVersion
 from blobfs.waits import TO_THE_END
 
@@ -60,6 +61,20 @@ class Script(Transport):
         return [request.kind for request in self.asked]
 
 
+class Renewed(Anonymous):
+    """A credential that has another value after each refusal."""
+
+    def __init__(self) -> None:
+        self._number = 1
+
+    def authorization(self, *, create_container: bool = False) -> Authorization:  # noqa: ARG002
+        return Authorization(bearer=f"secret{self._number}")
+
+    def renew(self) -> bool:
+        self._number += 1
+        return True
+
+
 @pytest.fixture
 def script() -> Script:
     return Script()
@@ -68,7 +83,7 @@ def script() -> Script:
 @pytest.fixture
 def client(script: Script) -> Client:
     retry = RetryPolicy(total_seconds=0.5, first_wait_seconds=0.01, longest_wait_seconds=0.01)
-    return Client(script, Anonymous(), "container", retry, Throttle(4, TO_THE_END))
+    return Client(script, Renewed(), "container", retry, Throttle(4, TO_THE_END))
 
 
 @pytest.fixture
@@ -104,3 +119,21 @@ def test_who_cannot_tell_what_became_of_a_batch_deletes_one_by_one(
     kinds = ["POST batch", "DELETE blob", "HEAD blob", "DELETE blob", "DELETE blob", "HEAD blob"]
     assert script.kinds == kinds
     assert script.asked[1].headers["If-Match"] == '"0x1"'
+
+
+def test_parts_have_the_credential_that_was_renewed_after_a_refusal(
+    store: AzureStore, script: Script
+) -> None:
+    script.answers = [reply(401), parts(202, 202, 202)]
+    assert not store.delete_batch(VERSIONS)
+    first, second = (bytes(request.body) for request in script.asked)
+    assert (first.count(b"Bearer secret1"), second.count(b"Bearer secret2")) == (3, 3)
+
+
+def test_no_batch_is_sent_while_the_service_is_given_up(
+    store: AzureStore, client: Client, script: Script
+) -> None:
+    client.outage.begin(Unavailable("nothing"), since=time.monotonic())
+    with pytest.raises(Unavailable):
+        store.delete_batch(VERSIONS)
+    assert script.kinds == []
