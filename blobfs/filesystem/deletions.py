@@ -318,14 +318,16 @@ class Deletions:
         return [path for path in paths if path in self._due]
 
     def _carry_out_behind(self) -> None:
-        """Carry out what was removed meanwhile; failures are reported."""
+        """Carry out what was removed meanwhile, or have it carried out; failures are reported."""
         with self._changed:
             behind, self._behind = self._behind, []
+        run_in_background = self._volume.transfers.run_in_background
         for start in range(0, len(behind), MAX_BATCH_REQUESTS):
             share = behind[start : start + MAX_BATCH_REQUESTS]
             self._carry_out_batch([path for path, _ in share])
             for path, deletion in share:
-                self._carry_out_unasked(path, deletion)
+                if self._due.get(path) is deletion:
+                    run_in_background(partial(self._carry_out_unasked, path, deletion))
 
     def _await(self, path: str, deletion: _Deletion, graces: int) -> None:
         again = partial(self._carry_out_after_grace, path, deletion, graces - 1)
