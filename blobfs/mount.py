@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from blobfs.assembly import Content, content_of, fetcher_of, kernel_threads, nam
 from blobfs.azure.addresses import max_name_characters
 from blobfs.callers import Callers
 from blobfs.content.disk_cache import place_in
-from blobfs.errors import Failure, Incomplete
+from blobfs.errors import CannotRun, Failure, Incomplete, raise_first
 from blobfs.filesystem.asked_ahead import AskedAhead
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.early_opens import EarlyOpens
@@ -103,12 +104,19 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
         message += recover_before(settings, store, spool, tell, read_only=read_only)
     endpoint = listen(settings.metrics, status.gather) if settings.metrics is not None else None
 
+    refusals: list[Failure] = []
+
     def on_init() -> None:
-        transfers.start()
-        if endpoint is not None:
-            endpoint.start()
-        announce = threading.Thread(target=_announce, args=(settings.mountpoint, ready, message), daemon=True)
-        announce.start()
+        try:
+            transfers.start()
+            if endpoint is not None:
+                endpoint.start()
+            announcing = (settings.mountpoint, ready, message)
+            threading.Thread(target=_announce, args=announcing, daemon=True).start()
+        except RuntimeError as error:  # otherwise the kernel would wait for who cannot answer
+            cure = "Raise the limit on processes (ulimit -u) or on memory (ulimit -v), or that of the job."
+            refusals.append(CannotRun(f"{settings.mountpoint}: cannot be served: {error}. {cure}"))
+            os.kill(os.getpid(), signal.SIGTERM)
 
     operations = Operations(
         filesystem,
@@ -127,6 +135,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
             timeout_seconds=settings.attr_timeout_seconds,
             kernel_threads=kernel_threads(settings.content.memory_bytes),
         )
+        raise_first(refusals)
         _finish(filesystem)
     finally:
         transfers.close()

@@ -162,6 +162,26 @@ def test_a_service_that_nobody_runs_is_named_long_before_its_timeout(
     assert "127.0.0.1:1" in refusal(mount, *nowhere, *options)
 
 
+@on_both_bindings
+@pytest.mark.parametrize("thread", ["blobfs-timer", "_announce"])
+def test_a_machine_that_gives_no_more_threads_is_named_and_nothing_stays_mounted(
+    mount: Mounts, tmp_path: Path, thread: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "start = threading.Thread.start\n"
+        "def start_unless_too_many(thread):\n"
+        f"    if {thread!r} in thread.name: raise RuntimeError('can\\'t start new thread')\n"
+        "    start(thread)\n"
+        "threading.Thread.start = start_unless_too_many\n"
+    )
+    path = mount.new_mountpoint()
+    ended = blobfs(*mount.arguments(path), "--log-file", tmp_path / "log", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert "cannot be served: can't start new thread. Raise the limit" in ended.stderr
+    assert not is_mountpoint(path)
+
+
 def test_a_service_elsewhere_must_speak_https(mount: Mounts) -> None:
     message = refusal(mount, "--endpoint", "http://blob.example/account", exit_code=2)
     assert "use https" in message
