@@ -125,13 +125,16 @@ class Fetcher:
         if damage is not None:
             raise damage
 
-    def first_bytes(self, name: str, view: memoryview, known_etag: str) -> tuple[int, BlobInfo | None]:
+    def first_bytes(
+        self, name: str, view: memoryview, known_etag: str, *, with_md5: bool
+    ) -> tuple[int, BlobInfo | None]:
         """Return what the blob is now, and how many of its first bytes are in `view`.
 
-        None if it still has the ETag that is known. Blocks for a request. Raises NotFound.
+        None if it still has the ETag that is known. With `with_md5`, the service sends an MD5 of them.
+        Blocks for a request. Raises NotFound.
         """
+        with_md5 |= self._range_md5
         try:
-            with_md5 = self._range_md5
             return self._store.read_range(name, 0, view, if_none_match=known_etag, with_md5=with_md5)
         except Damaged as damage:
             self.note_damage(damage)

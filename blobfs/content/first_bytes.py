@@ -1,5 +1,6 @@
 """What the service says of a blob, and in the same reply the first bytes of it."""
 
+from blobfs.blocks import MAX_RANGE_WITH_MD5_BYTES
 from blobfs.content.checksums import Checksums
 from blobfs.content.fetcher import Fetcher, Wanted
 from blobfs.content.memory import Buffer
@@ -44,11 +45,18 @@ class FirstBytes:
     def _refresh(self, blob: BlobInfo, buffer: Buffer, first_bytes: int) -> BlobInfo:
         count = min(blob.size_bytes, first_bytes)
         known_etag = blob.etag if self.are_here(blob) else ""
-        return self._first_bytes(blob.name, buffer, count, known_etag) or blob
+        has_checks = bool(self._checksums.layout(blob).checks(range(count)))
+        return self._first_bytes(blob.name, buffer, count, known_etag, has_checks=has_checks) or blob
 
-    def _first_bytes(self, name: str, buffer: Buffer, count: int, known_etag: str = "") -> BlobInfo | None:
-        """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known."""
-        received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag)
+    def _first_bytes(
+        self, name: str, buffer: Buffer, count: int, known_etag: str = "", *, has_checks: bool = False
+    ) -> BlobInfo | None:
+        """Return what a blob is now and keep its first bytes; None if it still has the ETag that is known.
+
+        Unless there are checksums of them, they are compared with an MD5 that the service makes.
+        """
+        with_md5 = self._checksums.enabled and not has_checks and count <= MAX_RANGE_WITH_MD5_BYTES
+        received, info = self._fetcher.first_bytes(name, buffer.view[:count], known_etag, with_md5=with_md5)
         if info is None or self.are_here(info):  # a larger piece may be
             return info
         if received < info.size_bytes:

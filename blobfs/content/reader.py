@@ -70,7 +70,9 @@ class BlobReader:
             # A small file is fetched whole by whoever reads it, which is no slower and can be verified.
             layout, whole = self._checksums.layout(blob), blob.size_bytes <= self._whole_bytes
             self._hop_ahead(blob, layout, len(target), stream)
-            self._copy(blob, layout, offset, target, whole=whole)
+            # Who reads on from the start gets these bytes before those of their unit can be compared.
+            by_range_md5 = self._checksums.enabled and stream.starts_at_zero
+            self._copy(blob, layout, offset, target, whole=whole, by_range_md5=by_range_md5)
         return end - offset
 
     def _noted(self, blob: BlobInfo, offset: int, length: int, stream: Stream) -> Stream:

@@ -164,6 +164,20 @@ def test_bytes_read_at_random_are_verified_before_a_sequential_reader_gets_them(
     assert damaged_replies(parts) == 1
 
 
+@pytest.mark.parametrize("comes_with_open", [False, True])
+def test_bytes_read_little_by_little_from_the_start_are_verified_before_their_block(
+    make: Make, line: Line, comes_with_open: bool
+) -> None:
+    parts, info = make("blocks"), put_blocks(line, [150])
+    line.due = lambda number: number % 2 == 0
+    if comes_with_open:
+        parts.first_bytes.refresh(info, 8)
+    stream = Stream()
+    for offset in range(0, 150, 4):
+        assert read(parts, info, offset, 4, stream) == BODY[offset : offset + 4]
+    assert damaged_replies(parts) == line.damaged >= 4
+
+
 def test_bytes_at_hand_are_not_fetched_again_to_verify_their_block(make: Make, line: Line) -> None:
     parts, info = make("blocks"), put_blocks(line, [150])
     stream = Stream()
