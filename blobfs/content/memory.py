@@ -70,6 +70,7 @@ class BufferPool:
         self._free: dict[int, list[mmap.mmap]] = defaultdict(list)
         self._in_use_bytes = 0
         self._allocated_bytes = 0
+        self._granted_bytes = budget_bytes  # less once the system has refused more, until all is given back
         self._reclaimers: list[Callable[[int], None]] = []
         self._recheck_count = 0
 
@@ -85,7 +86,8 @@ class BufferPool:
     def take(self, size_bytes: int) -> Buffer:
         """Return a buffer of at least `size_bytes`, waiting until there is room for it.
 
-        Its content is undefined. Raises NoSpace if the whole pool is smaller than that.
+        Its content is undefined. Raises NoSpace if the whole pool is smaller than that, or the system
+        has no memory for it though nobody else holds any.
         """
         rounded = self._rounded(size_bytes)
         if rounded > self.budget_bytes:
@@ -110,7 +112,10 @@ class BufferPool:
 
     def take_if_free(self, size_bytes: int) -> Buffer | None:
         """Return a buffer, or None at once if there is no room: for work that is only helpful."""
-        return self._try_take(self._rounded(size_bytes))
+        try:
+            return self._try_take(self._rounded(size_bytes))
+        except NoSpace:
+            return None
 
     def _try_take(self, rounded: int) -> Buffer | None:
         with self._changed:
@@ -120,9 +125,26 @@ class BufferPool:
             free = self._free[rounded]
             if free:
                 return Buffer(free.pop(), rounded, self)
-            self._drop_free_beyond(self.budget_bytes - rounded)
+            self._drop_free_beyond(self._granted_bytes - rounded)
             self._allocated_bytes += rounded
-        return Buffer(mmap.mmap(-1, rounded, flags=ANONYMOUS), rounded, self)
+        try:
+            return Buffer(mmap.mmap(-1, rounded, flags=ANONYMOUS), rounded, self)
+        except OSError as error:  # a limit on address space (ulimit -v), or a system that promises no more
+            self._refused(rounded, error)
+            return None
+
+    def _refused(self, rounded: int, error: OSError) -> None:
+        """Make do with what is in use, and have callers wait for that. Raises NoSpace if it is nothing."""
+        with self._changed:
+            self._in_use_bytes -= rounded
+            self._allocated_bytes -= rounded
+            self._granted_bytes = self._in_use_bytes or self.budget_bytes
+            if not self._allocated_bytes:
+                raise NoSpace(
+                    f"the system has no memory for a buffer of {rounded} bytes: {error.strerror}; "
+                    "the limit on address space (ulimit -v) may be too low"
+                ) from error
+            self._drop_free_beyond(self._in_use_bytes)
 
     def _wait(self, rounded: int, count: int) -> bool:
         """Wait until there may be room; False after RECHECK_SECONDS without a sign of it."""
@@ -132,7 +154,7 @@ class BufferPool:
             )
 
     def _fits(self, rounded: int) -> bool:
-        return self._in_use_bytes + rounded <= self.budget_bytes
+        return self._in_use_bytes + rounded <= self._granted_bytes
 
     def _drop_free_beyond(self, allowed_bytes: int) -> None:
         # A copy: a buffer dropped by the garbage collector meanwhile may add a size.
@@ -144,6 +166,8 @@ class BufferPool:
     def _give_back(self, memory: mmap.mmap, size_bytes: int) -> None:
         with self._changed:
             self._in_use_bytes -= size_bytes
+            if not self._in_use_bytes:
+                self._granted_bytes = self.budget_bytes
             self._free[size_bytes].append(memory)
             self._changed.notify_all()
 

@@ -1,4 +1,6 @@
+import errno
 import gc
+import mmap
 import os
 import sys
 import threading
@@ -78,6 +80,53 @@ def test_caller_waits_until_another_one_gives_back() -> None:
         assert not waiting.done()
         held.clear()
         assert waiting.result(10).size_bytes == SMALLEST_BYTES
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes that the system has left, in a list; it begins with three of the smallest buffers."""
+    room, make = [3 * SMALLEST_BYTES], mmap.mmap
+
+    class Mapping(mmap.mmap):
+        def __new__(cls, fileno: int, length: int, **options: int) -> "Mapping":
+            if length > room[0]:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            room[0] -= length
+            return make.__new__(cls, fileno, length, **options)
+
+        def __del__(self) -> None:
+            room[0] += len(self)
+
+    monkeypatch.setattr("blobfs.content.memory.mmap.mmap", Mapping)
+    return room
+
+
+def test_caller_waits_for_others_where_the_system_has_less_memory_than_the_pool(system: list[int]) -> None:
+    pool = BufferPool(100 * SMALLEST_BYTES)
+    held = [pool.take(1) for _ in range(3)]
+    assert pool.take_if_free(1) is None
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.take, 2 * SMALLEST_BYTES)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.05)
+        held.clear()
+        assert waiting.result(10).size_bytes == 2 * SMALLEST_BYTES
+    del waiting
+    gc.collect()
+    assert pool.in_use_bytes == 0
+    system[0] += 100 * SMALLEST_BYTES
+    assert len([pool.take(1) for _ in range(100)]) == 100
+
+
+@pytest.mark.usefixtures("system")
+def test_caller_is_told_where_the_system_has_no_memory_at_all() -> None:
+    pool = BufferPool(100 * SMALLEST_BYTES)
+    for _ in range(2):
+        with pytest.raises(NoSpace, match="ulimit -v"):
+            pool.take(4 * SMALLEST_BYTES)
+        assert pool.take_if_free(4 * SMALLEST_BYTES) is None
+    assert pool.in_use_bytes == 0
+    assert pool.take(1).size_bytes == SMALLEST_BYTES
 
 
 def test_reclaimers_are_asked_for_what_is_missing() -> None:
