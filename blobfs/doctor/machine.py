@@ -17,6 +17,7 @@ from blobfs.kernel.read_ahead import READ_AHEAD_KIB
 OLDEST_KERNEL = (5, 3)  # pidfd_open(2), by which `blobfs umount` waits
 LEAST_FILES = 512  # connections, and a file of the spool for each that is open
 LIBRARIES_BYTES = 64 * MiB  # Python's and the libraries' own memory
+RESERVED_BYTES = 1536 * MiB  # addresses for threads' stacks and malloc's arenas, hardly any of it touched
 
 # The kernel takes a smaller number from libfuse while it mounts, so the rule comes a moment later.
 UDEV_RULE = (
@@ -44,6 +45,7 @@ class Machine:
         yield self._other_users()
         yield _open_files()
         yield self._memory()
+        yield self._address_space()
         yield self._read_ahead()
 
     def _kernel(self) -> Finding:
@@ -96,12 +98,23 @@ class Machine:
 
     def _memory(self) -> Finding:
         needed_bytes = self.memory_bytes + LIBRARIES_BYTES
-        limit_bytes = min((*memory_limits_bytes(self.root), *_process_limits()), default=None)
+        limit_bytes = min((*memory_limits_bytes(self.root), *_limits(resource.RLIMIT_DATA)), default=None)
         if limit_bytes is not None and limit_bytes < needed_bytes:
             text = f"limited to {limit_bytes // MiB} MiB, and a mount may take {needed_bytes // MiB} MiB"
             return problem("memory", text, "Mount with a smaller --memory, or raise the limit of the job.")
         limit = "without a limit" if limit_bytes is None else f"limited to {limit_bytes // MiB} MiB"
         return ok("memory", f"{limit}; a mount may take {needed_bytes // MiB} MiB")
+
+    def _address_space(self) -> Finding:
+        needed_bytes = self.memory_bytes + RESERVED_BYTES
+        limit_bytes = min(_limits(resource.RLIMIT_AS), default=None)
+        if limit_bytes is None:
+            return ok("address space", "without a limit")
+        text = f"limited to {limit_bytes // MiB} MiB (ulimit -v)"
+        if limit_bytes < needed_bytes:
+            cure = "Raise the limit of the job (h_vmem or pvmem), or mount with a smaller --memory."
+            return problem("address space", f"{text}, and a mount may take {needed_bytes // MiB} MiB", cure)
+        return ok("address space", text)
 
     def _read_ahead(self) -> Finding:
         text = f"raised to {READ_AHEAD_KIB} KiB by each mount"
@@ -120,8 +133,7 @@ def _open_files() -> Finding:
     return ok("open files", "without a limit" if soft < 0 else f"limited to {soft:,}")
 
 
-def _process_limits() -> Iterator[int]:
-    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY:
-            yield soft
+def _limits(kind: int) -> list[int]:
+    """Return the limit of this process on one resource, if it has one."""
+    soft, _ = resource.getrlimit(kind)
+    return [] if soft == resource.RLIM_INFINITY else [soft]

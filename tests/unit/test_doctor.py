@@ -344,6 +344,18 @@ def test_a_group_of_the_first_version_without_a_limit_is_said_to_have_none(
     assert memory.text.startswith("without a limit")
 
 
+@pytest.mark.parametrize(
+    ("limit_bytes", "level"),
+    [(resource.RLIM_INFINITY, Level.OK), (4096 * MiB, Level.OK), (1024 * MiB, Level.PROBLEM)],
+)
+def test_a_job_with_fewer_addresses_than_a_mount_reserves_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, level: Level
+) -> None:
+    limits = {resource.RLIMIT_AS: limit_bytes}
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (limits.get(kind, resource.RLIM_INFINITY),) * 2)
+    assert finding(machine(tmp_path), "address space")[0] is level
+
+
 def test_who_cannot_raise_the_read_ahead_is_given_the_rule(tmp_path: Path) -> None:
     level, cure = finding(machine(tmp_path), "read-ahead")
     assert (level, UDEV_RULE in cure) == (Level.NOTE, True)
