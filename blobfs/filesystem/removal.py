@@ -17,7 +17,7 @@ from blobfs.errors import (
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directory_commits import DirectoryCommits
 from blobfs.filesystem.volume import Volume
-from blobfs.store import ALWAYS, BlobInfo
+from blobfs.store import ALWAYS, BlobInfo, head_or_none
 from blobfs.tree.namespace import DIRECTORY
 
 UNUSED_SECONDS = 5.0  # far longer than an open takes that was under way when its file lost its name
@@ -108,11 +108,10 @@ class Removal:
             volume.note_commit(file)
             # Before anything changes, because it may have to ask.
             is_there = file.etag_in_place or file.permanent_failure is not None
-            known = volume.namespace.find(path) if is_there else None
+            etag = self._etag_now(path) if is_there else ""
             base = file.base
             file.unlink()
             volume.note_commit(file)
-        etag = known.blob.etag if known is not None and known.blob is not None else ""
         if file.base is not None and file.base is not base:  # to have its bytes, it was committed
             etag = file.base.etag
         file.attributes = file.attributes._replace(ctime_ns=time.time_ns())
@@ -144,6 +143,16 @@ class Removal:
         volume.lost_changes.forget(path)
         volume.entry_changed(path)
         self._deletions.delete_behind(path, etag)
+
+    def _etag_now(self, path: str) -> str:
+        """Return the version under a name, which another client may have replaced; empty if there is none."""
+        namespace = self._volume.namespace
+        if namespace.close_to_open:
+            blob = head_or_none(self._volume.store, self._volume.names.blob_name(path))
+        else:
+            node = namespace.find(path)
+            blob = node.blob if node is not None else None
+        return blob.etag if blob is not None else ""
 
     def _blob(self, path: str) -> BlobInfo:
         namespace = self._volume.namespace

@@ -169,6 +169,18 @@ def test_what_another_client_puts_under_the_name_of_a_file_unlinked_while_open_s
     assert (read(fs, "/x"), caplog.messages) == (b"theirs", [])
 
 
+def test_open_file_that_another_client_replaced_just_before_is_removed_all_the_same(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    write(fs, "/x", b"old")
+    handle = fs.handles.open("/x", os.O_RDONLY).handle
+    memory.put("x", b"theirs")
+    fs.rename("/x", HIDDEN)
+    later(fs)
+    assert memory.bodies == {}
+    assert read_handle(fs, handle) == b"old"  # as far as it was read before
+
+
 def test_who_looks_for_a_name_being_deleted_waits_and_finds_it_absent(
     mount: Mount, memory: MemoryStore
 ) -> None:

@@ -125,7 +125,7 @@ def test_removal_of_an_open_file_that_fails_leaves_it_to_its_writer(
     handle = fs.handles.open("/x", os.O_RDWR).handle
     fs.handles.write(handle, 0, memoryview(b"new"))
     clock.advance(10)
-    store.fail_method("list_page", AccessDenied("no"))
+    store.fail_method("head", AccessDenied("no"))
     with pytest.raises(AccessDenied):
         fs.rename("/x", HIDDEN)
     store.heal()
