@@ -1,6 +1,7 @@
 """The step from a command to a process in the background, taken before there is any thread."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence, Set
@@ -48,9 +49,10 @@ def detach(*, keep: int | None = None) -> Callable[[str], None]:
 
 def _follow(pid: int, reader: int) -> NoReturn:
     """Exit as the process in the background lets us. Raises Ended if a signal killed it."""
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker)
     passed_on = _pass_on_signals(pid)
-    with open(reader, encoding="utf-8") as pipe:
-        message = pipe.read()
+    message = _read_to_end(reader, woken).decode()
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they come too late
     if message and not passed_on:
@@ -62,6 +64,23 @@ def _follow(pid: int, reader: int) -> NoReturn:
         name = signal.Signals(passed_on[0] if passed_on else -exit_code).name
         raise Ended(f"ended by {name} before the mount answered; nothing is mounted.")
     sys.exit(exit_code or 1)
+
+
+def _read_to_end(reader: int, woken: int) -> bytes:
+    """Return all that comes from a pipe. Signals are handled meanwhile, as each is told by a byte in `woken`.
+
+    One that arrived just before a read began would be handled after it otherwise, that is, never.
+    """
+    pieces: list[bytes] = []
+    while True:
+        ready, _, _ = select.select((reader, woken), (), ())
+        if woken in ready:
+            os.read(woken, select.PIPE_BUF)
+        if reader in ready:
+            piece = os.read(reader, select.PIPE_BUF)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
 
 
 def _pass_on_signals(pid: int) -> Sequence[int]:

@@ -824,6 +824,38 @@ def test_a_signal_to_the_waiting_command_ends_the_process(number: signal.Signals
     assert f"ended by {number.name} before the mount answered" in said
 
 
+def test_a_signal_that_does_not_interrupt_the_waiting_command_is_passed_on_all_the_same() -> None:
+    """One that arrives just before a read does not; nor does one that another thread is given."""
+    source = """
+import os, signal, threading, time
+from pathlib import Path
+from blobfs.cli.daemon import _follow
+
+def disturb():
+    waiting = Path(f"/proc/self/task/{os.getpid()}/syscall")
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL or waiting.read_text().startswith("running"):
+        time.sleep(0.05)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+reader, writer = os.pipe()
+pid = os.fork()
+if not pid:
+    os.close(reader)
+    signal.alarm(30)
+    signal.pause()
+os.close(writer)
+threading.Thread(target=disturb).start()
+_follow(pid, reader)
+"""
+    with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        try:
+            _, said = command.communicate(timeout=10)
+        finally:
+            command.kill()
+    assert "ended by SIGTERM before the mount answered" in said
+
+
 def test_a_process_for_which_nobody_waits_any_more_ends_itself(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
