@@ -81,9 +81,8 @@ class File:
         self.state = FileState.NAMED
         self.permanent_failure: Failure | None = None  # raised by every change from then on
         self.last_commit_failure: Failure | None = None  # why the last commit failed, if it did
-        self.is_requested = (
-            False  # a close() relies on a commit that is still due; truncation to nothing ends that
-        )
+        # A close() relies on a commit that is still due; truncation to nothing ends that.
+        self.is_requested = False
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.unnoted_commit: BlobInfo | None = None
         self._unanswered = UnansweredWrite(store)
