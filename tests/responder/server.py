@@ -3,8 +3,7 @@
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from responder.access import Gate
@@ -36,8 +35,13 @@ class Service:
     counters: Counters = field(default_factory=Counters)
     pool: Pool = field(default_factory=Pool)
 
-    def carry_out(self, operation: Operation, request: Request, body: Part, rule: Rule) -> Reply:
-        """Return the reply of the operation, or the refusal that the rule orders instead."""
+    def carry_out(
+        self, operation: Operation, request: Request, body: Part, rule: Rule, wait: Callable[[float], object]
+    ) -> Reply:
+        """Return the reply of the operation, or the refusal that the rule orders instead.
+
+        ``wait(seconds)`` is called for the latency that rules order for the parts of a batch.
+        """
         try:
             _refuse_by(rule)
             if self.gate:
@@ -45,23 +49,25 @@ class Service:
             if rule.fault is Fault.DROP_BLOCKS:
                 drop_uncommitted(self.account, request)
             if operation is BATCH:
-                return self._carry_out_all(requests_of(request, body))
+                return self._carry_out_all(requests_of(request, body), wait)
             return operation.handler(self.account, request, body)
         except Refusal as refusal:
             return refusal_reply(refusal, request)
         except NotModified:
             return Reply(304)
 
-    def _carry_out_all(self, parts: Sequence[tuple[str, Request]]) -> Reply:
+    def _carry_out_all(self, parts: Sequence[tuple[str, Request]], wait: Callable[[float], object]) -> Reply:
         """Return the reply of a batch. Of what rules order for its parts they suffer latency and refusals."""
         planned = [
             (number, part, route(part), self.rulebook.plan(route(part).kind, f"{part.method} {part.target}"))
             for number, part in parts
         ]
-        time.sleep(max(plan.latency_seconds for _, _, _, plan in planned))
+        latency_seconds = max(plan.latency_seconds for _, _, _, plan in planned)
+        if latency_seconds > 0:
+            wait(latency_seconds)
         return reply_of(
             [
-                (number, part, self.carry_out(operation, part, _NOTHING, plan.disturbance))
+                (number, part, self.carry_out(operation, part, _NOTHING, plan.disturbance, wait))
                 for number, part, operation, plan in planned
             ]
         )
@@ -136,7 +142,9 @@ class _Conversation:
             self._hold(plan.disturbance)
         if plan.fault is Fault.RESET:
             self._wire.reset()
-        reply = self._service.carry_out(operation, request, body, plan.disturbance)
+        reply = self._service.carry_out(
+            operation, request, body, plan.disturbance, self._wire.wait_for_hang_up
+        )
         self._service.counters.add_reply(reply.status, reply.body.size_bytes if reply.body else 0)
         if plan.fault is Fault.LOSE_REPLY:
             self._wire.reset()

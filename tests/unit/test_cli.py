@@ -827,14 +827,16 @@ def test_a_signal_to_the_waiting_command_ends_the_process(number: signal.Signals
 def test_a_signal_that_does_not_interrupt_the_waiting_command_is_passed_on_all_the_same() -> None:
     """One that arrives just before a read does not; nor does one that another thread is given."""
     source = """
-import os, signal, threading, time
+import os, signal, threading
 from pathlib import Path
+from waiting import wait_until
 from blobfs.cli.daemon import _follow
 
+call = Path(f"/proc/self/task/{os.getpid()}/syscall")
+
 def disturb():
-    waiting = Path(f"/proc/self/task/{os.getpid()}/syscall")
-    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL or waiting.read_text().startswith("running"):
-        time.sleep(0.05)
+    wait_until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+    wait_until(lambda: not call.read_text().startswith("running"))
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 reader, writer = os.pipe()
@@ -847,8 +849,10 @@ os.close(writer)
 threading.Thread(target=disturb).start()
 _follow(pid, reader)
 """
-    with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) as command:
-        assert command.stderr is not None
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stderr=subprocess.PIPE, text=True, env=environment
+    ) as command:
         try:
             _, said = command.communicate(timeout=10)
         finally:
