@@ -217,6 +217,6 @@ def test_a_tree_is_removed_with_one_request_a_file_or_less_and_two_a_directory(
     requests = service.counters.requests
     assert names(blobs) == []
     deletions = requests.pop(KIND) + requests.pop(BATCH, 0)
-    assert deletions < 111 if is_behind else deletions == 211
+    assert deletions < 211 if is_behind else deletions == 211
     assert requests.pop("LIST") <= 11 + 4
     assert not requests
