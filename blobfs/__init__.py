@@ -24,7 +24,7 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``operations``: callbacks in Python, which decide nothing; ``kernel_attributes``:
                      those that the kernel was given recently; ``notifier``: makes the kernel forget them;
                      ``stats``: fill struct stat; ``threads``: libfuse's, known to Python; ``versions``: of
-                     libfuse; ``read_ahead``: the kernel's
+                     libfuse; ``device``: whether the kernel has gone; ``read_ahead``: the kernel's
 ``filesystem``       POSIX on blobs. ``filesystem``: what is done by path; ``handles``: open files;
                      ``opening``: finds the version to open; ``directories``: open directories;
                      ``asked_ahead``: answers asked for early, for ``next_files`` of a copy and
@@ -52,7 +52,7 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``inodes``: numbers and times; ``directory_changes``: attributes not sent yet
 ``transfers``        threads for requests and background work; a timer
 ``azure``            the only package that knows HTTP and the Blob service
-``callers``          the process that waits, and whether it was killed; ``waits``: that can be given up
+``callers``          who waits, and whether he was killed or has gone; ``waits``: that can be given up
 ``proc``             what the kernel tells of this process and of threads; ``control_groups``: memory
                      limits; ``open_files``: how many there may be; ``own_directory``: private directories
                      on this machine

@@ -17,7 +17,7 @@ from blobfs.waits import Waits
 
 
 class MayLeave(threading.local):
-    """While it is entered, what this thread does may be given up when the caller is killed.
+    """While it is entered, what this thread does may be given up when those who want it are gone.
 
     Only for what changes nothing. Not `contextmanager`, which costs four times as much for each call.
     """
@@ -32,11 +32,17 @@ class MayLeave(threading.local):
 
 
 class Callers(Waits):
-    """Finds out about the process on whose behalf a thread works, if it does for one that may leave."""
+    """Finds out about the process on whose behalf a thread works, if it does for one that may leave.
 
-    def __init__(self, thread_id_of_caller: Callable[[], int]) -> None:
+    Both functions are called by threads that serve a call.
+    """
+
+    def __init__(self, thread_id_of_caller: Callable[[], int], is_unmounted: Callable[[], bool]) -> None:
         self._thread_id_of_caller = thread_id_of_caller
+        self._is_unmounted = is_unmounted
         self.may_leave = MayLeave()
+        self._all_may_leave = MayLeave()
+        self._are_gone = False
 
     def thread_id(self) -> int:
         """Return the kernel's number of the caller's thread, 0 if it is unknown."""
@@ -53,10 +59,24 @@ class Callers(Waits):
         """
         return proc.is_opening_to_read(self._task())
 
+    def work_for_all(self) -> None:
+        """Have what this thread does from now on given up when the mount is gone. It serves no call."""
+        self._all_may_leave.__enter__()
+
+    def dismiss(self) -> None:
+        """Note that the mount is gone, and nobody asks any more."""
+        self._are_gone = True
+
     def check(self) -> None:
-        """Raise Abandoned if the caller is being killed. Reads one file of /proc."""
-        if self.may_leave.is_on and proc.is_dying(self._task()):
+        """Raise Abandoned if the caller is being killed, or the mount is gone. Reads one file of /proc."""
+        if self._all_may_leave.is_on and self._are_gone:
+            raise Abandoned("the mount is gone")
+        if not self.may_leave.is_on:
+            return
+        if proc.is_dying(self._task()):
             raise Abandoned("the process that asked is being killed")
+        if self._is_unmounted():  # the kernel had read ahead for a process that is gone
+            raise Abandoned("the mount is gone")
 
     def _task(self) -> Path:
         return proc.task_of(self._thread_id_of_caller())

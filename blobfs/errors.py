@@ -160,7 +160,7 @@ class TimedOut(Failure):
 
 
 class Abandoned(Failure):
-    """The answer is not needed any more: the process that asked is being killed."""
+    """The answer is not needed any more: the process that asked is being killed, or the mount is gone."""
 
     errno = errno.EINTR
 

@@ -26,6 +26,7 @@ from blobfs.format.attributes import Attributes, Defaults
 from blobfs.format.headers import guessed_headers
 from blobfs.format.names import NameMap, normalized_prefix
 from blobfs.kernel import binding
+from blobfs.kernel.device import is_unmounted
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.read_ahead import raise_read_ahead
 from blobfs.metrics import listen
@@ -74,14 +75,18 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
     """
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
     library = binding.load(settings.binding)
-    callers = Callers(lambda: binding.caller_of(library)[2])
+    callers = Callers(lambda: binding.caller_of(library)[2], is_unmounted)
     service = settings.service
     store = open_service(service, callers)
     if settings.create_container:
         store.create_container()
     access = store.probe()
     read_only = settings.read_only or access.read_only
-    transfers = Transfers(reads=service.transfers.reads, writes=service.transfers.writes)
+    transfers = Transfers(
+        reads=service.transfers.reads,
+        writes=service.transfers.writes,
+        begin_read=callers.work_for_all,
+    )
     spool = open_spool(settings)
     fetcher = fetcher_of(settings.content, service, store, transfers)
     own_writes = OwnWrites(store)
@@ -138,6 +143,7 @@ def serve(settings: MountSettings, ready: Callable[[str], None], tell: Callable[
         raise_first(refusals)
         _finish(filesystem)
     finally:
+        callers.dismiss()
         transfers.close()
         store.close()
         if spool is not None:

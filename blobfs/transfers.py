@@ -34,10 +34,10 @@ class Transfers:
 
     read: downloads, and questions asked ahead; write: uploads, and the checksums that they need; batch: what
     one call does to many blobs or files; background: commits and deletions that no call waits for; due:
-    the same, when their time has come; disk: the local disk.
+    the same, when their time has come; disk: the local disk. Threads of the first begin with `begin_read`.
     """
 
-    def __init__(self, *, reads: int, writes: int) -> None:
+    def __init__(self, *, reads: int, writes: int, begin_read: Callable[[], None] | None = None) -> None:
         self._sizes = {
             "read": reads,
             "write": writes,
@@ -46,6 +46,7 @@ class Transfers:
             "due": writes,
             "disk": 1,
         }
+        self._initializers = {"read": begin_read}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._changed = threading.Condition()  # guards the three fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
@@ -56,7 +57,9 @@ class Transfers:
     def start(self) -> None:
         """Make the pools. Nothing may be submitted before."""
         for name, size in self._sizes.items():
-            self._pools[name] = ThreadPoolExecutor(size, thread_name_prefix=f"blobfs-{name}")
+            self._pools[name] = ThreadPoolExecutor(
+                size, thread_name_prefix=f"blobfs-{name}", initializer=self._initializers.get(name)
+            )
         self._timer.start()
 
     def submit_read(

@@ -72,7 +72,7 @@ from blobfs.tree.namespace import Namespace
 
 CALLER = Caller(uid=1000, gid=100)
 DEFAULTS = Defaults.for_umask(CALLER.uid, CALLER.gid, 0o022)
-NOBODY = Callers(lambda: 0)
+NOBODY = Callers(lambda: 0, lambda: False)
 
 
 @dataclass(frozen=True, slots=True)

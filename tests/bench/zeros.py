@@ -74,7 +74,7 @@ def main(mountpoint: str, kind: str, files: Sequence[str]) -> None:
         Zeros(sizes),
         mountpoint,
         {"fsname": "zeros"},
-        Callers(lambda: 0),
+        Callers(lambda: 0, lambda: False),
         timeout_seconds=1.0,
         kernel_threads=KERNEL_THREADS,
     )

@@ -32,7 +32,7 @@ def test_only_a_libfuse_that_knows_the_option_is_told_how_many_threads_to_have(
         operations,
         "/mnt",
         {},
-        Callers(lambda: (0, 0, 0)),
+        Callers(lambda: 0, lambda: False),
         timeout_seconds=1.0,
         kernel_threads=8,
     )

@@ -15,7 +15,7 @@ class Caller(Callers):
     """A thread that is inside open(2), or not."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: self.thread)
+        super().__init__(lambda: self.thread, lambda: False)
         self.thread = 7
         self.is_opening = True
 

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "blobfs"
 LAYERS = """
     blobfs errors blocks proc waits format content spool tree filesystem kernel doctor
     store
-    kernel.threads kernel.versions kernel.notifier kernel.read_ahead doctor.findings
+    kernel.threads kernel.versions kernel.device kernel.notifier kernel.read_ahead doctor.findings
     settings callers control_groups own_directory counters open_files prices copying copying.interruption
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.copy_detector

@@ -19,7 +19,7 @@ class Caller(Callers):
     """A program of whatever name."""
 
     def __init__(self, program: str = "cp", thread: int = 7) -> None:
-        super().__init__(lambda: self.thread)
+        super().__init__(lambda: self.thread, lambda: False)
         self.thread = thread
         self.name = program
 

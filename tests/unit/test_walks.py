@@ -173,7 +173,7 @@ def test_what_is_shown_to_a_walk_late_is_told_to_its_thread_and_to_nobody_else(
     store: MemoryStore, clock: ManualClock
 ) -> None:
     threads = [7]
-    callers = Callers(lambda: threads[-1])
+    callers = Callers(lambda: threads[-1], lambda: False)
     names = namespace(store, clock, callers=callers)
     with callers.may_leave:
         begin_walk(names)
@@ -200,7 +200,7 @@ def test_thread_that_serves_no_call_is_not_asked_for(store: MemoryStore, clock: 
     def fail() -> int:
         raise AssertionError
 
-    names = namespace(store, clock, callers=Callers(fail))
+    names = namespace(store, clock, callers=Callers(fail, lambda: False))
     assert len(names.entries("/d090")) == 50
     assert names.find("/d091/absent") is None
 
@@ -209,7 +209,7 @@ def test_thread_that_serves_no_call_is_not_asked_for(store: MemoryStore, clock: 
 def test_walk_that_asks_for_each_name_takes_requests_for_flat_listings_only(
     store: MemoryStore, clock: ManualClock, seconds: float
 ) -> None:
-    callers = Callers(lambda: 7)
+    callers = Callers(lambda: 7, lambda: False)
     names = namespace(store, clock, callers=callers)
     with callers.may_leave:
         for path, entries in walk(names):
