@@ -216,8 +216,8 @@ class BlobStore(Protocol):
         """Delete these versions and their snapshots by one request; return those for `delete`.
 
         That is, all that were not deleted, for whatever reason: `delete` tells it, or does what
-        this could not. At most `MAX_BATCH_REQUESTS`. Once the service has refused batches, it is
-        not asked again.
+        this could not. At most `MAX_BATCH_REQUESTS`. After the service has refused one, it is
+        not asked for a while.
         """
         ...
 

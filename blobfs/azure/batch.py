@@ -11,7 +11,7 @@ from blobfs.azure.messages import Reply, Request
 UNTOLD = 0  # no status at all
 REFUSALS = frozenset((400, 401, 403, 405, 500, 501))  # of a service without batches, or for this credential
 
-_BOUNDARY = "blobfs-batch"  # heads hold no line that begins with it
+_BOUNDARY = "batch_blobfs"  # heads hold no line that begins with it
 _PART_HEADERS = (
     "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\nContent-ID: {}\r\n\r\n"
 )

@@ -1,5 +1,7 @@
 """The port, implemented for the Blob service: one method each, and recognising what was already done."""
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from blobfs.azure.access import Access, access_of
@@ -35,6 +37,7 @@ from blobfs.errors import Changed, Unavailable
 from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
 
 PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
+BATCH_PAUSE_SECONDS = 600.0  # after a refusal, which may have been a passing one
 COPY_POLL_SECONDS = (0.1, 5.0)  # first and longest wait; within one account copies are nearly always instant
 
 _CONFLICTS = frozenset((409, 412))
@@ -43,11 +46,14 @@ _CONFLICTS = frozenset((409, 412))
 class AzureStore:
     """One container, by `blobfs.store.BlobStore`. Connects with the first request."""
 
-    def __init__(self, client: Client, *, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, client: Client, *, sleep: Callable[[float], None], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
         self._sleep = sleep
+        self._now = now
         self._refuses_ranges = False  # Put Block From URL, as was seen once
-        self._refuses_batches = False  # as was seen once
+        self._no_batch_before = -math.inf  # since one was refused
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -288,12 +294,12 @@ class AzureStore:
 
     def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
         """See `BlobStore.delete_batch`. It is tried once: what is left is tried again one by one."""
-        if self._refuses_batches:
+        if self._now() < self._no_batch_before:
             return versions
         requests = [_delete_request(version.name, Condition(if_match=version.etag)) for version in versions]
         statuses = statuses_of(self._client.ask_batch(requests), len(versions))
         if not REFUSALS.isdisjoint(statuses):
-            self._refuses_batches = True
+            self._no_batch_before = self._now() + BATCH_PAUSE_SECONDS
         return [
             version
             for version, status in zip(versions, statuses, strict=True)

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+from fakes import ManualClock
 
 from blobfs.azure.client import Client
 from blobfs.azure.credentials import Anonymous, Authorization
 from blobfs.azure.messages import Reply, Request
 from blobfs.azure.retry import RetryPolicy
-from blobfs.azure.store import AzureStore
+from blobfs.azure.store import BATCH_PAUSE_SECONDS, AzureStore
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
 from blobfs.errors import Unavailable
@@ -99,13 +100,18 @@ def test_parts_tell_what_became_of_each_version(store: AzureStore, script: Scrip
     assert script.kinds == ["POST batch"]
 
 
-def test_batch_that_is_refused_as_a_whole_is_left_whole_and_not_tried_again(
-    store: AzureStore, script: Script
+def test_batch_that_is_refused_as_a_whole_is_left_whole_and_not_tried_again_for_a_while(
+    client: Client, script: Script
 ) -> None:
+    clock = ManualClock()
+    store = AzureStore(client, sleep=clock.advance, now=clock)
     script.answers = [reply(202, b"--b\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 400 x\r\n\r\n--b--")]
     for _ in range(2):
         assert store.delete_batch(VERSIONS) == VERSIONS
     assert script.kinds == ["POST batch"]
+    clock.advance(BATCH_PAUSE_SECONDS)
+    script.answers = [parts(202, 202, 202)]
+    assert not store.delete_batch(VERSIONS)
 
 
 @pytest.mark.parametrize("answer", [LOST, reply(503), parts(500, 0, 500)])
