@@ -54,8 +54,8 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
 ``azure``            the only package that knows HTTP and the Blob service
 ``callers``          who waits, and whether he was killed or has gone; ``waits``: that can be given up
 ``proc``             what the kernel tells of this process and of threads; ``control_groups``: memory
-                     limits; ``open_files``: how many there may be; ``own_directory``: private directories
-                     on this machine
+                     limits; ``address_space``: how little threads reserve; ``open_files``: how many there
+                     may be; ``own_directory``: private directories on this machine
 ``format``           how files are stored as blobs. ``names``: of paths; ``attributes``: as metadata;
                      ``dialects``: metadata of other tools; ``xattrs``: extended attributes; ``headers``:
                      of new blobs

@@ -9,11 +9,13 @@ def main() -> None:
     if handler is signal.default_int_handler:  # not for a job in the background, which ignores it
         # Until there is something to put in order, Ctrl-C just ends the process.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from blobfs.address_space import reserve_little
     from blobfs.cli.main import blobfs
     from blobfs.cli.output import name_output
 
     signal.signal(signal.SIGINT, handler)
     name_output()
+    reserve_little()
     blobfs(prog_name="blobfs")
 
 

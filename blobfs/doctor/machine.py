@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blobfs.address_space import RESERVED_BYTES
 from blobfs.blocks import MiB
 from blobfs.control_groups import memory_limits_bytes
 from blobfs.doctor.findings import Finding, note, ok, problem
@@ -17,7 +18,6 @@ from blobfs.kernel.read_ahead import READ_AHEAD_KIB
 OLDEST_KERNEL = (5, 3)  # pidfd_open(2), by which `blobfs umount` waits
 LEAST_FILES = 512  # connections, and a file of the spool for each that is open
 LIBRARIES_BYTES = 64 * MiB  # Python's and the libraries' own memory
-RESERVED_BYTES = 1536 * MiB  # addresses for threads' stacks and malloc's arenas, hardly any of it touched
 
 # The kernel takes a smaller number from libfuse while it mounts, so the rule comes a moment later.
 UDEV_RULE = (

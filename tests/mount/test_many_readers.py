@@ -1,12 +1,16 @@
-"""More readers of one file than the mount has threads."""
+"""More readers and writers at once than the mount has threads."""
 
+import resource
 import subprocess
 import uuid
+from pathlib import Path
 
-from mounts import Mounts, on_both_bindings
+from mounts import Mounts, on_both_bindings, shell
 from responder.control import Responder
 from responder.faults import Rule
 from responder.recipes import Recipe
+
+from blobfs.address_space import RESERVED_BYTES
 
 MiB = 1 << 20
 READERS = 24  # with so little memory, four threads serve the kernel
@@ -24,3 +28,19 @@ def test_all_who_open_a_file_at_once_get_all_of_it(service: Responder, binding: 
         readers = [subprocess.Popen(reading, stdout=subprocess.PIPE) for _ in range(READERS)]
         sizes = [int(reader.communicate(timeout=60)[0]) for reader in readers]
     assert sizes == [24 * MiB] * READERS
+
+
+@on_both_bindings
+def test_a_limit_on_addresses_is_kept_with_all_threads_at_work(
+    service: Responder, box: str, binding: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * (8 * MiB // 256))
+    with Mounts(service, box, binding) as mount:
+        mounted = mount("--memory", "64MiB", "--block-size", "256KiB")
+        limit_bytes = 64 * MiB + RESERVED_BYTES
+        resource.prlimit(mounted.pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+        service.order(Rule(latency_seconds=0.02))
+        (mounted.path / "d").mkdir()
+        at_once = f"seq {READERS} | xargs -P {READERS} -I N"
+        shell(mounted.path, f"{at_once} cp {tmp_path}/file d/N")
+        shell(mounted.path, f"mv d e; {at_once} cmp {tmp_path}/file e/N; rm -r e")

@@ -346,7 +346,7 @@ def test_a_group_of_the_first_version_without_a_limit_is_said_to_have_none(
 
 @pytest.mark.parametrize(
     ("limit_bytes", "level"),
-    [(resource.RLIM_INFINITY, Level.OK), (4096 * MiB, Level.OK), (1024 * MiB, Level.PROBLEM)],
+    [(resource.RLIM_INFINITY, Level.OK), (1024 * MiB, Level.OK), (768 * MiB, Level.PROBLEM)],
 )
 def test_a_job_with_fewer_addresses_than_a_mount_reserves_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, level: Level

@@ -19,7 +19,8 @@ LAYERS = """
     blobfs errors blocks proc waits format content spool tree filesystem kernel doctor
     store
     kernel.threads kernel.versions kernel.device kernel.notifier kernel.read_ahead doctor.findings
-    settings callers control_groups own_directory counters open_files prices copying copying.interruption
+    settings callers address_space control_groups own_directory counters open_files prices copying
+    copying.interruption
     format.dialects format.headers format.names format.xattrs
     tree.inodes tree.copy_detector
     content.layout content.memory content.piece_file
@@ -150,6 +151,7 @@ RESERVED = {
     "rich": {"cli.bar", "cli.report", "cli.warm"},
     "concurrent": {"cli.sync", "cli.warm", "cluster", "doctor.network", "kernel.notifier", "transfers"},
     "ctypes": {
+        "address_space",
         "azure.tls",
         "content.memory",
         "kernel.binding",
