@@ -72,9 +72,14 @@ _BY_CODE: dict[str, Meaning] = {
     "BlockListTooLong": (TooLarge, "the file would need more blocks than a blob can have"),
     "AuthenticationFailed": (
         AccessDenied,
-        "the service does not accept the {credential}; is it for this account, and the clock right?",
+        "the service does not accept the {credential}; "
+        "is it for this account and container, and is this machine's clock right?",
     ),
     "AuthorizationPermissionMismatch": (AccessDenied, "the {credential} lacks the permission for this"),
+    "AuthorizationFailure": (
+        AccessDenied,
+        "the service refuses this to the {credential}; does the account's firewall let this machine in?",
+    ),
     "AuthorizationSourceIPMismatch": (AccessDenied, "the {credential} is not valid from this address"),
     "AuthorizationProtocolMismatch": (AccessDenied, "the {credential} is valid over https only"),
     "KeyBasedAuthenticationNotPermitted": (
@@ -98,6 +103,9 @@ _BY_STATUS: dict[int, Meaning] = {
 }
 _OTHERWISE: Meaning = (Unavailable, "the service failed to do this")
 
+# What a request needs of a SAS, by the first word of its kind.
+_LETTERS = {"LIST": "l", "GET": "r", "HEAD": "r", "PUT": "w", "DELETE": "d"}
+
 
 def refusal_of(
     request: Request, reply: Reply, container: str, used: Authorization, *, credential_name: str
@@ -106,10 +114,27 @@ def refusal_of(
     failure, text = _meaning(request, reply)
     if failure is AccessDenied and used.expires_at and used.expires_at < datetime.now(timezone.utc):
         text = f"the {{credential}} expired on {used.expires_at:%Y-%m-%d %H:%M} UTC; get a new one"
+    elif reply.error_code == "AuthorizationPermissionMismatch":
+        text = _lack(request, used) or text
     subject = request.name or f"container {container}"
     detail = f"HTTP {reply.status} {reply.error_code}".strip()
     explanation = text.format(credential=credential_name)
     return failure(f"{subject}: {explanation} ({request.kind}: {detail}, request {reply.request_id})")
+
+
+def _lack(request: Request, used: Authorization) -> str:
+    """Say what the credential lacks for a request; empty if it does not show that."""
+    if request.kind == "PUT container":
+        return "the {credential} may not create a container; have one made, or use the account's key"
+    if used.bearer:
+        return (
+            "the {credential} lacks a role for this: Storage Blob Data Reader to read, "
+            "Storage Blob Data Contributor to write"
+        )
+    letter = _LETTERS.get(request.kind.split()[0], "")
+    if not letter or letter in (used.permissions or letter):
+        return ""
+    return f"the {{credential}} lacks the permission {letter}; get one with rl to read, with racwdl to write"
 
 
 def is_damage(request: Request, reply: Reply) -> bool:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import logging
 import os
+import re
 import socket
 import ssl
 import struct
@@ -18,7 +19,9 @@ import pytest
 from certificates import make_certificate
 
 from blobfs.azure.assembly import open_store
-from blobfs.azure.messages import Request, rest_of
+from blobfs.azure.credentials import Authorization
+from blobfs.azure.failures import refusal_of
+from blobfs.azure.messages import Reply, Request, rest_of
 from blobfs.azure.store import AzureStore
 from blobfs.azure.tls import OpenSslRecords, TlsConnection
 from blobfs.copying.interruption import Interruption
@@ -628,6 +631,62 @@ def test_refused_sas_is_named_by_its_source(server: ScriptedServer, store: Azure
     server.answers(error(403, "AuthorizationPermissionMismatch"))
     with pytest.raises(AccessDenied, match="SAS from AZURE_STORAGE_SAS_TOKEN lacks the permission"):
         store.head("x")
+
+
+@pytest.mark.parametrize(
+    ("ask", "letter"),
+    [
+        (lambda store: store.list_page(""), "l"),
+        (lambda store: store.head("x"), "r"),
+        (lambda store: store.put_blob("x", b"", Properties(), ALWAYS), "w"),
+        (lambda store: store.delete("x", ALWAYS), "d"),
+    ],
+)
+def test_permission_that_a_sas_lacks_is_named_with_those_that_are_needed(
+    server: ScriptedServer,
+    open_at: Callable[..., AzureStore],
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[AzureStore], object],
+    letter: str,
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", SAS.replace("racwdl", "racwdl".replace(letter, "")))
+    store = open_at(f"http://127.0.0.1:{server.server_port}")
+    server.answers(error(403, "AuthorizationPermissionMismatch"))
+    cure = "get one with rl to read, with racwdl to write"
+    with pytest.raises(AccessDenied, match=f"lacks the permission {letter}; {cure}"):
+        ask(store)
+
+
+def test_permission_that_a_sas_has_is_not_said_to_be_missing(
+    server: ScriptedServer, store: AzureStore
+) -> None:
+    server.answers(error(403, "AuthorizationPermissionMismatch"))
+    with pytest.raises(AccessDenied, match="lacks the permission for this"):
+        store.head("x")
+    with pytest.raises(AccessDenied, match="may not create a container; have one made"):
+        store.create_container()
+
+
+@pytest.mark.parametrize(
+    ("code", "question"),
+    [
+        ("AuthenticationFailed", "is it for this account and container, and is this machine's clock right?"),
+        ("AuthorizationFailure", "does the account's firewall let this machine in?"),
+    ],
+)
+def test_refusal_with_several_causes_names_what_to_check(
+    server: ScriptedServer, store: AzureStore, code: str, question: str
+) -> None:
+    server.answers(error(403, code))
+    with pytest.raises(AccessDenied, match=re.escape(question)):
+        store.head("x")
+
+
+def test_refused_login_is_told_the_roles() -> None:
+    reply = Reply(403, {"x-ms-error-code": "AuthorizationPermissionMismatch"}, "1")
+    used = Authorization(bearer="SECRET")
+    refusal = refusal_of(Request("LIST", "GET"), reply, "box", used, credential_name="login")
+    assert "the login lacks a role for this: Storage Blob Data Reader to read" in str(refusal)
 
 
 def test_refused_sas_is_read_again_from_its_file(
