@@ -27,7 +27,7 @@ From the top down:
     daemon      from a command to a process in the background
     logs        where log lines go
     values      the kinds of value an option takes
-    messages    lines on stderr, without secrets and what a terminal would obey
+    messages    what commands say, without secrets and what a terminal would obey
     output      standard output that cannot be written
     machine     how much memory a mount takes if it is not told
 """

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Sequence, Set
 from typing import NoReturn
 
-import click
-
+from blobfs.cli.messages import announce
 from blobfs.errors import Ended
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,7 +55,7 @@ def _follow(pid: int, reader: int) -> NoReturn:
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they come too late
     if message and not passed_on:
-        click.echo(message)
+        announce(message)
         sys.exit(0)
     _, status = os.waitpid(pid, 0)
     exit_code = os.waitstatus_to_exitcode(status)

@@ -4,6 +4,8 @@ import re
 
 import click
 
+from blobfs.cli.output import NAME
+
 _SECRET = re.compile(
     # Not of names like a/sig=1/b or fit(sig=0.05).
     r"((?<![\w/.( -])sig=|(?<=[( ])sig=(?=[\w+/%=]{20})|AccountKey=|SharedAccessSignature=)[^\s&;'\"]+"
@@ -16,6 +18,14 @@ _SECRET = re.compile(
 def say(message: str) -> None:
     """Write a message to stderr."""
     click.echo(shown(message), err=True)
+
+
+def announce(message: str) -> None:
+    """Write to stdout what has been done, to stderr if that fails: it is done all the same."""
+    try:
+        click.echo(message)
+    except OSError as error:
+        say(f"{message}\nblobfs: {NAME}: {error.strerror}")
 
 
 def shown(message: str) -> str:

@@ -12,7 +12,7 @@ import click
 from blobfs.cli.commands import MountCommand, said_of_usage
 from blobfs.cli.daemon import detach
 from blobfs.cli.logs import log_path, require_log, start_logging, warnings_on_stderr
-from blobfs.cli.messages import say
+from blobfs.cli.messages import announce, say
 from blobfs.cli.mountpoint import (
     FILESYSTEM,
     claimed,
@@ -49,11 +49,11 @@ def mount(ctx: click.Context, /, **_: Any) -> None:
         _check(settings)
         require_log(settings)
         warn_of_hidden(settings.mountpoint)
-        announce = click.echo if settings.foreground else _detach(settings, claim)
+        tell_ready = announce if settings.foreground else _detach(settings, claim)
 
         def ready(message: str) -> None:
             release(claim)
-            announce(message)
+            tell_ready(message)
 
         _serve(settings, ready)
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from blobfs.cli.control import cause_of, commit_all_below, named_uncommitted, read_receipt, read_status
+from blobfs.cli.messages import announce, say
 from blobfs.cli.mountpoint import answering_mount_of
 from blobfs.cli.values import absolute_path, new_file
 from blobfs.errors import Incomplete, InvalidArgument, NotFound
@@ -43,7 +44,8 @@ def sync(mountpoint: Path, paths: Sequence[Path], manifest: Path | None) -> None
         _commit(place, root)
     if manifest is not None:
         _write_manifest(manifest, _files(places))
-    click.echo(f"{mountpoint}: everything is committed.", err=manifest == STDOUT)
+    tell = say if manifest == STDOUT else announce
+    tell(f"{mountpoint}: everything is committed.")
 
 
 def _mount_of(path: Path) -> Path:

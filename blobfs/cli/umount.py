@@ -25,7 +25,7 @@ from blobfs.cli.control import (
     read_facts_soon,
     read_status,
 )
-from blobfs.cli.messages import say
+from blobfs.cli.messages import announce, say
 from blobfs.cli.mountpoint import FILESYSTEM, filesystem_at, real_path, servers_of
 from blobfs.cli.values import absolute_path
 from blobfs.errors import AccessDenied, Busy, Incomplete, NotFound
@@ -68,7 +68,7 @@ def _commit_and_unmount(mountpoint: Path, *, force: bool) -> None:
         select.select([process], [], [])
     if left:
         raise Incomplete(f"{mountpoint}: unmounted, without the files named above.")
-    click.echo(f"{mountpoint}: everything is committed; unmounted.")
+    announce(f"{mountpoint}: everything is committed; unmounted.")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The commands as a user types them, on real mounts."""
 
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -110,6 +111,30 @@ def test_a_signal_in_the_foreground_commits_and_unmounts(
     assert process.returncode == 0, said
     assert not is_mountpoint(path)
     assert elsewhere.download_blob("file").readall() == b"not yet closed"
+
+
+def test_what_is_done_is_a_success_though_stdout_cannot_be_written(mount: Mounts) -> None:
+    path = mount.new_mountpoint()
+    command = shlex.join([sys.executable, "-m", "blobfs"])
+    arguments = shlex.join(mount.arguments(path))
+    ended = run(
+        "sh",
+        "-c",
+        f"""
+        {command} {arguments} --log-file {path}.log > /dev/full
+        echo $? && findmnt -no FSTYPE {path}
+        {command} sync {path} > /dev/full
+        echo $?
+        {command} umount {path} > /dev/full
+        echo $? && findmnt -no FSTYPE {path}
+        timeout --signal INT 5 {command} {arguments} --foreground > /dev/full
+        """,
+    )
+    assert ended.stdout.split() == ["0", "fuse.blobfs", "0", "0"]
+    for words in (f"is mounted on {path} by", "everything is committed.", "committed; unmounted."):
+        assert words in ended.stderr
+    assert ended.stderr.count("blobfs: standard output: No space left on device\n") == 4
+    assert "Traceback" not in ended.stderr
 
 
 # What keeps a mount from being made

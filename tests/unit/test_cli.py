@@ -789,6 +789,15 @@ def test_the_command_ends_with_the_message_while_the_process_serves_on(tmp_path:
     assert fifo.read_text() == "True /"
 
 
+def test_the_command_tells_on_stderr_what_cannot_be_written_to_stdout() -> None:
+    script = "from blobfs.cli.daemon import detach\ndetach()('mounted')"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    reason = "blobfs: standard output: No space left on device"
+    assert (ended.returncode, ended.stderr) == (0, f"mounted\n{reason}\n")
+
+
 def test_the_background_process_lets_go_of_inherited_files(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

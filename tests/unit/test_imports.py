@@ -83,8 +83,9 @@ LAYERS = """
     cluster
     status metrics doctor.examination
     mount
-    cli cli.messages cli.machine cli.control cli.daemon cli.output
-    cli.bar cli.config_file cli.logs cli.values
+    cli cli.machine cli.control cli.output
+    cli.messages
+    cli.bar cli.config_file cli.daemon cli.logs cli.values
     cli.progress
     cli.mountpoint
     cli.options cli.umount cli.sync
