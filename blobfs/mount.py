@@ -30,7 +30,7 @@ from blobfs.kernel.device import is_unmounted
 from blobfs.kernel.operations import Operations
 from blobfs.kernel.read_ahead import raise_read_ahead
 from blobfs.metrics import listen
-from blobfs.open_files import raise_open_files
+from blobfs.open_files import raise_open_files, require_open_files
 from blobfs.recover import open_spool, recover_before
 from blobfs.settings import MountSettings
 from blobfs.spool.directory import Spool
@@ -54,8 +54,10 @@ WAITING_SHARE = 4  # a quarter of the memory for data may be taken by closed fil
 def check(settings: MountSettings) -> None:
     """Raise the Failure that `serve` would raise before it asks the service anything.
 
-    InvalidArgument for a setting that cannot work, CannotRun without libfuse and for a taken address.
+    InvalidArgument for a setting that cannot work, CannotRun without libfuse, with too few files that may
+    be open, and for a taken address.
     """
+    require_open_files()
     binding.load(settings.binding)
     open_service(settings.service, TO_THE_END).close()
     open_spool(settings)

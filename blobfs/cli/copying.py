@@ -20,6 +20,7 @@ from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
 from blobfs.copying.report import Report, Verdict
 from blobfs.errors import Failure
+from blobfs.open_files import raise_open_files
 from blobfs.settings import ContentSettings, CopySettings, SessionSettings
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def carry_out(
             # Only now: it brings the client of the service, which help and errors do not need.
             from blobfs.copies import session
 
+            raise_open_files()  # each job may have some
             with session(settings, run.report, interruption) as opened:
                 action(opened)
     _say(run, as_json=as_json, was_dry=wishes.dry_run)

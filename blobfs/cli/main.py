@@ -1,5 +1,6 @@
 """The command group, and the one place where a failure becomes a line on stderr and an exit code."""
 
+import errno
 import logging
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _explained(ctx: click.Context) -> Iterator[None]:
-    """Have output written; explain failures, and system errors that name a file. Others are bugs."""
+    """Have output written; explain failures, and what the system says of a file or limit. Others are bugs."""
     try:
         try:
             yield
@@ -81,6 +82,9 @@ def _explained(ctx: click.Context) -> Iterator[None]:
     except BrokenPipeError:
         raise  # click ends without a word
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            cure = "Raise the limit on open files (ulimit -n), then run the command again."
+            raise Explained(f"{error.strerror}. {cure}") from error
         if error.filename is None:
             raise
         logger.debug("failed", exc_info=True)

@@ -14,9 +14,9 @@ from blobfs.blocks import MiB
 from blobfs.control_groups import memory_limits_bytes
 from blobfs.doctor.findings import Finding, note, ok, problem
 from blobfs.kernel.read_ahead import READ_AHEAD_KIB
+from blobfs.open_files import LEAST_FILES, USUAL_FILES
 
 OLDEST_KERNEL = (5, 3)  # pidfd_open(2), by which `blobfs umount` waits
-LEAST_FILES = 512  # connections, and a file of the spool for each that is open
 LIBRARIES_BYTES = 64 * MiB  # Python's and the libraries' own memory
 
 # The kernel takes a smaller number from libfuse while it mounts, so the rule comes a moment later.
@@ -125,12 +125,11 @@ class Machine:
 
 
 def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < LEAST_FILES:
-        return problem(
-            "open files", f"limited to {soft} (ulimit -n)", f"Run ulimit -n {min(hard, 4096)} first."
-        )
-    return ok("open files", "without a limit" if soft < 0 else f"limited to {soft:,}")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # a mount allows itself what it needs of that
+    if most < LEAST_FILES:
+        cure = f"Have the limit of this login or job raised to {USUAL_FILES}."
+        return problem("open files", f"limited to {most} (ulimit -Hn)", cure)
+    return ok("open files", f"limited to {most:,}")
 
 
 def _limits(kind: int) -> list[int]:

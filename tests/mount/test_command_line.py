@@ -1,6 +1,7 @@
 """The commands as a user types them, on real mounts."""
 
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -207,6 +208,18 @@ def test_a_machine_that_gives_no_more_threads_is_named_and_nothing_stays_mounted
     assert not is_mountpoint(path)
 
 
+def test_a_limit_on_open_files_is_raised_or_named(mount: Mounts) -> None:
+    path = mount.new_mountpoint()
+    command = [sys.executable, "-m", "blobfs", *mount.arguments(path), "--log-file", f"{path}.log"]
+    ended = run("sh", "-c", f"ulimit -n 100; {shlex.join(command)}")
+    assert (ended.returncode, is_mountpoint(path)) == (1, False)
+    assert "cannot mount: only 100 files may be open (ulimit -Hn), and a mount needs 512." in ended.stderr
+    ended = run("sh", "-c", f"ulimit -Sn 8; {shlex.join(command)}")
+    assert ended.returncode == 0, ended.stderr
+    mounted = mount.adopt(path, Path(f"{path}.log"))
+    assert resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE)[0] >= 512
+
+
 def test_a_service_elsewhere_must_speak_https(mount: Mounts) -> None:
     message = refusal(mount, "--endpoint", "http://blob.example/account", exit_code=2)
     assert "use https" in message
@@ -399,6 +412,17 @@ def test_umount_leaves_a_busy_mount_in_place_and_names_who_uses_it(
         assert elsewhere.download_blob("file").readall() == b"open"
         file.write(b", and usable")
     assert elsewhere.download_blob("file").readall() == b"open, and usable"
+
+
+def test_umount_with_too_few_open_files_says_so_and_leaves_the_mount(mount: Mounts) -> None:
+    mounted = mount()
+    ended = run("sh", "-c", f"ulimit -n 7; {sys.executable} -m blobfs umount {mounted.path}")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "blobfs: Too many open files. "
+        "Raise the limit on open files (ulimit -n), then run the command again.\n",
+    )
+    assert is_mountpoint(mounted.path)
 
 
 def test_umount_names_a_working_directory_below_the_mount(mount: Mounts) -> None:

@@ -290,6 +290,16 @@ def test_an_old_kernel_and_a_missing_libfuse_are_problems(tmp_path: Path) -> Non
     assert finding(Machine({"libfuse2": "2.9"}, MiB, root=tmp_path), "libfuse")[0] is Level.NOTE
 
 
+def test_a_job_with_few_open_files_is_a_problem_unless_it_may_have_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 4096))
+    assert finding(machine(tmp_path), "open files")[0] is Level.OK
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 100))
+    cure = "Have the limit of this login or job raised to 4096."
+    assert finding(machine(tmp_path), "open files") == (Level.PROBLEM, cure)
+
+
 def test_a_machine_without_the_device_is_told_how_to_get_it(tmp_path: Path) -> None:
     level, cure = finding(machine(tmp_path), "/dev/fuse")
     assert (level, "modprobe fuse" in cure) == (Level.PROBLEM, True)
