@@ -197,9 +197,12 @@ def _complaint_of_umount(mountpoint: Path, *, lazily: bool) -> str:
     else:
         program = shutil.which("fusermount3") or "fusermount"
         command = [program, "-uz" if lazily else "-u", str(mountpoint)]
-    ended = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+    except FileNotFoundError:
+        return f"there is no {command[0]} on PATH."
     return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
 
 

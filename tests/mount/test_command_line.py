@@ -414,6 +414,14 @@ def test_umount_leaves_a_busy_mount_in_place_and_names_who_uses_it(
     assert elsewhere.download_blob("file").readall() == b"open, and usable"
 
 
+def test_umount_without_the_program_that_unmounts_says_so_and_leaves_the_mount(mount: Mounts) -> None:
+    mounted = mount()
+    ended = blobfs("umount", mounted.path, PATH="")
+    said = f"blobfs: {mounted.path} stays mounted: there is no umount on PATH.\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+    assert is_mountpoint(mounted.path)
+
+
 def test_umount_with_too_few_open_files_says_so_and_leaves_the_mount(mount: Mounts) -> None:
     mounted = mount()
     ended = run("sh", "-c", f"ulimit -n 7; {sys.executable} -m blobfs umount {mounted.path}")
