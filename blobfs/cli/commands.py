@@ -43,7 +43,11 @@ class ConfiguredCommand(click.Command):
             return super().parse_args(ctx, self.spelled_out(ctx, args))
         except click.BadParameter as error:
             if error.param is not None and (source := source_of(ctx, error.param)) not in _PLAIN_SOURCES:
-                raise click.UsageError(f"{source}: {error.format_message()}", ctx) from error
+                text = error.format_message()
+                if isinstance(error.param, click.Option) and error.param.is_flag:
+                    # click lists a dozen words here, the empty one first.
+                    text = f"{text.partition(' Recognized')[0]} Write true or false."
+                raise click.UsageError(f"{source}: {text}", ctx) from error
             raise
         except click.UsageError as error:
             error.ctx = ctx  # which those of a list and of the parser do not know

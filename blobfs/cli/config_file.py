@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,26 @@ def config_values(path: Path, parameters: Iterable[click.Parameter]) -> dict[str
 
     Raises OSError, and ValueError for bad syntax, an unknown key or a value of the wrong kind.
     """
-    parsed = tomllib.loads(path.read_text("utf-8-sig"))
-    values = {key.replace("-", "_"): value for key, value in parsed.items()}
-    known = {str(param.name): param for param in parameters}
-    if unknown := sorted(values.keys() - (known.keys() - NOT_KEYS)):
-        raise ValueError(f"unknown key {unknown[0]!r}")
+    try:
+        parsed = tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError("is not text in UTF-8; save it as that") from error
+    known = {str(param.name): param for param in parameters if param.name not in NOT_KEYS}
     for key, value in parsed.items():
-        kinds, words = _kind_of(known[key.replace("-", "_")])
+        param = known.get(key.replace("-", "_"))
+        if param is None:
+            what = "table" if isinstance(value, dict) else "key"
+            raise ValueError(f"unknown {what} {key!r}{_like(key, known)}")
+        kinds, words = _kind_of(param)
         if type(value) not in kinds:  # not isinstance: to Python, true is a number
             raise ValueError(f"{key} must be {words}, not {_toml_name(value)}")
-    return values
+    return {key.replace("-", "_"): value for key, value in parsed.items()}
+
+
+def _like(key: str, known: Iterable[str]) -> str:
+    """Ask whether a key of a similar name was meant; return nothing if there is none."""
+    similar = get_close_matches(key, [name.replace("_", "-") for name in known], n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
 def _kind_of(param: click.Parameter) -> tuple[tuple[type, ...], str]:

@@ -12,7 +12,7 @@ from blobfs.blocks import KiB
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.copying import carry_out, places_of
 from blobfs.cli.options import shared_parameters
-from blobfs.cli.values import size_between
+from blobfs.cli.values import NumberBetween, size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.settings import CopySettings
 
@@ -61,7 +61,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["-j", "--jobs"],
-        type=click.IntRange(1, MOST_JOBS),
+        type=NumberBetween(1, MOST_JOBS),
         default=_DEFAULTS.jobs,
         show_default=True,
         help="How many files are copied at once.",

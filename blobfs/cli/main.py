@@ -75,7 +75,9 @@ def _explained(ctx: click.Context) -> Iterator[None]:
         raise  # its message is the help
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else ctx.command_path
-        raise Misused(f"{error.format_message().rstrip('.')}. See {command} --help.") from error
+        text = error.format_message().rstrip(".")
+        stop = "" if text.endswith(("?", "?)")) else "."
+        raise Misused(f"{text}{stop} See {command} --help.") from error
     except Failure as failure:
         logger.debug("failed", exc_info=True)
         raise Explained(str(failure)) from failure
@@ -107,4 +109,3 @@ blobfs.add_command(sync)
 blobfs.add_command(umount)
 blobfs.add_command(verify)
 blobfs.add_command(warm)
-blobfs.add_command(mount8)

@@ -13,6 +13,7 @@ from blobfs.blocks import MAX_BLOCK_BYTES, KiB, MiB
 from blobfs.cli.config_file import config_values
 from blobfs.cli.machine import LEAST_BYTES, default_memory_bytes
 from blobfs.cli.values import (
+    NumberBetween,
     absolute_path,
     certificate_file,
     existing_file,
@@ -187,9 +188,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Compare what is read with checksums: nothing, whole blocks and files, or every reply.",
     ),
     click.Option(
-        ["--uid"], type=click.IntRange(0, MAX_ID), help="Owner where none is recorded.  [default: you]"
+        ["--uid"], type=NumberBetween(0, MAX_ID), help="Owner where none is recorded.  [default: you]"
     ),
-    click.Option(["--gid"], type=click.IntRange(0, MAX_ID), help="Their group.  [default: yours]"),
+    click.Option(["--gid"], type=NumberBetween(0, MAX_ID), help="Their group.  [default: yours]"),
     click.Option(
         ["--umask"],
         type=octal,

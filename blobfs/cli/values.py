@@ -65,6 +65,12 @@ def spell_rounded(size_bytes: int) -> str:
     return f"{size:.1f} TiB"
 
 
+class NumberBetween(click.IntRange):
+    """Whole numbers within limits. To click's own, what is none is "not a valid integer range"."""
+
+    name = "number"
+
+
 def octal(value: object) -> int:
     """Read permission bits. An integer is taken as it is, because TOML has octal ones."""
     try:

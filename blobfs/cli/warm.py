@@ -16,7 +16,7 @@ import click
 from blobfs.blocks import MiB
 from blobfs.cli import control
 from blobfs.cli.mountpoint import answering_mount_of, our_mountpoints
-from blobfs.cli.values import absolute_path
+from blobfs.cli.values import NumberBetween, absolute_path
 from blobfs.errors import Incomplete, NotFound
 
 PIECE_BYTES = 32 * MiB  # brought in at once by one worker; a few blocks
@@ -69,7 +69,7 @@ class WarmQueue:
     "--from-file", type=click.File("rb"), metavar="FILE", help="Take paths from its lines too; - is stdin."
 )
 @click.option("-0", "--null", is_flag=True, help="They end with a null byte there, as those of find -print0.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=JOBS, show_default=True, help="Pieces at once.")
+@click.option("--jobs", type=NumberBetween(1, 64), default=JOBS, show_default=True, help="Pieces at once.")
 def warm(paths: Sequence[Path], *, from_file: IO[bytes] | None, null: bool, jobs: int) -> None:
     """Bring the files PATHS, and those below directories, into the cache of the mount that they are in.
 

@@ -229,7 +229,9 @@ def test_names_that_cannot_be_are_not_said_to_have_nothing_left(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("memmory = 1", "unknown key 'memmory'"),
+        ("memmory = 1", "unknown key 'memmory'; did you mean 'memory'?"),
+        ("my-account-key = 'x'", "unknown key 'my-account-key'"),
+        ("[mount]\nmemory = '1GiB'", "unknown table 'mount'"),
         ("memory = ", "Invalid value"),
         ("config = 'x'", "unknown key"),
     ],
@@ -299,6 +301,21 @@ def test_a_bad_value_is_named_with_the_file_or_the_variable_it_is_from(
     assert "BLOBFS_MEMORY: Invalid value" in run(*command).stderr
 
 
+def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_bytes(b"\xff")
+    said = run("config", "show", f"--config={config}").stderr
+    assert f"{config}: is not text in UTF-8; save it as that. See" in said
+
+
+def test_a_switch_in_the_environment_is_told_its_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOBFS_READ_ONLY", "maybe")
+    assert run("config", "show").stderr == (
+        "blobfs: BLOBFS_READ_ONLY: Invalid value for '--read-only': 'maybe' is not a valid boolean. "
+        "Write true or false. See blobfs config show --help.\n"
+    )
+
+
 def test_a_byte_order_mark_before_the_file_does_not_matter(tmp_path: Path) -> None:
     assert settings(f"--config={written(tmp_path / 'config.toml', chr(0xFEFF) + 'uid = 5')}").uid == 5
 
@@ -345,7 +362,7 @@ def test_what_a_mount_list_says_to_the_kernel_is_kept_in_order() -> None:
         ("help", "Unknown mount option 'help'"),
         ("uid,ro", "'uid' needs a value"),
         ("allow_other=1", "'--allow-other' does not take a value"),
-        ("uid=x", "'--uid'"),
+        ("uid=x", "'--uid': 'x' is not a valid number"),
         ("ro,rw", "ro and rw after -o contradict each other"),
     ],
 )
@@ -598,6 +615,12 @@ def test_wrong_usage_exits_with_2() -> None:
     assert run("mount", "account", "container").exit_code == 2
     assert run("mount", "account", "container", "/mnt", "--colour=red").exit_code == 2
     assert run("mount", "account", "container", "/mnt", "--sas-file=/no/such/file").exit_code == 2
+
+
+def test_a_command_that_is_none_is_answered_with_one_that_is_like_it() -> None:
+    said = "No such command 'shwo'. Did you mean 'show'? See blobfs config --help.\n"
+    assert run("config", "shwo").stderr == f"blobfs: {said}"
+    assert "mount8" not in run("mount9").stderr
 
 
 def test_a_group_without_a_command_gives_its_help() -> None:
