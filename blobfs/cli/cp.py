@@ -12,7 +12,7 @@ from blobfs.blocks import KiB
 from blobfs.cli.commands import ConfiguredCommand, said_of_usage, switch
 from blobfs.cli.copying import carry_out, places_of
 from blobfs.cli.options import shared_parameters
-from blobfs.cli.values import NumberBetween, size_between
+from blobfs.cli.values import NumberBetween, scheduler_address, size_between
 from blobfs.copying.places import require_direction, seen_from_anywhere
 from blobfs.settings import CopySettings
 
@@ -84,6 +84,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--scheduler"],
+        type=scheduler_address,
         metavar="ADDRESS",
         help="Have the workers of a Dask cluster copy: tcp://HOST:PORT, or local for one of this machine.",
     ),

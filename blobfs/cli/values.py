@@ -20,6 +20,8 @@ from blobfs.format.names import normalized_prefix
 
 _SIZE = re.compile(r"(?P<number>\d{1,18}) ?(?P<unit>[KMGT]?)(?P<base>i?B)?", re.IGNORECASE)
 
+_SCHEDULER = re.compile(r"((tcp|tls|ws|wss)://)?[^\s/]+:(?P<port>\d{1,5})")
+
 _SHOWN_CHARACTERS = 200
 _LOCAL_ADDRESSES = "127.0.0.1:9464, [::1]:9464 or unix:/run/blobfs.sock"
 
@@ -117,6 +119,14 @@ def local_address(value: object) -> tuple[str, int] | Path:
     if not port.isdecimal() or not 0 < int(port) < 2**16:
         raise click.BadParameter(f"{port!r} is not a port, which is a number from 1 to 65535.")
     return host, int(port)
+
+
+def scheduler_address(value: str) -> str:
+    """Read where a Dask scheduler is, or ``local``. With what is no address, Dask's client may hang."""
+    match = _SCHEDULER.fullmatch(value)
+    if value != "local" and not (match and 0 < int(match["port"]) < 2**16):
+        raise click.BadParameter(f"{value!r} is no address. Write tcp://HOST:PORT, tls://HOST:PORT or local.")
+    return value
 
 
 def spell_address(address: tuple[str, int] | Path) -> str:

@@ -26,7 +26,14 @@ from blobfs.cli.mount import mount, settings_of
 from blobfs.cli.mountpoint import FILESYSTEM, claimed, real_path, release
 from blobfs.cli.options import PARAMETERS
 from blobfs.cli.umount import users_of
-from blobfs.cli.values import local_address, octal, size_between, spell_address, spell_size
+from blobfs.cli.values import (
+    local_address,
+    octal,
+    scheduler_address,
+    size_between,
+    spell_address,
+    spell_size,
+)
 from blobfs.filesystem.commits import Uncommitted
 from blobfs.settings import ContentSettings, CredentialSettings, MountSettings, ServiceSettings
 from blobfs.status import _uncommitted
@@ -141,6 +148,18 @@ def test_addresses_of_this_machine_are_read(text: str, address: tuple[str, int] 
 def test_other_addresses_are_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(click.BadParameter, match=reason):
         local_address(text)
+
+
+@pytest.mark.parametrize("text", ["local", "tcp://node-1:8786", "tls://[::1]:8786", "127.0.0.1:8786"])
+def test_addresses_of_schedulers_are_read(text: str) -> None:
+    assert scheduler_address(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "node-1", "tcp://node-1", "tcp://node-1:x", "http://a:1", "a:65536"])
+def test_what_is_no_scheduler_is_refused_with_the_form_of_one(text: str) -> None:
+    result = run("cp", "-r", "here", "account/container", "--scheduler", text)
+    assert result.exit_code == 2
+    assert f"{text!r} is no address. Write tcp://HOST:PORT, tls://HOST:PORT or local." in result.stderr
 
 
 @given(st.integers(0, 1024**5))
