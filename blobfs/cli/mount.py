@@ -120,7 +120,9 @@ def _require_fuse() -> None:
             "cannot mount: /dev/fuse is not yours to use. Have an admin run: chmod 666 /dev/fuse"
         )
     if os.geteuid() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
-        raise CannotRun("cannot mount: there is no fusermount3. Have the package fuse3 installed.")
+        raise CannotRun(
+            "cannot mount: there is no fusermount3 on PATH. Have the package fuse3 installed, or set PATH."
+        )
 
 
 def _check(settings: MountSettings) -> None:

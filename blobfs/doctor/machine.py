@@ -68,7 +68,7 @@ class Machine:
         found = ", ".join(f"{binding} {version}" for binding, version in self.libfuse.items())
         cure = "Have an admin run: apt-get install fuse3"
         if not found:
-            return problem("libfuse", "not installed", cure)
+            return problem("libfuse", "not installed, or damaged", cure)
         if "libfuse3" not in self.libfuse:
             return note("libfuse", f"only {found}: reads and writes come in smaller requests", cure)
         return ok("libfuse", found)

@@ -44,19 +44,28 @@ class Library(NamedTuple):
 def load(binding: str) -> Library:
     """Import the binding asked for: "libfuse3", "libfuse2", or "auto" for the best there is.
 
-    Raises CannotRun if no libfuse of that kind is installed.
+    Raises CannotRun if no libfuse of that kind is installed, or if it cannot be loaded.
     """
     libfuse3 = ctypes.util.find_library("fuse3")
     if binding in ("auto", "libfuse3") and libfuse3:
+        _require_sound(libfuse3)
         # mfusepy loads libfuse 2 if it finds one, unless it is told otherwise before the import.
         os.environ["FUSE_LIBRARY_PATH"] = libfuse3
         return Library("libfuse3", importlib.import_module("mfusepy"))
     libfuse2 = ctypes.util.find_library("fuse")
     if binding in ("auto", "libfuse2") and libfuse2:
+        _require_sound(libfuse2)
         os.environ["FUSE_LIBRARY_PATH"] = libfuse2
         return Library("libfuse2", importlib.import_module("fuse"))
     wanted = "libfuse" if binding == "auto" else binding
     raise CannotRun(f"{wanted} is not installed: have an admin run: apt-get install fuse3 libfuse2")
+
+
+def _require_sound(libfuse: str) -> None:
+    try:
+        ctypes.CDLL(libfuse)
+    except OSError as error:
+        raise CannotRun(f"libfuse cannot be loaded: {error}. Have an admin reinstall it.") from error
 
 
 def caller_of(library: Library) -> tuple[int, int, int]:

@@ -1,12 +1,27 @@
 """How libfuse is told to mount: its versions do not all know the same options."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from blobfs.callers import Callers
+from blobfs.errors import CannotRun
 from blobfs.kernel import binding
+from blobfs.kernel.versions import libfuse_versions
+
+
+@pytest.mark.parametrize("kind", ["libfuse3", "libfuse2"])
+def test_a_damaged_libfuse_is_named_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    damaged = tmp_path / "libfuse.so"
+    damaged.touch()
+    monkeypatch.setattr("ctypes.util.find_library", lambda _: str(damaged))
+    with pytest.raises(CannotRun, match=f"libfuse cannot be loaded: {damaged}: .*too short. Have an admin"):
+        binding.load(kind)
+    assert libfuse_versions() == {}
 
 
 @pytest.mark.parametrize(
