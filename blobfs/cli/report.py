@@ -24,22 +24,28 @@ _KNOWN_ELSEWHERE = ("account", "container", "mountpoint", "prefix", "read_only")
 
 
 def print_tables(looks: Looks) -> None:
-    """Print a table for each mount. No line of it is broken where no terminal shows it."""
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(_tables(looks))
+    """Print a table for each mount that gave its facts. No line is broken where no terminal shows it."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(Group(*_tables(looks)))
 
 
 def show_tables(looks: Looks, interval_seconds: float) -> None:
     """Show the tables on the terminal, and keep them up to date, until interrupted."""
-    with suppress(KeyboardInterrupt), Live(_tables(looks), auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(_all(looks), auto_refresh=False) as live:
         while True:
             looks.take(interval_seconds)
-            live.update(_tables(looks), refresh=True)
+            live.update(_all(looks), refresh=True)
 
 
-def _tables(looks: Looks) -> Group:
+def _all(looks: Looks) -> Group:
+    return Group(*_tables(looks), *map(Text, looks.troubles))
+
+
+def _tables(looks: Looks) -> list[Table | Text]:
     found = [_table(facts) for facts in looks.facts()]
-    rest = looks.troubles or ([] if found else ["No mount of blobfs is here that you may ask."])
-    return Group(*found, *map(Text, rest))
+    if found or looks.troubles:
+        return [*found]
+    return [Text("No mount of blobfs is here that you may ask.")]
 
 
 def _table(facts: Facts) -> Table:

@@ -723,6 +723,7 @@ def test_status_does_not_wait_for_a_mount_that_is_stuck(
     over.set()
     assert result.exit_code == 1
     assert f"{tmp_path} does not answer" in result.stderr
+    assert "does not answer" not in result.stdout
 
 
 def test_a_mount_is_found_without_asking_it_for_anything(
