@@ -247,7 +247,8 @@ class EntraToken:
         try:
             return self._chain.get_token(STORAGE_SCOPE)
         except AzureError as error:
-            raise AccessDenied(f"{self.name}: {error.message}") from error
+            reasons = error.message.replace("\t", "  ")  # one a line, indented
+            raise AccessDenied(f"{self.name}: {reasons}") from error
 
 
 def _default_chain() -> "TokenCredential":

@@ -266,6 +266,9 @@ def _interrupted(host: str, error: Exception, cause: BaseException, progress: Re
     if isinstance(cause, socket.gaierror):
         reason = f"{host} cannot be found ({cause.strerror}); is the account's name right?"
         return Interrupted(reason, progress)
+    if isinstance(cause, ConnectionRefusedError):
+        reason = f"{host}: {cause.strerror}; is the endpoint right, and does the service run there?"
+        return Interrupted(reason, progress)
     if isinstance(error, (HTTPTimeout, TimeoutError)) and not isinstance(error, NewConnectionError):
         return Interrupted(f"{host} did not answer in time", progress, timed_out=True)
     return Interrupted(f"{host}: {cause}", progress)

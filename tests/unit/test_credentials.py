@@ -459,8 +459,9 @@ def test_entra_login_that_fails_is_access_denied(
 ) -> None:
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     credential = EntraToken()
-    with pytest.raises(AccessDenied, match="Entra ID login"):
+    with pytest.raises(AccessDenied, match="Entra ID login: ") as refused:
         credential.authorization()
+    assert "\n  EnvironmentCredential: " in str(refused.value)
     assert identity.tokens_given == 0
     caplog.clear()
 
