@@ -95,6 +95,7 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 @click.command(
     cls=ConfiguredCommand,
     params=[*OWN_PARAMETERS, *shared_parameters("timeout", "block_size", "file_md5", "verify")],
+    short_help="Copy to, from or within a container.",
 )
 @click.pass_context
 def cp(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:

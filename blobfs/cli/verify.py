@@ -20,7 +20,11 @@ OWN_PARAMETERS: tuple[click.Parameter, ...] = (
 )
 
 
-@click.command(cls=ConfiguredCommand, params=[*OWN_PARAMETERS, *shared_parameters("timeout")])
+@click.command(
+    cls=ConfiguredCommand,
+    params=[*OWN_PARAMETERS, *shared_parameters("timeout")],
+    short_help="Compare files with their checksums.",
+)
 @click.pass_context
 def verify(ctx: click.Context, /, places: Sequence[str], **values: Any) -> None:
     """Compare the tree LOCAL with REMOTE, ACCOUNT/CONTAINER/PATH, by checksums that the service has.

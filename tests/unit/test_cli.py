@@ -636,6 +636,10 @@ def test_wrong_usage_exits_with_2() -> None:
     assert run("mount", "account", "container", "/mnt", "--sas-file=/no/such/file").exit_code == 2
 
 
+def test_the_help_says_of_each_command_what_it_is_for() -> None:
+    assert "..." not in run("--help").stdout.replace("[ARGS]...", "")
+
+
 def test_a_command_that_is_none_is_answered_with_one_that_is_like_it() -> None:
     said = "No such command 'shwo'. Did you mean 'show'? See blobfs config --help.\n"
     assert run("config", "shwo").stderr == f"blobfs: {said}"
