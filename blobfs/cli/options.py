@@ -78,7 +78,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         callback=use_config_file,
         is_eager=True,
         expose_value=False,
-        help=f"TOML file of options, spelled as here without the dashes.  [default: {CONFIG_FILES[0]}, "
+        help=f"TOML file of a mount's options, without the dashes.  [default: {CONFIG_FILES[0]}, "
         f"else {CONFIG_FILES[1]}]",
     ),
     click.Option(
@@ -219,7 +219,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="Which FUSE library to use.",
     ),
-    click.Option(["--log-file"], type=absolute_path, metavar="FILE", help="Log here.  [default: syslog]"),
+    click.Option(
+        ["--log-file"],
+        type=absolute_path,
+        metavar="FILE",
+        help="Log here.  [default: syslog, or a file in ~/.local/state/blobfs where there is none]",
+    ),
     click.Option(
         ["--log-level"],
         type=click.Choice(["debug", "info", "warning", "error"]),

@@ -36,7 +36,7 @@ BUSY_WAIT_SECONDS = 0.1
 
 @click.command(short_help="Commit everything, then unmount.")
 @click.argument("mountpoint", type=absolute_path)
-@click.option("--force", is_flag=True, help="Unmount even then; the files named are given up.")
+@click.option("--force", is_flag=True, help="Unmount whatever is not committed; those files are given up.")
 def umount(mountpoint: Path, *, force: bool) -> None:
     """Commit every file of the mount on MOUNTPOINT, then unmount it.
 
