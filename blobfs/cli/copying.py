@@ -32,11 +32,22 @@ INTERRUPTED = 130  # as shells say it of SIGINT
 def places_of(ctx: click.Context, texts: Sequence[str]) -> list[Place]:
     """Return what arguments name. Raises UsageError."""
     with said_of_usage():
-        places = [place_of(os.path.expanduser(text), os.path.lexists) for text in texts]
+        places = [place_of(os.path.expanduser(text), _is_here) for text in texts]
         for place in places:
             if place.container is not None:
                 name_without_secret(place.text)
         return at_endpoints(places, ctx.params["endpoint"])
+
+
+def _is_here(path: str) -> bool:
+    """Tell whether the name is taken here, be it by a mount whose process has died."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @dataclass(slots=True)

@@ -646,6 +646,19 @@ def test_a_command_that_is_none_is_answered_with_one_that_is_like_it() -> None:
     assert "mount8" not in run("mount9").stderr
 
 
+def test_a_dead_mount_is_not_taken_for_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstat = os.lstat
+
+    def lstat_of_dead(path: str) -> os.stat_result:
+        if str(path) == "deadmount":
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+        return lstat(path)
+
+    monkeypatch.setattr("os.lstat", lstat_of_dead)
+    result = run("cp", "deadmount/file", "here")
+    assert (result.exit_code, "are all paths on this machine" in result.stderr) == (2, True)
+
+
 def test_a_group_without_a_command_gives_its_help() -> None:
     for group in ([], ["config"]):
         result = run(*group)
