@@ -422,17 +422,6 @@ def test_umount_without_the_program_that_unmounts_says_so_and_leaves_the_mount(m
     assert is_mountpoint(mounted.path)
 
 
-def test_umount_with_too_few_open_files_says_so_and_leaves_the_mount(mount: Mounts) -> None:
-    mounted = mount()
-    ended = run("sh", "-c", f"ulimit -n 7; {sys.executable} -m blobfs umount {mounted.path}")
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        "blobfs: Too many open files. "
-        "Raise the limit on open files (ulimit -n), then run the command again.\n",
-    )
-    assert is_mountpoint(mounted.path)
-
-
 def test_umount_names_a_working_directory_below_the_mount(mount: Mounts) -> None:
     mounted = mount()
     (mounted.path / "below").mkdir()

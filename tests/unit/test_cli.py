@@ -659,6 +659,16 @@ def test_a_dead_mount_is_not_taken_for_an_account(monkeypatch: pytest.MonkeyPatc
     assert (result.exit_code, "are all paths on this machine" in result.stderr) == (2, True)
 
 
+def test_too_few_open_files_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> Path:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("blobfs.cli.umount.real_path", fail)
+    result = run("umount", "/mnt")
+    cure = "Raise the limit on open files (ulimit -n), then run the command again."
+    assert (result.exit_code, result.stderr) == (1, f"blobfs: Too many open files. {cure}\n")
+
+
 def test_a_group_without_a_command_gives_its_help() -> None:
     for group in ([], ["config"]):
         result = run(*group)
