@@ -5,6 +5,7 @@ exists in memory only.
 """
 
 import time
+import weakref
 from contextlib import nullcontext
 from functools import partial
 
@@ -16,6 +17,8 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.directory_commits import DirectoryCommits
+from blobfs.filesystem.files import File
+from blobfs.filesystem.orphans import Orphans
 from blobfs.filesystem.volume import Volume
 from blobfs.store import ALWAYS, BlobInfo, head_or_none
 from blobfs.tree.namespace import DIRECTORY
@@ -118,7 +121,7 @@ class Removal:
         volume.files.remove(file)
         volume.lost_changes.forget(path)
         volume.orphans.add(hidden_path, file)
-        volume.transfers.run_after(UNUSED_SECONDS, partial(volume.orphans.forget_unused, file))
+        volume.transfers.run_after(UNUSED_SECONDS, partial(_forget_unused, volume.orphans, weakref.ref(file)))
         volume.inodes.retire(name)
         volume.entry_changed(path)
         if not etag:
@@ -161,3 +164,10 @@ class Removal:
         if node.is_directory or node.blob is None:
             raise IsADirectory(f"{path}: is a directory")
         return node.blob
+
+
+def _forget_unused(orphans: Orphans, ref: "weakref.ref[File]") -> None:
+    """Forget a file that has no handle; until then, nothing here keeps it and its bytes alive."""
+    file = ref()
+    if file is not None:
+        orphans.forget_unused(file)

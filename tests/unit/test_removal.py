@@ -1,6 +1,7 @@
 """Names that go: files, open or not, and directories."""
 
 import os
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,7 @@ from blobfs.errors import (
 )
 from blobfs.filesystem.file_table import CLOSED_SECONDS
 from blobfs.filesystem.filesystem import Filesystem
+from blobfs.filesystem.removal import UNUSED_SECONDS
 from blobfs.store import ALWAYS
 
 
@@ -133,6 +135,18 @@ def test_removal_of_an_open_file_that_fails_leaves_it_to_its_writer(
     close(fs, handle)
     later(fs)
     assert memory.bodies == {"x": b"newer"}
+
+
+def test_file_without_a_name_goes_with_its_last_handle(fs: Filesystem) -> None:
+    """With it go its bytes, and its descriptor in the temporary directory."""
+    handle = create(fs, "/x")
+    fs.handles.write(handle, 0, memoryview(BODY))
+    file = weakref.ref(fs.volume.files.get("x"))
+    fs.rename("/x", HIDDEN)
+    close(fs, handle)
+    fs.unlink(HIDDEN)
+    fs.volume.transfers.run_later(within_seconds=UNUSED_SECONDS / 10)  # type: ignore[attr-defined]
+    assert file() is None
 
 
 def test_file_never_committed_and_unlinked_while_open_sends_nothing(
