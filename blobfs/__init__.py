@@ -32,7 +32,7 @@ From the top layer down; imports only ever point downwards. ``cli`` and ``azure`
                      ``moves``: of single blobs; ``orphans``: open files without a name; ``commits``: of
                      files; ``directory_commits``: of directories' attributes; ``deletions``: of blobs;
                      ``upload_queue``: closed files to be sent later; ``files``: one object for all handles
-                     of a name; ``file_table``: finds it; ``unanswered_write``: whether it took effect;
+                     of a name; ``file_table``: finds it; ``unanswered_writes``: which took effect;
                      ``own_writes``: names that this mount has written; ``kernel_pages``: versions in the
                      kernel's page cache; ``lost_changes``: to be reported later; ``volume``: shared state
 ``spool``            what is not committed, on disk. ``directory``: holds the journals; ``journal``: notes

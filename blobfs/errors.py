@@ -19,6 +19,7 @@ class Failure(Exception):
     def __init__(self, message: str, *, is_reported: bool = False) -> None:
         super().__init__(message)
         self.is_reported = is_reported  # the log has it already, once for all callers that meet it
+        self.may_be_done = False  # what was asked for: the service had the request, and did not answer
 
 
 class NotFound(Failure):

@@ -402,6 +402,8 @@ class FailingStore:
                 self.calls.append(method)
                 failure = self._failure if method in self._methods or number == self._number else None
             self.on_call(method)
+            if failure is not None and self._carried_out:
+                failure.may_be_done = True
             if failure is not None and not self._carried_out:
                 raise copy.copy(failure)  # one that is kept would keep alive all that saw it
             result = target(*args, **kwargs)

@@ -16,7 +16,7 @@ from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
 from blobfs.counters import Counters
-from blobfs.errors import Failure, TimedOut, Unavailable
+from blobfs.errors import Abandoned, Failure, TimedOut, Unavailable
 
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
 _NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that was carried out
@@ -111,8 +111,10 @@ class Client:
         call = _Call(self, request, deadline)
         try:
             return self._retry.run(call.attempt, deadline)
-        except (TimedOut, Unavailable) as failure:
-            if call.is_unanswered:
+        except Failure as failure:
+            # Who leaves does not say how far the request was.
+            failure.may_be_done = call.is_doubtful or isinstance(failure, Abandoned)
+            if call.is_unanswered and isinstance(failure, (TimedOut, Unavailable)):
                 self.outage.begin(failure, since=call.began_at)
             raise
 
@@ -144,7 +146,10 @@ class Client:
         """Raise the failure that a refusal is; return for a success."""
         if not reply.ok:
             used = self._authorization(request)
-            raise refusal_of(request, reply, self._container, used, credential_name=self.credential.name)
+            name = self.credential.name
+            failure = refusal_of(request, reply, self._container, used, credential_name=name)
+            failure.may_be_done = reply.doubtful
+            raise failure
 
     def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""
@@ -184,11 +189,11 @@ class _Call:
     def __init__(self, client: Client, request: Request, deadline: Deadline) -> None:
         self.began_at = time.monotonic()
         self.is_unanswered = False  # the last attempt was, and trying again may help
+        self.is_doubtful = False  # an attempt went unanswered and may have been carried out
         self._client = client
         self._request = request
         self._deadline = deadline
         self._attempts = 0
-        self._doubtful = False
         self._cause: Exception | None = None  # of the attempt before
         self._skipped_bytes = 0
 
@@ -201,20 +206,20 @@ class _Call:
         with self._client.outage.attempt():
             reply = self._sent()
             if reply.status in _TRIED_AGAIN:
-                self._doubtful |= reply.status not in _NEVER_DONE
+                self.is_doubtful |= reply.status not in _NEVER_DONE
                 reason = f"HTTP {reply.status} {reply.error_code}, request {reply.request_id}"
                 gives = TimedOut if reply.status in _TIMEOUTS else Unavailable
                 raise self._transient(reason, gives, wait_seconds=reply.retry_after_seconds(time.time()))
             self._client.outage.note_answer()
-        if self._doubtful or self._skipped_bytes:
-            return reply._replace(doubtful=self._doubtful, skipped_bytes=self._skipped_bytes)
+        if self.is_doubtful or self._skipped_bytes:
+            return reply._replace(doubtful=self.is_doubtful, skipped_bytes=self._skipped_bytes)
         return reply
 
     def _sent(self) -> Reply:
         try:
             return self._client.send(self._request, self._deadline)
         except Interrupted as error:
-            self._doubtful |= error.progress.sent
+            self.is_doubtful |= error.progress.sent
             self._go_on_from(error.progress)
             if error.timed_out and self._cause and not self._deadline.remaining_seconds:
                 self.is_unanswered = True

@@ -33,7 +33,7 @@ from blobfs.azure.replies import (
     require_there,
 )
 from blobfs.blocks import md5_digest
-from blobfs.errors import Changed, Unavailable
+from blobfs.errors import Changed, Failure, Unavailable
 from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
 
 PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
@@ -314,7 +314,11 @@ class AzureStore:
         """
         reply = self._client.ask(request)
         if reply.doubtful and reply.status in _CONFLICTS:
-            found = self._client.ask(Request("HEAD blob", "HEAD", request.name))
+            try:
+                found = self._client.ask(Request("HEAD blob", "HEAD", request.name))
+            except Failure as failure:
+                failure.may_be_done = True
+                raise
             if found.ok and landed(blob_info(request.name, found.headers)):
                 return found.headers
         self._client.check(request, reply)

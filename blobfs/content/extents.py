@@ -153,6 +153,15 @@ class Extents:
         start, end = run[0].start, run[-1].end
         self._extents[-len(run) :] = [Extent(start, end - start, buffer)]
 
+    def adopt(self, committed: Iterable[Extent]) -> None:
+        """Let blocks be found where a commit has put them; ids of others are good only for want of bytes."""
+        places = {block.block_id: block.start for block in committed}
+        for extent in self._extents:
+            if extent.block_id in places:
+                extent.base_offset = places[extent.block_id]
+            elif not extent.is_only_staged:
+                extent.block_id = ""
+
     def cut(self, size_bytes: int) -> None:
         """Drop every extent that starts at or behind `size_bytes`; one that spans it stays whole."""
         while self._extents and self._extents[-1].start >= size_bytes:

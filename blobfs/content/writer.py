@@ -157,6 +157,17 @@ class BlobWriter:
         self._draft.base = info
         self.name = info.name
 
+    def adopt(self, info: BlobInfo) -> None:
+        """Take note that the blob is what a commit without a reply has made of it.
+
+        Blocks to ask which blocks that has; a Put Blob leaves none. Raises Changed.
+        """
+        if self._blocks_known:
+            blocks = self._store.committed_blocks(info.version)
+            self._staging.know(block.block_id for block in blocks)
+            self._draft.extents.adopt(_extents_of(blocks))
+        self.rebase(info)
+
     def detach(self) -> None:
         """Take all bytes to the local disk, because the blob is about to go. Raises OnlyStaged, NoSpace."""
         self._draft.detach()

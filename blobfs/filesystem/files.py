@@ -17,29 +17,12 @@ from blobfs.content.draft import OnlyStaged
 from blobfs.content.reader import BlobReader
 from blobfs.content.streams import Stream
 from blobfs.content.writer import BlobWriter, MakeWriter
-from blobfs.errors import (
-    Abandoned,
-    AlreadyExists,
-    Changed,
-    Failure,
-    NotFound,
-    TimedOut,
-    Unavailable,
-    Unsupported,
-)
-from blobfs.filesystem.unanswered_write import UnansweredWrite
+from blobfs.errors import AlreadyExists, Changed, Failure, NotFound, Unsupported
+from blobfs.filesystem.unanswered_writes import UnansweredWrites
 from blobfs.format.attributes import Attributes, check_size, metadata_of
 from blobfs.spool.journal import Journal, Unspooled
 from blobfs.spool.records import Target
-from blobfs.store import (
-    BlobInfo,
-    BlobKind,
-    BlobStore,
-    BlobVersion,
-    ContentHeaders,
-    Properties,
-    replacing,
-)
+from blobfs.store import BlobInfo, BlobKind, BlobStore, BlobVersion, ContentHeaders, Properties, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +68,7 @@ class File:
         self.is_requested = False
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.unnoted_commit: BlobInfo | None = None
-        self._unanswered = UnansweredWrite(store)
+        self._unanswered = UnansweredWrites(store)
         self._replaces_etag = ""  # of the blob that a never committed file was renamed over
         self._store = store
         self._reader = reader
@@ -146,7 +129,8 @@ class File:
                     return self._with_bytes(partial(writer.read_into, offset, target, stream))
             except Changed:
                 with self.lock:  # which those have who give the blob another name, or other metadata
-                    if self.base is base and self._writer is writer:
+                    is_same = self.base is base and self._writer is writer
+                    if is_same and not self.adopt_unanswered_write():
                         raise
 
     def write(self, offset: int | None, data: memoryview) -> None:
@@ -243,7 +227,7 @@ class File:
         with self.lock:
             if self.etag_in_place or self._writer is None or self.state is not FileState.NAMED:
                 return False
-            return not self._writer.has_staged
+            return not (self._writer.has_staged or self._unanswered.are_in_doubt)
 
     def move_unsent(self, name: str, replaces_etag: str) -> None:
         """Give a file that is nowhere on the service a new name; its commit replaces that blob, if any."""
@@ -252,6 +236,21 @@ class File:
             self.name = self._writer.name = name
             self._replaces_etag = replaces_etag
             self._journal.retarget()
+
+    def adopt_unanswered_write(self) -> bool:
+        """Find out whether a write without a reply was carried out, which then is no conflict.
+
+        Returns whether what it made is news. Blocks for requests if there was such a write. Raises Failure.
+        """
+        with self.lock:
+            done = self._unanswered.find(self.name)
+            if done is None or (self.base is not None and self.base.version == done.version):
+                return False
+            if self._writer is not None:
+                self._writer.adopt(done)
+            self.base = self.unnoted_commit = done
+            self._journal.retarget()
+            return True
 
     def rebase(self, base: BlobInfo, attributes: Attributes) -> None:
         """Take note of a new name or new metadata of the committed blob; its bytes are the same."""
@@ -317,13 +316,19 @@ class File:
         self._with_bytes(noted_change)
 
     def _with_bytes(self, action: Callable[[], Result]) -> Result:
-        """Run `action`; if it needs bytes that are staged and gone from memory, commit them first."""
+        """Run `action`; if it needs bytes that are staged and gone from memory, commit them first.
+
+        If the blob has changed, look whether a write without a reply has done that.
+        """
         try:
             return action()
         except OnlyStaged:
             assert self._writer is not None
             self._commit_content(self._writer)
-            return action()
+        except Changed:
+            if not self.adopt_unanswered_write():
+                raise
+        return action()
 
     def _note_change(self) -> None:
         now = time.time_ns()
@@ -342,22 +347,26 @@ class File:
             self._note_committed()
 
     def _commit_content(self, writer: BlobWriter) -> None:
-        self._adopt_unanswered_write()
-        target = self._target()
-        condition = replacing(target.expected_etag)
-        self._journal.request_commit()
+        self.adopt_unanswered_write()
         try:
-            self.base = self.unnoted_commit = writer.commit(
-                Properties(target.metadata, target.headers), condition
-            )
+            try:
+                self._commit_once(writer)
+            except (Changed, AlreadyExists):
+                if not self.adopt_unanswered_write():  # one that was carried out only after the first look
+                    raise
+                self._commit_once(writer)
         except (Changed, AlreadyExists) as failure:
             self.state, self.permanent_failure = FileState.FAILED, copy.copy(failure)
             self._leave_conflict(failure)
             raise
-        except (Abandoned, TimedOut, Unavailable):
-            self._unanswered.note(target.metadata)
-            raise
         self._note_committed()
+
+    def _commit_once(self, writer: BlobWriter) -> None:
+        target = self._target()
+        self._journal.request_commit()
+        with self._unanswered.noted(target.metadata):
+            properties = Properties(target.metadata, target.headers)
+            self.base = self.unnoted_commit = writer.commit(properties, replacing(target.expected_etag))
 
     def _note_committed(self) -> None:
         self._attributes_changed = self.is_requested = False
@@ -380,25 +389,13 @@ class File:
             headers=base.headers if base is not None else self._guess_headers(self.name),
         )
 
-    def _adopt_unanswered_write(self) -> None:
-        """If a commit or new metadata without a reply was carried out after all, it is no conflict."""
-        done = self._unanswered.resolve(self.name)
-        if done is not None:
-            self.base = self.unnoted_commit = done
-            if self._writer is not None:
-                self._writer.rebase(done)
-            self._journal.retarget()
-
     def _store_attributes(self, attributes: Attributes) -> None:
-        self._adopt_unanswered_write()
+        self.adopt_unanswered_write()
         assert self.base is not None
         metadata = metadata_of(attributes, self._foreign_metadata())
         check_size(metadata)
-        try:
+        with self._unanswered.noted(metadata):
             etag = self._store.set_metadata(self.base.version, metadata)
-        except (TimedOut, Unavailable):
-            self._unanswered.note(metadata)
-            raise
         self.base = self.base._replace(etag=etag, metadata=metadata)
         if self._writer is not None:
             self._writer.rebase(self.base)

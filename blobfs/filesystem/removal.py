@@ -42,6 +42,8 @@ class Removal:
         volume.check_writable(path)
         self._deletions.carry_out(path)
         file = volume.files.get(volume.names.blob_name(path))
+        if file is not None and file.adopt_unanswered_write():
+            volume.note_commit(file)
         if file is None and self._deletions.may_wait:
             self._delete_behind(path)
             return
@@ -108,6 +110,7 @@ class Removal:
         if file is None:
             file = volume.file_of(path, volume.namespace.node(path))
         with file.lock:  # nobody commits it meanwhile
+            file.adopt_unanswered_write()
             volume.note_commit(file)
             # Before anything changes, because it may have to ask.
             is_there = file.etag_in_place or file.permanent_failure is not None

@@ -108,6 +108,8 @@ class Renames:
         """
         file = self._volume.local_file(path)
         with file.lock if file is not None else nullcontext():
+            if file is not None:
+                file.adopt_unanswered_write()
             yield file
 
     def _find(self, path: str) -> Node | None:

@@ -202,6 +202,26 @@ def test_write_is_recognised_however_often_its_reply_is_lost(service: Responder,
     assert store.head("new").content_md5 == PROPERTIES.content_md5
 
 
+@pytest.mark.parametrize(
+    ("rules", "may_be_done"),
+    [
+        ([Rule(fault=Fault.LOSE_REPLY)], True),
+        ([Rule(fault=Fault.LOSE_REPLY, count=1), Rule(status=403)], True),
+        ([Rule(status=503)], True),
+        ([Rule(status=429)], False),
+        ([Rule(status=403)], False),
+    ],
+)
+def test_failure_tells_whether_the_write_may_have_been_carried_out(
+    service: Responder, store: AzureStore, rules: list[Rule], may_be_done: bool
+) -> None:
+    action = put(store)
+    service.order(*rules)
+    with pytest.raises(Failure) as raised:
+        action()
+    assert raised.value.may_be_done is may_be_done
+
+
 @pytest.mark.parametrize("fault", [Fault.TRUNCATE, Fault.STALL, Fault.DRIP])
 def test_read_goes_on_where_it_broke_off(service: Responder, store: AzureStore, fault: Fault) -> None:
     action = read(store)

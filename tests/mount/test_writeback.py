@@ -283,6 +283,26 @@ def test_a_commit_whose_reply_was_lost_is_no_conflict(
     assert bodies(blobs) == {"x": b"bytes"}
 
 
+def test_a_name_that_was_made_without_a_reply_is_removed_and_renamed(
+    service: Responder, mounts: Mounts, options: list[str], blobs: ContainerClient
+) -> None:
+    mounts.tolerate_log("the service|until the service")
+    mount = mounts(*options, "--timeout", "1")
+    service.order(Rule(pattern="^PUT", fault=Fault.LOSE_REPLY))
+    (mount.path / "gone").write_bytes(b"bytes")
+    (mount.path / "old").write_bytes(b"bytes")
+    assert blobfs("sync", mount.path).returncode == 1
+    assert set(bodies(blobs)) == {"gone", "old"}
+    with refused(errno.EIO):
+        (mount.path / "gone").unlink()
+    service.order()
+    wait_until(lambda: os.getxattr(mount.path, "user.blobfs.status.service_answers") == b"true")
+    (mount.path / "gone").unlink()
+    (mount.path / "old").rename(mount.path / "new")
+    mounts.unmount(mount)
+    assert bodies(blobs) == {"new": b"bytes"}
+
+
 def test_a_file_that_is_written_again_is_not_sent_half(
     mounts: Mounts, options: list[str], blobs: ContainerClient
 ) -> None:

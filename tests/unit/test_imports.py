@@ -51,7 +51,7 @@ LAYERS = """
     content.writer
     content.thread_writers
     spool.recovery
-    filesystem.own_writes filesystem.kernel_pages filesystem.lost_changes filesystem.unanswered_write
+    filesystem.own_writes filesystem.kernel_pages filesystem.lost_changes filesystem.unanswered_writes
     filesystem.files
     filesystem.file_table
     filesystem.orphans
