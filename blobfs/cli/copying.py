@@ -18,7 +18,7 @@ from blobfs.cli.progress import display
 from blobfs.cli.values import name_without_secret, spell_rounded
 from blobfs.copying.interruption import Interruption
 from blobfs.copying.places import Container, Place, at_endpoints, place_of
-from blobfs.copying.report import Report, Verdict
+from blobfs.copying.report import Outcome, Report, Verdict
 from blobfs.errors import Failure
 from blobfs.open_files import raise_open_files
 from blobfs.settings import ContentSettings, CopySettings, SessionSettings
@@ -120,14 +120,21 @@ def _say(run: CommandRun, *, as_json: bool, was_dry: bool) -> None:
         click.echo(json.dumps({"summary": _summary(run)}))
     else:
         for outcome in run.report.bad:
-            where = outcome.source or outcome.target
-            say(f"blobfs: {printable(where)}: {outcome.verdict.value}: {outcome.reason}")
+            say(f"blobfs: {_explained(outcome)}")
         if run.report.counts or not (run.trouble or run.was_interrupted):
             say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
     if run.trouble:
         say(f"blobfs: ended early: {run.trouble}")
     if run.was_interrupted:
         say("blobfs: interrupted; the same command goes on from here.")
+
+
+def _explained(outcome: Outcome) -> str:
+    """Say what became of an entry and why; where it was to go as well, because the fault may be there."""
+    text = f"{printable(outcome.source or outcome.target)}: {outcome.verdict.value}: {outcome.reason}"
+    if outcome.verdict is Verdict.FAILED and outcome.source and outcome.target:
+        return f"{text} (target: {printable(outcome.target)})"
+    return text
 
 
 def _summary(run: CommandRun) -> dict[str, Any]:

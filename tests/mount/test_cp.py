@@ -441,6 +441,7 @@ def test_a_failed_file_is_named_and_stops_neither_others_nor_an_old_one(
     said = strained("cp", "-r", "--delete", strained.at("tree/."), back, code=1)
     assert "tree/a/b/c/odd: failed" in said
     assert "tree/large: failed" in said
+    assert f"(target: {back / 'large'})" in said
     assert "nothing is deleted" in said
     (part,) = back.rglob(".blobfs-*")  # of the larger one, to go on from
     part.unlink()
