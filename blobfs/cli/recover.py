@@ -91,10 +91,12 @@ def _refuse_impossible(values: Mapping[str, Any]) -> None:
 def _selected(
     spool_dir: Path, service: ServiceSettings, names: Sequence[str], held: ExitStack
 ) -> list[Leftover]:
-    """Take hold of the leftovers of these names, or of all. Raises NotFound."""
+    """Take hold of the leftovers of these names, or of all. Raises NotFound, UsageError."""
     leftovers = []
-    raise_open_files()  # each is one
-    for leftover in leftovers_in(directories_of(spool_dir, service.account, service.container)):
+    with said_of_usage():
+        directories = directories_of(spool_dir, service.account, service.container)
+    raise_open_files()  # each leftover is one
+    for leftover in leftovers_in(directories):
         if not names or leftover.name in names:
             held.callback(leftover.close)
             leftovers.append(leftover)

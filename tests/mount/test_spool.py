@@ -379,7 +379,7 @@ def test_recover_says_what_it_cannot_do(
 
 def test_a_spool_that_is_a_file_is_said_to_be_no_directory(mounts: Mounts, spool: Spool) -> None:
     spool.path.write_bytes(b"")
-    assert "is no directory" in spool.recover(exit_code=1)
+    assert "is no directory" in spool.recover(exit_code=2)
     ended = blobfs(*mounts.arguments(mounts.new_mountpoint()), "--spool-dir", spool.path)
     assert (ended.returncode, "is no directory" in ended.stderr) == (2, True)
 
