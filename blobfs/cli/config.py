@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from blobfs.cli.commands import MountCommand, source_of
+from blobfs.cli.config_file import NOT_KEYS
 from blobfs.cli.messages import without_secrets
 from blobfs.cli.options import PARAMETERS, credential
 from blobfs.cli.values import spell_address, spell_size
 
-_NOT_IN_FILES = ("config", "mount_lists", "kernel_options")
 _SIZES = ("memory", "cache_size", "block_size")
 
 OPTIONS = [param for param in PARAMETERS if isinstance(param, click.Option)]
@@ -63,7 +63,7 @@ def _settings(ctx: click.Context) -> Iterator[Setting]:
     used = asdict(credential(ctx))
     for param in OPTIONS:
         name = str(param.name)
-        if name not in _NOT_IN_FILES:
+        if name not in NOT_KEYS:
             value = ctx.params[name]
             source = source_of(ctx, param)
             is_used = name not in used or used[name] == (value or used[name])

@@ -10,13 +10,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from blobfs.cli.config import OPTIONS
-from blobfs.cli.config_file import config_values
+from blobfs.cli.config_file import NOT_KEYS, config_values
 from blobfs.cli.main import blobfs
 from blobfs.cli.options import PARAMETERS
 
 SAMPLE = Path(__file__).parents[2] / "docs" / "blobfs.toml"
-KEYS = {str(option.name) for option in OPTIONS} - {"config", "mount_lists", "kernel_options"}
+ARGUMENTS = {str(param.name) for param in PARAMETERS if isinstance(param, click.Argument)}
+KEYS = {str(param.name) for param in PARAMETERS} - NOT_KEYS
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,8 @@ def test_the_sample_names_every_key_with_its_default(sample: dict[str, Any]) -> 
         r"^# ([a-z0-9-]+) = .*# (?:no default|default:)", SAMPLE.read_text(), re.MULTILINE
     )
     defaults = json.loads(show("--json"))
-    assert {each["key"] for each in defaults if each["value"] is None} - {"prefix", "endpoint"} == set(
-        without_default
-    )
+    unset = {each["key"] for each in defaults if each["value"] is None} - {"prefix", "endpoint"}
+    assert unset | ARGUMENTS == set(without_default)
     for each in defaults:
         if each["value"] is not None:
             assert sample[each["key"].replace("-", "_")] == each["value"], each["key"]
