@@ -44,6 +44,7 @@ class Filesystem:
         write_back: WriteBack | None = None,
     ) -> None:
         self.volume = volume
+        self._next_files = next_files
         self._early_opens = early_opens
         self.commits = Commits(volume, write_back)
         most_behind = write_back.files if write_back is not None else 0
@@ -108,6 +109,7 @@ class Filesystem:
 
     def readlink(self, path: str) -> str:
         """Return the target of a symbolic link, the new one if somebody has replaced it."""
+        self._next_files.wait_for(path)
         try:
             return self._target(path)
         except Changed:

@@ -128,6 +128,19 @@ class NextFiles:
             return self._asked_ahead.answer(asked, within_seconds=self._within_seconds)
         return self._told_by_listing(walk, entry)
 
+    def wait_for(self, path: str) -> None:
+        """Wait for the request that asks ahead for what the caller reads now, if one is under way.
+
+        A link is not opened, but its bytes come like a file's. Raises Abandoned.
+        """
+        parent, entry = split_path(path)
+        prefix = self._volume.names.directory_prefix(parent)
+        with self._lock:
+            walk = self._walks.get(self._callers.thread_id())
+            asked = walk.asked.pop(entry, None) if walk is not None and walk.prefix == prefix else None
+        if asked is not None:
+            self._asked_ahead.has_come(asked)
+
     def _walk_in(self, thread: int, prefix: str) -> _Walk:
         """Return the thread's walk, begun anew in each directory but for the order that it keeps to."""
         now = self._cache.now()

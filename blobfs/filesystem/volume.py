@@ -236,6 +236,7 @@ class Volume:
         check_size(metadata)
         name = self.names.blob_name(path)
         info = self.store.put_blob(name, body, Properties(metadata, ContentHeaders()), IF_ABSENT)
+        self.reader.keep(info, memoryview(body))
         self.namespace.record(path, Node(info, is_directory=attributes.is_directory))
         self.appeared(path)
 

@@ -164,6 +164,15 @@ def test_sync_of_an_open_directory_sends_a_closed_temporary_file_and_none_that_i
     close(fs, handle)
 
 
+def test_link_that_was_made_here_is_read_without_a_request(fs: Filesystem, memory: MemoryStore) -> None:
+    fs.symlink("target", "/link", CALLER)
+    fs.chown("/link", 7, 8)
+    fs.set_times("/link", 1, 2)
+    memory.requests.clear()
+    assert fs.readlink("/link") == "target"
+    assert not memory.requests
+
+
 def test_attributes_survive_a_remount(fs: Filesystem, mount: Mount) -> None:
     write(fs, "/x", b"1")
     fs.mkdir("/d", 0o750, CALLER)

@@ -1,5 +1,7 @@
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fakes import FailingStore, ManualClock, MemoryStore, filesystem_of, machine
@@ -22,9 +24,14 @@ class Caller(Callers):
         super().__init__(lambda: self.thread, lambda: False)
         self.thread = thread
         self.name = program
+        self.on_wait: Callable[[], None] = lambda: None
 
     def program(self) -> str:
         return self.name
+
+    def wait_to_hear(self, tell: Callable[[Callable[[object], None]], object]) -> None:
+        self.on_wait()
+        super().wait_to_hear(tell)
 
 
 @pytest.fixture
@@ -170,6 +177,37 @@ def test_file_that_is_gone_is_reported(fs: Filesystem, memory: MemoryStore) -> N
     read(fs, NAMES[1])
     with pytest.raises(Changed):
         read(fs, NAMES[2])
+
+
+def test_link_that_is_being_asked_for_ahead_is_not_asked_for_twice(
+    memory: MemoryStore, clock: ManualClock, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = f"d/{NAMES[2]}"
+    memory.put_blob(link, b"target", Properties({"is_symlink": "true"}), ALWAYS)
+    has_begun, may_end = threading.Event(), threading.Event()
+    read_range = memory.read_range
+    calls: list[str] = []
+
+    def slow_read_range(name: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if name == link and calls.count(link) == 1:
+            has_begun.set()
+            may_end.wait()
+        return read_range(name, *args, **kwargs)
+
+    monkeypatch.setattr(memory, "read_range", slow_read_range)
+    caller.on_wait = may_end.set
+    with machine(memory) as parts:
+        fs = filesystem_of(parts, clock, callers=caller)
+        fs.volume.namespace.entries("/d")
+        for name in NAMES[:2]:
+            read(fs, name)
+        try:
+            has_begun.wait()
+            assert fs.readlink(f"/{link}") == "target"
+            assert calls.count(link) == 1
+        finally:
+            may_end.set()
 
 
 @pytest.fixture
