@@ -61,7 +61,7 @@ class Callers(Waits):
 
     def work_for_all(self) -> None:
         """Have what this thread does from now on given up when the mount is gone. It serves no call."""
-        self._all_may_leave.__enter__()
+        self._all_may_leave.is_on = True
 
     def dismiss(self) -> None:
         """Note that the mount is gone, and nobody asks any more."""

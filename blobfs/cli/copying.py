@@ -120,7 +120,7 @@ def _say(run: CommandRun, *, as_json: bool, was_dry: bool) -> None:
         click.echo(json.dumps({"summary": _summary(run)}))
     else:
         for outcome in run.report.bad:
-            say(f"blobfs: {_explained(outcome)}")
+            say(f"blobfs: {_line_of(outcome)}")
         if run.report.counts or not (run.trouble or run.was_interrupted):
             say(f"{'in a dry run: ' if was_dry else ''}{_spelled(run)}")
     if run.trouble:
@@ -129,7 +129,7 @@ def _say(run: CommandRun, *, as_json: bool, was_dry: bool) -> None:
         say("blobfs: interrupted; the same command goes on from here.")
 
 
-def _explained(outcome: Outcome) -> str:
+def _line_of(outcome: Outcome) -> str:
     """Say what became of an entry and why; where it was to go as well, because the fault may be there."""
     text = f"{printable(outcome.source or outcome.target)}: {outcome.verdict.value}: {outcome.reason}"
     if outcome.verdict is Verdict.FAILED and outcome.source and outcome.target:
