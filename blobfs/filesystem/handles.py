@@ -16,7 +16,7 @@ from blobfs.errors import AlreadyExists, BadHandle, Changed, Damaged, Failure
 from blobfs.filesystem.commits import Commits
 from blobfs.filesystem.deletions import Deletions
 from blobfs.filesystem.files import File, FileState
-from blobfs.filesystem.opening import Entered, Opener
+from blobfs.filesystem.opening import Entered, Opener, is_writable
 from blobfs.filesystem.volume import Caller, Stat, Volume
 
 PAGE_BYTES = resource.getpagesize()
@@ -104,7 +104,7 @@ class Handles:
         Raises Changed for one that is gone: it was there when the kernel looked.
         """
         opened = self._new_handle(self._opener.open(path, flags), flags)
-        if flags & os.O_TRUNC and _is_writable(flags):
+        if flags & os.O_TRUNC:
             try:
                 self.truncate(opened.handle, 0)
             except Failure:
@@ -130,14 +130,22 @@ class Handles:
         self.counts.add("read_bytes", count)
         return count
 
-    def write(self, handle: int, offset: int, data: memoryview, *, is_page: bool = False) -> None:
-        """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it.
+    def write(self, handle: int, offset: int, data: memoryview) -> None:
+        """Write at `offset`; with O_APPEND at the end, wherever another handle has moved it."""
+        self._change(handle, lambda opened: opened.file.write(None if opened.append else offset, data))
+        self.counts.add("written_bytes", len(data))
 
-        But a page that was stored to through a memory map has its place, by whichever handle it comes.
+    def write_page(self, handle: int, offset: int, data: memoryview) -> None:
+        """Write what was stored through a memory map; it has its place, by whichever handle it comes.
+
+        What is behind the end is left out: the kernel drops such pages only after the file was truncated.
         """
 
         def write(opened: Handle) -> None:
-            opened.file.write(None if opened.append and not is_page else offset, data)
+            with opened.file.lock:
+                inside = data[: max(opened.file.size_bytes - offset, 0)]
+                if inside:
+                    opened.file.write(offset, inside)
 
         self._change(handle, write)
         self.counts.add("written_bytes", len(data))
@@ -225,7 +233,7 @@ class Handles:
         """Make a handle of a file that was entered in the table of files for it."""
         handle = Handle(
             entered.file,
-            _is_writable(flags),
+            is_writable(flags),
             append=bool(flags & os.O_APPEND),
             reads_pages=not (entered.bypass_pages or flags & os.O_DIRECT),
         )
@@ -239,7 +247,3 @@ class Handles:
             return self._handles[handle]
         except KeyError:
             raise BadHandle(f"handle {handle} is not open") from None
-
-
-def _is_writable(flags: int) -> bool:
-    return flags & os.O_ACCMODE != os.O_RDONLY

@@ -16,6 +16,11 @@ from blobfs.tree.cache import Node
 LONG_AGO = -math.inf  # the time of an answer that is only believed: it must not count as new
 
 
+def is_writable(flags: int) -> bool:
+    """Tell whether a file is opened to be changed, be it by the open(2) itself."""
+    return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
+
+
 class Entered(NamedTuple):
     """A file that counts one more handle, and what the kernel may do with the pages it holds of it."""
 
@@ -43,7 +48,7 @@ class Opener:
         kernel looked.
         """
         volume = self._volume
-        if flags & os.O_ACCMODE != os.O_RDONLY:
+        if is_writable(flags):
             volume.check_writable(path)
         if is_hidden_name(path):
             return _opened_here(volume.orphans.enter(path))
@@ -57,7 +62,7 @@ class Opener:
         known = volume.namespace.find(path)
         if known is not None and known.is_directory:
             raise IsADirectory(f"{path}: is a directory")
-        at_hand = self._asked_ahead(path) if flags & os.O_ACCMODE == os.O_RDONLY else None
+        at_hand = self._asked_ahead(path) if not is_writable(flags) else None
         at_hand = at_hand or self._believed(path)
         file, answer = volume.enter_current(path, lambda: self._current_blob(path, known, flags), at_hand)
         if answer is None:

@@ -7,6 +7,7 @@ those methods are our own here. The boundary is `_wrapper`: nothing but an errno
 import ctypes
 import errno
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -93,7 +94,9 @@ class Calls(ABC):
         name = self._text(path)
         opened = self.operations.open(name, info.contents.flags)
         self._answer(info, opened)
-        if opened.is_newer and not self._forget_attributes(path, opened.handle):
+        # Of a file that was just truncated, the kernel knows the size, and drops its pages itself.
+        is_in_doubt = opened.is_newer and not info.contents.flags & os.O_TRUNC
+        if is_in_doubt and not self._forget_attributes(path, opened.handle):
             logger.info("%s: the kernel takes long to forget it; this open goes without its pages", name)
             info.contents.direct_io = True  # for which the kernel asks us how far the file goes
         return 0

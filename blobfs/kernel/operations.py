@@ -187,7 +187,8 @@ class Operations:
 
     def write_from(self, handle: int, offset: int, data: memoryview, *, is_page: bool = False) -> int:
         """pwrite(2) from the kernel's own buffer, or `is_page`: of a page of its own of a memory map."""
-        self._filesystem.handles.write(handle, offset, data, is_page=is_page)
+        handles = self._filesystem.handles
+        (handles.write_page if is_page else handles.write)(handle, offset, data)
         return len(data)
 
     def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:

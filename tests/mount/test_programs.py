@@ -358,6 +358,31 @@ def test_stores_through_a_map_of_a_file_open_to_append_stay_in_place(directory: 
     assert path.read_bytes() == b"content" + bytes(5000 - 7) + b"appended"
 
 
+def test_file_that_is_written_anew_has_nothing_of_what_was_stored_through_an_older_map(
+    shared_mounts: Mounts, shared_mount: Mount, directory: Path
+) -> None:
+    path = directory / "file"
+    path.write_bytes(bytes(1_000_000))
+    descriptor = os.open(path, os.O_RDWR)
+    mapped = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    mapped[2:5] = mapped[800_000:800_003] = b"old"
+    path.write_bytes(b"short")
+    mapped.close()
+    assert path.read_bytes() == b"short"
+    os.getxattr(shared_mount.path, "user.blobfs.sync")
+    again = shared_mounts("--read-only")
+    assert (again.path / directory.name / "file").read_bytes() == b"short"
+    shared_mounts.unmount(again)
+
+
+def test_file_that_is_opened_to_be_read_can_be_truncated_by_that(directory: Path) -> None:
+    path = directory / "file"
+    path.write_bytes(b"content")
+    os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))
+    assert path.read_bytes() == b""
+
+
 def test_stores_after_close_are_committed_when_the_map_goes(
     shared_mounts: Mounts, shared_mount: Mount, directory: Path
 ) -> None:
