@@ -90,7 +90,8 @@ class Commits:
             raise
         if committed:
             volume.note_commit(file)
-            volume.lost_changes.forget(path)
+            if not file.has_lost_pages:
+                volume.lost_changes.forget(path)
         if self._forget(file):
             logger.warning("%s is committed after all", file.name)
         volume.files.forget_committed(file)

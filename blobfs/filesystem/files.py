@@ -66,6 +66,7 @@ class File:
         self.last_commit_failure: Failure | None = None  # why the last commit failed, if it did
         # A close() relies on a commit that is still due; truncation to nothing ends that.
         self.is_requested = False
+        self.has_lost_pages = False  # stored to through a memory map, and not taken
         # What the last commit made, until somebody has taken note: reading may have had to commit, too.
         self.unnoted_commit: BlobInfo | None = None
         self._unanswered = UnansweredWrites(store)
@@ -146,7 +147,8 @@ class File:
         with self.lock:
             writer = self._edited()
             if not size_bytes:
-                self.is_requested = False  # it is being written anew: what is there by its next close counts
+                # It is being written anew: what is there by its next close counts.
+                self.is_requested = self.has_lost_pages = False
             if size_bytes != writer.size_bytes:
                 self._edit(lambda: self._journal.truncate(size_bytes), lambda: writer.truncate(size_bytes))
             self._note_change()

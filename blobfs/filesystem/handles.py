@@ -1,6 +1,7 @@
 """Open files: handles to read and write by, and the commits they cause."""
 
 import itertools
+import logging
 import os
 import resource
 import stat
@@ -19,8 +20,11 @@ from blobfs.filesystem.files import File, FileState
 from blobfs.filesystem.opening import Entered, Opener, is_writable
 from blobfs.filesystem.volume import Caller, Stat, Volume
 
+logger = logging.getLogger(__name__)
+
 PAGE_BYTES = resource.getpagesize()
 ZEROS_BYTES = 1 * MiB  # written at a time to clear a range
+LOST_PAGES = "what was stored through a memory map is lost"
 
 
 class Opened(NamedTuple):
@@ -139,6 +143,7 @@ class Handles:
         """Write what was stored through a memory map; it has its place, by whichever handle it comes.
 
         What is behind the end is left out: the kernel drops such pages only after the file was truncated.
+        If it fails, those who sync are told, because the program may have unmapped the file, or be gone.
         """
 
         def write(opened: Handle) -> None:
@@ -147,7 +152,11 @@ class Handles:
                 if inside:
                     opened.file.write(offset, inside)
 
-        self._change(handle, write)
+        try:
+            self._change(handle, write)
+        except Failure as failure:
+            self._lose_pages(handle, failure)
+            raise
         self.counts.add("written_bytes", len(data))
 
     def truncate_path(self, path: str, size_bytes: int) -> None:
@@ -228,6 +237,13 @@ class Handles:
             change(opened)
         finally:  # not before: a commit that ends meanwhile would trust them again
             self._volume.pages.distrust(opened.file.name)
+
+    def _lose_pages(self, handle: int, failure: Failure) -> None:
+        path = self.path(handle)
+        if path is not None:
+            self._handle(handle).file.has_lost_pages = True
+            self._volume.lost_changes.note(path, f"{LOST_PAGES}: {failure}")
+            logger.error("%s: %s: %s", path, LOST_PAGES, failure)
 
     def _new_handle(self, entered: Entered, flags: int) -> Opened:
         """Make a handle of a file that was entered in the table of files for it."""

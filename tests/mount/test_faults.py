@@ -1,6 +1,7 @@
 """What programs see when the service fails: every fault, on a real mount against the responder."""
 
 import errno
+import mmap
 import os
 import signal
 import subprocess
@@ -142,6 +143,30 @@ def test_outage_costs_its_time_once_and_loses_nothing(service: Responder, box: s
         assert log.count("until the service answers again") == 1
         assert log.count(": the service answers again") == 1
         mounts.tolerate_log("the service (does not answer|answers)|not committed yet|committed after all")
+
+
+def test_stores_that_are_lost_when_their_map_goes_are_named_by_sync(
+    service: Responder, box: str, mounts: Mounts
+) -> None:
+    mounts.expect_log("ERROR .*/file: what was stored through a memory map is lost")
+    mounts.tolerate_log("the service (does not answer|answers|is busy)")
+    mount = mounts("--timeout", "2")
+    path = mount.path / "file"
+    with service.client() as client:
+        client.get_blob_client(box, "file").upload_blob(bytes(12 * MiB))
+    descriptor = os.open(path, os.O_RDWR)
+    mapped = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    mapped[5 * MiB : 5 * MiB + 3] = b"new"
+    service.order(Rule(status=503))
+    mapped.close()
+    service.order()
+    wait_until(lambda: answers(mount))
+    ended = blobfs("sync", mount.path)
+    assert ended.returncode == 1
+    assert "/file: what was stored through a memory map is lost: " in ended.stderr
+    path.write_bytes(NEW)
+    assert blobfs("sync", mount.path).returncode == 0
 
 
 # Processes that are killed
