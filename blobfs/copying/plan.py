@@ -51,9 +51,11 @@ def step_for(source: Entry, target: Entry | None, rules: Rules) -> Step:
         return Step.COPY
     if source.kind != target.kind or source.size_bytes != target.size_bytes:
         return Step.COPY
-    if rules.checksum:
-        return Step.COMPARE if source.attributes.is_regular else Step.COPY
-    return Step.SKIP if source.attributes.mtime_ns == target.attributes.mtime_ns else Step.COPY
+    here, there = source.attributes, target.attributes
+    if rules.checksum and (here.is_regular or here.is_symlink):
+        return Step.COMPARE
+    same = here.rdev == there.rdev if rules.checksum else here.mtime_ns == there.mtime_ns
+    return Step.SKIP if same else Step.COPY
 
 
 def _is_unfinished(target: Entry) -> bool:

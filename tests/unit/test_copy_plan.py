@@ -44,6 +44,9 @@ def entry(kind: int = stat.S_IFREG, *, size_bytes: int = 5, mtime_ns: int = 7, p
 
 BLOB = BlobInfo("x", "1", 5, 0)
 FILE, DIRECTORY, LINK = entry(), entry(stat.S_IFDIR), entry(stat.S_IFLNK)
+DEVICE, OTHER_DEVICE = (
+    Entry("x", Attributes(stat.S_IFCHR | 0o644, 1, 2, 7, 0, 0, rdev=rdev), 0) for rdev in (1, 2)
+)
 UNFINISHED = Entry("x", Attributes(stat.S_IFDIR | 0o3700, 1, 2, 7, 0, 0), 0)
 
 
@@ -240,7 +243,9 @@ def test_a_directory_is_copied_beside_itself(target: str, root: str) -> None:
         (FILE, entry(mtime_ns=8), Rules(update=True), Step.COPY),
         (FILE, entry(mtime_ns=8), Rules(checksum=True), Step.COMPARE),
         (FILE, entry(size_bytes=6), Rules(checksum=True), Step.COPY),
-        (LINK, LINK, Rules(checksum=True), Step.COPY),
+        (LINK, LINK, Rules(checksum=True), Step.COMPARE),
+        (DEVICE, DEVICE, Rules(checksum=True), Step.SKIP),
+        (DEVICE, OTHER_DEVICE, Rules(checksum=True), Step.COPY),
         (LINK, LINK, Rules(update=True), Step.SKIP),
         (FILE, LINK, Rules(update=True), Step.COPY),
         (DIRECTORY, None, Rules(), Step.COPY),
