@@ -1,7 +1,8 @@
 """Pools of threads in which requests and other work go on beside the call that wants them; and a timer.
 
-They start in `start`, after the process has forked for the last time. A mount has others too: the
-kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
+They start in `start`, after the process has forked for the last time: one of each pool, others when they
+are wanted. While the machine gives no more, tasks wait for those that are there. A mount has others too:
+the kernel's, which call it, that of `kernel.notifier` and that of `metrics`. Copies have `copying.workers`.
 
 A task waits for none that is still queued, but for writes, which wait for none: so no pool can deadlock.
 Each pool has a budget of its own, so uploads cannot starve a reader, nor the rename of a large directory,
@@ -12,10 +13,12 @@ import heapq
 import itertools
 import logging
 import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -27,6 +30,74 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 Parameters = ParamSpec("Parameters")
 Transfer: TypeAlias = Future[Any]
+_Task: TypeAlias = tuple[Future[Any], Callable[[], Any]]
+
+
+class Pool:
+    """Up to so many threads, each of which starts when a task finds none that is free.
+
+    While the machine gives no more (ulimit -u), tasks wait for those that are there. A ThreadPoolExecutor
+    raises then, although it has queued the task; and up to Python 3.11 it counts a thread that is not there
+    as free for each such task, and from then on starts too few.
+    """
+
+    def __init__(self, size: int, name: str, begin: Callable[[], None] | None = None) -> None:
+        self._size = size
+        self._name = name
+        self._begin = begin  # what each thread does first
+        self._waiting: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()  # None: the end
+        self._lock = threading.Lock()  # guards the three fields below
+        self._threads: list[threading.Thread] = []
+        self._unfinished_count = 0  # tasks that wait or are under way
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start the first thread. Raises RuntimeError if there is none to be had."""
+        with self._lock:
+            self._add_thread()
+
+    def submit(
+        self, task: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> "Future[Result]":
+        """Run a task in one of the threads, in its turn. Raises RuntimeError after `close`."""
+        future: Future[Result] = Future()
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError(f"{self._name} is closed")
+            self._unfinished_count += 1
+            self._waiting.put((future, partial(task, *args, **kwargs)))
+            if len(self._threads) < min(self._unfinished_count, self._size):
+                with suppress(RuntimeError):  # the next task tries again
+                    self._add_thread()
+        return future
+
+    def close(self, *, gives_up: bool) -> None:
+        """Wait for all tasks, or give up those that still wait, and end the threads."""
+        with self._lock:
+            self._is_closed = True
+        with suppress(queue.Empty):
+            while gives_up:
+                if (waiting := self._waiting.get_nowait()) is not None:
+                    waiting[0].cancel()
+        self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _add_thread(self) -> None:
+        name = f"{self._name}_{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self) -> None:
+        if self._begin is not None:
+            self._begin()
+        while (waiting := self._waiting.get()) is not None:
+            _run(*waiting)
+            del waiting  # an idle thread keeps no buffers
+            with self._lock:
+                self._unfinished_count -= 1
+        self._waiting.put(None)  # for the next thread, even one whose start Ctrl-C has interrupted
 
 
 class Transfers:
@@ -46,8 +117,8 @@ class Transfers:
             "due": writes,
             "disk": 1,
         }
-        self._initializers = {"read": begin_read}
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._begin = {"read": begin_read}
+        self._pools: dict[str, Pool] = {}
         self._changed = threading.Condition()  # guards the three fields below
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by time and order
         self._order = itertools.count()
@@ -55,11 +126,10 @@ class Transfers:
         self._timer = threading.Thread(target=self._run_due, name="blobfs-timer", daemon=True)
 
     def start(self) -> None:
-        """Make the pools. Nothing may be submitted before."""
+        """Make the pools. Nothing may be submitted before. Raises RuntimeError if there are no threads."""
         for name, size in self._sizes.items():
-            self._pools[name] = ThreadPoolExecutor(
-                size, thread_name_prefix=f"blobfs-{name}", initializer=self._initializers.get(name)
-            )
+            self._pools[name] = Pool(size, f"blobfs-{name}", self._begin.get(name))
+            self._pools[name].start()
         self._timer.start()
 
     def submit_read(
@@ -125,7 +195,7 @@ class Transfers:
             self._is_closing = True
             self._changed.notify()
         for name, pool in self._pools.items():
-            pool.shutdown(wait=True, cancel_futures=name != "disk")
+            pool.close(gives_up=name != "disk")
         if self._timer.is_alive():
             self._timer.join()
 
@@ -138,6 +208,18 @@ class Transfers:
                     self._changed.wait(wait_seconds)
                 else:
                     self._pools["due"].submit(_logged, heapq.heappop(self._due)[2])
+
+
+def _run(future: Transfer, call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # not swallowed: raised again for whoever asks for the result
+        future.set_exception(error)
+        del future, call  # or they, the traceback and this frame would hold each other
+    else:
+        future.set_result(result)
 
 
 def _logged(task: Callable[[], None]) -> None:

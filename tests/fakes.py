@@ -11,8 +11,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +65,7 @@ from blobfs.store import (
     ListPage,
     Properties,
 )
-from blobfs.transfers import Transfers
+from blobfs.transfers import Pool, Transfers
 from blobfs.tree.cache import TreeCache
 from blobfs.tree.copy_detector import CopyDetector
 from blobfs.tree.namespace import Namespace
@@ -429,7 +429,7 @@ class ManualClock:
         self.seconds += seconds
 
 
-class InlineExecutor(ThreadPoolExecutor):
+class InlinePool(Pool):
     """Runs each task to its end before `submit` returns, so that a test repeats exactly."""
 
     def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
@@ -442,6 +442,11 @@ class InlineExecutor(ThreadPoolExecutor):
         return future
 
 
+def inline_pools(names: Iterable[str]) -> dict[str, Pool]:
+    """Return such a pool by each name."""
+    return {name: InlinePool(1, name) for name in names}
+
+
 class ManualTransfers(Transfers):
     """Real threads, or none if `inline`; what is to happen later happens when a test says so."""
 
@@ -452,9 +457,10 @@ class ManualTransfers(Transfers):
 
     def start(self) -> None:
         """Make the pools."""
-        super().start()
         if self._inline:
-            self._pools = {name: InlineExecutor(1) for name in self._pools}
+            self._pools = inline_pools(self._sizes)
+        else:
+            super().start()
 
     def run_after(self, seconds: float, task: Callable[[], None]) -> None:
         """Keep the task for `run_later`."""
@@ -481,7 +487,7 @@ class InlineTransfers(Transfers):
 
     def __init__(self) -> None:
         super().__init__(reads=1, writes=1)
-        self._pools = {name: InlineExecutor(1) for name in self._sizes}
+        self._pools = inline_pools(self._sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,11 @@ class Notifier:
 
     def forget(self, notify: Callable[[], object]) -> bool:
         """Call `notify`, and tell whether that was done in time; if not, it will be. Blocks."""
-        return bool(wait([self._pool.submit(notify)], timeout=self._most_seconds).done)
+        try:
+            told = self._pool.submit(notify)
+        except RuntimeError:  # the machine gives no thread now; one that the next call starts does this, too
+            return False
+        return bool(wait([told], timeout=self._most_seconds).done)
 
     def close(self) -> None:
         """Wait for the call that is under way, and end the thread."""

@@ -189,7 +189,7 @@ def test_a_service_that_nobody_runs_is_named_long_before_its_timeout(
 
 
 @on_both_bindings
-@pytest.mark.parametrize("thread", ["blobfs-timer", "_announce"])
+@pytest.mark.parametrize("thread", ["blobfs-due", "blobfs-timer", "_announce"])
 def test_a_machine_that_gives_no_more_threads_is_named_and_nothing_stays_mounted(
     mount: Mounts, tmp_path: Path, thread: str
 ) -> None:

@@ -9,6 +9,7 @@ from mounts import Mounts, on_both_bindings, shell
 from responder.control import Responder
 from responder.faults import Rule
 from responder.recipes import Recipe
+from waiting import wait_until
 
 from blobfs.address_space import RESERVED_BYTES
 
@@ -44,3 +45,29 @@ def test_a_limit_on_addresses_is_kept_with_all_threads_at_work(
         at_once = f"seq {READERS} | xargs -P {READERS} -I N"
         shell(mounted.path, f"{at_once} cp {tmp_path}/file d/N")
         shell(mounted.path, f"mv d e; {at_once} cmp {tmp_path}/file e/N; rm -r e")
+
+
+@on_both_bindings
+def test_one_thread_for_each_purpose_is_enough(
+    service: Responder, box: str, binding: str, tmp_path: Path
+) -> None:
+    """A machine may give a mount that is there no more threads (ulimit -u, a job's pids.max)."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import re, threading\n"
+        "start = threading.Thread.start\n"
+        "def start_unless_another(thread):\n"
+        "    if re.search('blobfs-.*_[1-9]', thread.name): raise RuntimeError('can\\'t start new thread')\n"
+        "    start(thread)\n"
+        "threading.Thread.start = start_unless_another\n"
+    )
+    (tmp_path / "file").write_bytes(bytes(range(256)) * (2 * MiB // 256))
+    options = ("--memory", "64MiB", "--block-size", "256KiB", "--writeback", "--spool-dir", tmp_path / "s")
+    with Mounts(service, box, binding) as mount, service.client() as client:
+        mounted = mount(*options, PYTHONPATH=str(tmp_path))
+        service.order(Rule(latency_seconds=0.005))
+        (mounted.path / "d").mkdir()
+        at_once = f"seq {READERS} | xargs -P {READERS} -I N"
+        shell(mounted.path, f"{at_once} cp {tmp_path}/file d/N")
+        shell(mounted.path, f"mv d e; {at_once} cmp {tmp_path}/file e/N; rm -r e; echo > left")
+        container = client.get_container_client(box)
+        wait_until(lambda: [blob.name for blob in container.list_blobs()] == ["left"])
