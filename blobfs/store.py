@@ -212,6 +212,14 @@ class BlobStore(Protocol):
         """Delete the blob and its snapshots. Raises NotFound or Changed."""
         ...
 
+    def check_may_delete(self, name: str) -> None:
+        """Raise AccessDenied if the credential shows, as it is now, that it may not delete this blob.
+
+        For what must not be half done. Asks the service nothing; where a credential does not show
+        what it may do, `delete` may be refused all the same.
+        """
+        ...
+
     def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
         """Delete these versions and their snapshots by one request; return those for `delete`.
 

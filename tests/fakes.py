@@ -29,6 +29,7 @@ from blobfs.content.reader import BlobReader
 from blobfs.content.warming import Warming
 from blobfs.content.writer import BlobWriter
 from blobfs.errors import (
+    AccessDenied,
     AlreadyExists,
     Archived,
     Changed,
@@ -96,6 +97,8 @@ class MemoryStore:
         self.requests: Counter[str] = Counter()
         self.read_bytes = 0
         self.copies_ranges = True  # Azurite's like does not
+        self.may_delete = True  # otherwise the credential does not allow it
+        self.shows_rights = True  # the credential, as a SAS does
 
     # What tests look at and other clients do
 
@@ -275,14 +278,23 @@ class MemoryStore:
         """See `BlobStore.delete`."""
         with self._lock:
             self.requests["DELETE blob"] += 1
+            if not self.may_delete:
+                raise AccessDenied(f"{name}: the service refuses this")
             self._blob(name)
             self._check_condition(name, condition)
             self._remove(name)
+
+    def check_may_delete(self, name: str) -> None:
+        """See `BlobStore.check_may_delete`."""
+        if self.shows_rights and not self.may_delete:
+            raise AccessDenied(f"{name}: the credential lacks the permission d")
 
     def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
         """See `BlobStore.delete_batch`."""
         with self._lock:
             self.requests["POST batch"] += 1
+            if not self.may_delete:
+                return versions
             left = []
             for version in versions:
                 if version.name in self._blobs and self._blobs[version.name].info.etag == version.etag:
@@ -372,6 +384,7 @@ class FailingStore:
         self._number = -1
         self._methods: tuple[str, ...] = ()
         self._carried_out = False
+        self.check_may_delete = store.check_may_delete  # no call to the service
 
     def fail_call(self, number: int, failure: Failure, *, carried_out: bool = False) -> None:
         """Fail one call, counted from 0 and from now; `carried_out` if only its answer is lost."""

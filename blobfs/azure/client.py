@@ -8,7 +8,7 @@ from datetime import datetime
 
 from blobfs.azure.batch import batch_request
 from blobfs.azure.credentials import Authorization, Credential
-from blobfs.azure.failures import is_damage, refusal_of
+from blobfs.azure.failures import is_damage, lack_of_permission, refusal_of
 from blobfs.azure.messages import Reply, Request, rest_of
 from blobfs.azure.outage import Outage
 from blobfs.azure.pace import LEAST_BYTES
@@ -16,7 +16,7 @@ from blobfs.azure.retry import Deadline, RetryPolicy, Transient
 from blobfs.azure.throttle import Throttle
 from blobfs.azure.transport import Interrupted, ReplyProgress, Transport
 from blobfs.counters import Counters
-from blobfs.errors import Abandoned, Failure, TimedOut, Unavailable
+from blobfs.errors import Abandoned, AccessDenied, Failure, TimedOut, Unavailable
 
 _TRIED_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
 _NEVER_DONE = frozenset((429,))  # the other statuses may follow a write that was carried out
@@ -150,6 +150,12 @@ class Client:
             failure = refusal_of(request, reply, self._container, used, credential_name=name)
             failure.may_be_done = reply.doubtful
             raise failure
+
+    def check_permission(self, request: Request) -> None:
+        """Raise AccessDenied if the credential shows, as it is now, that it may not do this. Asks nobody."""
+        lack = lack_of_permission(request, self._authorization(request))
+        if lack:
+            raise AccessDenied(f"{request.name}: {lack.format(credential=self.credential.name)}")
 
     def send(self, request: Request, deadline: Deadline) -> Reply:
         """Send once; once more if that may cure a refused credential or a body damaged on the way."""

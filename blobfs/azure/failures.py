@@ -131,6 +131,11 @@ def _lack(request: Request, used: Authorization) -> str:
             "the {credential} lacks a role for this: Storage Blob Data Reader to read, "
             "Storage Blob Data Contributor to write"
         )
+    return lack_of_permission(request, used)
+
+
+def lack_of_permission(request: Request, used: Authorization) -> str:
+    """Say which permission a request needs and a SAS shows not to have; empty if that is none."""
     letter = _LETTERS.get(request.kind.split()[0], "")
     if not letter or letter in (used.permissions or letter):
         return ""

@@ -34,7 +34,16 @@ from blobfs.azure.replies import (
 )
 from blobfs.blocks import md5_digest
 from blobfs.errors import Changed, Failure, Unavailable
-from blobfs.store import BlobInfo, BlobVersion, CommittedBlock, Condition, ListPage, Properties, same_metadata
+from blobfs.store import (
+    ALWAYS,
+    BlobInfo,
+    BlobVersion,
+    CommittedBlock,
+    Condition,
+    ListPage,
+    Properties,
+    same_metadata,
+)
 
 PROBE_SECONDS = 5.0  # a mount command says within seconds what is wrong
 BATCH_PAUSE_SECONDS = 600.0  # after a refusal, which may have been a passing one
@@ -291,6 +300,10 @@ class AzureStore:
             return
         self._client.check(request, reply)
         require_deleted(name, reply)
+
+    def check_may_delete(self, name: str) -> None:
+        """See `BlobStore.check_may_delete`."""
+        self._client.check_permission(_delete_request(name, ALWAYS))
 
     def delete_batch(self, versions: Sequence[BlobVersion]) -> Sequence[BlobVersion]:
         """See `BlobStore.delete_batch`. It is tried once: what is left is tried again one by one."""

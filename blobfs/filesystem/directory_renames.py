@@ -3,6 +3,7 @@
 If one copy fails, the copies made are taken back and everything is where it was.
 """
 
+import logging
 from dataclasses import replace
 
 from blobfs.errors import Failure, InvalidArgument, NotADirectory, raise_first
@@ -14,6 +15,8 @@ from blobfs.filesystem.removal import Removal
 from blobfs.filesystem.volume import Volume
 from blobfs.store import IF_ABSENT, BlobInfo, replacing
 from blobfs.tree.cache import Node
+
+logger = logging.getLogger(__name__)
 
 
 class DirectoryRenames:
@@ -48,6 +51,7 @@ class DirectoryRenames:
                 raise NotADirectory(f"{new_path}: not a directory")
             self._deletions.carry_out_below(new_path)
             replaced_marker = self._removal.check_empty(new_path)
+        volume.store.check_may_delete(volume.names.blob_name(old_path))
         self._deletions.carry_out_below(old_path)
         self._directory_commits.commit_below(old_path)
         self._directory_commits.forget_below(new_path)
@@ -59,8 +63,10 @@ class DirectoryRenames:
         copies = self._copy_all(moves)
         try:
             self._moves.finish_all(list(zip(moves, copies, strict=True)))
-        except Failure:
-            # The new tree is complete, and what could not be deleted is left of the old one.
+        except Failure as failure:
+            logger.error(
+                "%s is complete, but not all of %s could be deleted: %s", new_path, old_path, failure
+            )
             self._forget_directory(old_path)
             self._forget_directory(new_path)
             raise

@@ -1,15 +1,18 @@
 """One blob's way to a new name: copied on the service, then deleted; what is open here follows it."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from blobfs.blocks import MAX_BATCH_REQUESTS
-from blobfs.errors import Changed, NotFound, raise_first
+from blobfs.errors import Changed, Failure, NotFound, raise_first
 from blobfs.filesystem.volume import Volume
 from blobfs.format.attributes import Attributes, attributes_of, metadata_of
 from blobfs.store import IF_ABSENT, BlobInfo, Condition, replacing
+
+logger = logging.getLogger(__name__)
 
 OVERTAKEN_MOVES = 5  # times that a file is written between its copy and its deletion
 
@@ -95,6 +98,11 @@ class Moves:
                 raise
             newer = Move(self._volume.store.head(move.source.name), move.name, replacing(moved.etag))
             return self.finish_alone(newer, self.copy(newer), is_new=is_new, attempts=attempts - 1)
+        except Failure as failure:
+            logger.error(
+                "%s has the bytes, but %s could not be deleted: %s", move.name, move.source.name, failure
+            )
+            raise
         return moved
 
     def take_back(self, copied: BlobInfo) -> None:

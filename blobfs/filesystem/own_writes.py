@@ -47,6 +47,7 @@ class OwnWrites:
         self.stage_range = store.stage_range
         self.committed_blocks = store.committed_blocks
         self.uncommitted_ids = store.uncommitted_ids
+        self.check_may_delete = store.check_may_delete
 
     def last_write(self, name: str) -> int:
         """Return the number of our last write to a name. Each write changes it before it returns."""

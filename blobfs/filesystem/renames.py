@@ -1,6 +1,7 @@
 """Renames, by POSIX's rules: a copy on the service, verified complete, then the deletion of the source.
 
-Renaming what is not yet on the service costs nothing.
+A credential that shows that it may not delete is refused before anything is copied: otherwise the target
+would be replaced by what fails to go. Renaming what is not yet on the service costs nothing.
 """
 
 from collections.abc import Iterator
@@ -123,6 +124,7 @@ class Renames:
         if source.file is not None and source.file.can_move_unsent():
             self._move_unsent(source.file, target)
         else:
+            volume.store.check_may_delete(volume.names.blob_name(source.path))
             with volume.held(source.path, source.node) as file, file.lock:
                 self._move_committed(file, source.path, target)
         volume.namespace.record(source.path, None)

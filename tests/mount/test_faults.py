@@ -17,6 +17,7 @@ from mounts import Mount, Mounts, blobfs, on_both_bindings
 from relay import Relay
 from responder.control import Responder
 from responder.faults import Fault, Rule
+from unix import refused
 from waiting import wait_until
 
 
@@ -238,12 +239,12 @@ def test_reader_that_gets_a_mere_signal_goes_on(service: Responder, box: str, mo
 # Credentials that end
 
 
-def sas(box: str, key: str, hours: int) -> str:
+def sas(box: str, key: str, hours: int, letters: str = "racwdl") -> str:
     return generate_container_sas(
         Responder.account,
         box,
         account_key=key,
-        permission=ContainerSasPermissions.from_string("racwdl"),
+        permission=ContainerSasPermissions.from_string(letters),
         expiry=datetime.now(timezone.utc) + timedelta(hours=hours),
     )
 
@@ -288,3 +289,29 @@ def test_renewed_sas_file_heals_the_mount(
     with service.client() as client:
         assert client.get_blob_client(box, "new").download_blob().readall() == NEW
         assert client.get_blob_client(box, "open").download_blob().readall() == NEW
+
+
+@on_both_bindings
+def test_rename_by_a_sas_that_may_not_delete_changes_nothing_until_another_may(
+    service: Responder, box: str, mounts: Mounts, tmp_path: Path
+) -> None:
+    file = tmp_path / "sas"
+    put(file, sas(box, Responder.key, 1))
+    root = mounts("--sas-file", file, "--attr-timeout", "0").path
+    for name in ("source", "target"):
+        (root / name).write_text(name)
+    fill(service, box, "d")
+    before = blobs(service, box, "d")
+    put(file, sas(box, Responder.key, 1, "racwl"))
+    for old, new in (("source", "target"), ("source", "new"), ("d", "e")):
+        with refused(errno.EACCES):
+            (root / old).rename(root / new)
+    assert sorted(os.listdir(root)) == ["d", "source", "target"]
+    assert (root / "target").read_text() == "target"
+    assert (blobs(service, box, "d"), blobs(service, box, "e")) == (before, {})
+    put(file, sas(box, Responder.key, 1))
+    (root / "source").rename(root / "target")
+    (root / "d").rename(root / "e")
+    assert sorted(os.listdir(root)) == ["e", "target"]
+    assert (root / "target").read_text() == "source"
+    assert (blobs(service, box, "d"), blobs(service, box, "e")) == ({}, before)

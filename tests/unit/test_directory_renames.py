@@ -10,7 +10,7 @@ import pytest
 from fakes import CALLER, FailingStore, ManualClock, MemoryStore
 from syscalls import BODY, HIDDEN, Mount, close, entries, later, read_handle, tree, write
 
-from blobfs.errors import Changed, DirectoryNotEmpty, Unavailable
+from blobfs.errors import AccessDenied, Changed, DirectoryNotEmpty, Unavailable
 from blobfs.filesystem.filesystem import Filesystem
 from blobfs.store import BlobVersion
 
@@ -272,3 +272,29 @@ def test_hidden_name_follows_its_directory(fs: Filesystem, memory: MemoryStore) 
     with pytest.raises(Changed):
         fs.stat(f"/e{HIDDEN}")
     assert memory.bodies == {"e/y": b"1"}
+
+
+@pytest.mark.parametrize("onto_empty", [False, True])
+def test_directory_rename_copies_nothing_while_the_credential_shows_that_it_may_not_delete(
+    mount: Mount, onto_empty: bool
+) -> None:
+    fs, _, memory = renaming(mount, onto_empty=onto_empty)
+    before, names = memory.bodies, tree(fs)
+    memory.may_delete = False
+    with pytest.raises(AccessDenied, match=r"^d: "):
+        fs.rename("/d", "/e")
+    assert (memory.bodies, tree(fs)) == (before, names)
+    memory.may_delete = True
+    fs.rename("/d", "/e")
+    assert entries(fs, "/") == ["e"]
+
+
+def test_directory_rename_whose_deletions_are_refused_unforeseen_says_what_stands(
+    mount: Mount, caplog: pytest.LogCaptureFixture
+) -> None:
+    fs, _, memory = renaming(mount, onto_empty=False)
+    memory.may_delete = memory.shows_rights = False
+    with pytest.raises(AccessDenied):
+        fs.rename("/d", "/e")
+    assert "/e is complete, but not all of /d could be deleted: " in caplog.text
+    assert entries(fs, "/") == ["d", "e"]

@@ -307,3 +307,50 @@ def test_rename_over_a_file_that_waits_for_its_commit_needs_no_disk(
     behind.rename("/y", "/x")
     behind.sync("/")
     assert memory.bodies == {"x": b"two"}
+
+
+@pytest.mark.parametrize("target", ["/y", "/new"])
+def test_rename_copies_nothing_while_the_credential_shows_that_it_may_not_delete(
+    fs: Filesystem, memory: MemoryStore, target: str
+) -> None:
+    write(fs, "/x", b"new")
+    write(fs, "/y", b"old")
+    memory.may_delete = False
+    with pytest.raises(AccessDenied, match=r"^x: "):
+        fs.rename("/x", target)
+    assert (tree(fs), memory.bodies) == (["/x", "/y"], {"x": b"new", "y": b"old"})
+    memory.may_delete = True
+    fs.rename("/x", target)
+    assert memory.bodies == {"y": b"old", target[1:]: b"new"}
+
+
+def test_rename_of_what_was_never_committed_needs_no_right_to_delete(
+    fs: Filesystem, memory: MemoryStore
+) -> None:
+    memory.may_delete = False
+    close(fs, unsent_over_committed(fs))
+    assert memory.bodies == {"y": b"newer"}
+
+
+def test_file_over_which_nothing_may_be_renamed_is_read_on(fs: Filesystem, memory: MemoryStore) -> None:
+    write(fs, "/x", b"new")
+    write(fs, "/y", b"old")
+    handle = fs.handles.open("/y", os.O_RDONLY).handle
+    memory.may_delete = False
+    fs.rename("/y", HIDDEN)  # as libfuse does before the rename
+    with pytest.raises(AccessDenied):
+        fs.rename("/x", "/y")
+    later(fs)
+    assert (read_handle(fs, handle), read(fs, "/y")) == (b"old", b"old")
+    assert memory.bodies == {"x": b"new", "y": b"old"}
+
+
+def test_rename_whose_deletion_is_refused_unforeseen_says_that_both_names_are_there(
+    fs: Filesystem, memory: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(fs, "/x", b"new")
+    memory.may_delete = memory.shows_rights = False
+    with pytest.raises(AccessDenied):
+        fs.rename("/x", "/y")
+    assert "y has the bytes, but x could not be deleted: x: the service refuses this" in caplog.text
+    assert (tree(fs), memory.bodies) == (["/x", "/y"], {"x": b"new", "y": b"new"})

@@ -682,6 +682,23 @@ def test_refusal_with_several_causes_names_what_to_check(
         store.head("x")
 
 
+def test_permission_to_delete_is_looked_up_in_the_sas_as_it_is_now(
+    server: ScriptedServer, open_at: Callable[..., AzureStore], tmp_path: Path
+) -> None:
+    path = tmp_path / "sas"
+    path.write_text(SAS)
+    path.chmod(0o600)
+    store = open_at(f"http://127.0.0.1:{server.server_port}", sas_file=path)
+    store.check_may_delete("x")
+    path.write_text(SAS.replace("racwdl", "racwl"))
+    with pytest.raises(AccessDenied, match=r"^x: the SAS from .* lacks the permission d; get one") as refusal:
+        store.check_may_delete("x")
+    assert "SECRET" not in str(refusal.value)
+    path.write_text(SAS.replace("sp=racwdl&", "si=policy&"))
+    store.check_may_delete("x")
+    assert server.seen == []
+
+
 def test_refused_login_is_told_the_roles() -> None:
     reply = Reply(403, {"x-ms-error-code": "AuthorizationPermissionMismatch"}, "1")
     used = Authorization(bearer="SECRET")
