@@ -39,6 +39,8 @@ FEWEST_TOGETHER = 2  # a request of its own can do the same for one, and tells w
 
 GLANCE_SECONDS = 0.001  # after which somebody who waits looks again what that thread does
 
+_CURE = "it is there again, to be removed again or written anew"
+
 _KERNEL = "/dev/fuse"
 
 
@@ -350,7 +352,8 @@ class Deletions:
         """Say that a name is back."""
         if deletion.is_certain:
             logger.error("%s was removed, but that could not be carried out: %s", path, failure)
-            self._volume.lost_changes.note(path, f"removed, but that could not be carried out: {failure}")
+            reason = f"removed, but that could not be carried out: {failure}; {_CURE}"
+            self._volume.lost_changes.note(path, reason)
             with self._changed:
                 self._failed[path] = copy.copy(failure)  # raised, it refers to the file and all its bytes
         else:

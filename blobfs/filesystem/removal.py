@@ -143,12 +143,16 @@ class Removal:
                 volume.files.remove(file)
 
     def _delete_behind(self, path: str) -> None:
-        """Remove a name that nobody has open, and leave its blob to be deleted in the background."""
-        volume, etag = self._volume, self._blob(path).etag
+        """Remove a name that nobody has open, and leave its blob to be deleted in the background.
+
+        Raises AccessDenied where that is known to be refused.
+        """
+        volume, blob = self._volume, self._blob(path)
+        volume.store.check_may_delete(blob.name)
         volume.namespace.record(path, None)
         volume.lost_changes.forget(path)
         volume.entry_changed(path)
-        self._deletions.delete_behind(path, etag)
+        self._deletions.delete_behind(path, blob.etag)
 
     def _etag_now(self, path: str) -> str:
         """Return the version under a name, which another client may have replaced; empty if there is none."""

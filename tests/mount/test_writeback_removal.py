@@ -11,6 +11,7 @@ from azure.storage.blob import ContainerClient
 from mounts import Mount, Mounts, blobfs, on_both_bindings
 from responder.control import Responder
 from responder.faults import Rule
+from tokens import container_sas
 from unix import refused
 
 KIND = "DELETE blob"
@@ -159,6 +160,7 @@ def test_a_refused_deletion_brings_the_name_back_and_every_barrier_tells(
         ended = blobfs(command, mount.path)
         assert ended.returncode == 1
         assert "\n/y: removed, but that could not be carried out: " in ended.stderr
+        assert "; it is there again, to be removed again or written anew\n" in ended.stderr
     service.order()
     (mount.path / "y").unlink()
     mounts.unmount(mount)
@@ -220,3 +222,16 @@ def test_a_tree_is_removed_with_one_request_a_file_or_less_and_two_a_directory(
     assert deletions < 211 if is_behind else deletions == 211
     assert requests.pop("LIST") <= 11 + 4
     assert not requests
+
+
+def test_a_removal_by_a_sas_that_may_not_delete_is_refused_and_leaves_nothing_to_tell(
+    mounts: Mounts, blobs: ContainerClient, tmp_path: Path
+) -> None:
+    blobs.upload_blob("y", b"old")
+    token = container_sas(blobs.container_name, "racwl")
+    mount = mounts("--writeback", "--spool-dir", tmp_path / "spool", AZURE_STORAGE_SAS_TOKEN=token)
+    with refused(errno.EACCES):
+        (mount.path / "y").unlink()
+    assert (mount.path / "y").read_bytes() == b"old"
+    mounts.unmount(mount)
+    assert names(blobs) == ["y"]

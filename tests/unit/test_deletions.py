@@ -26,7 +26,7 @@ from syscalls import (
 )
 from waiting import wait_until
 
-from blobfs.errors import NotFound, Unavailable
+from blobfs.errors import AccessDenied, Incomplete, NotFound, Unavailable
 from blobfs.filesystem.commits import WriteBack
 from blobfs.filesystem.deletions import MOST_GRACES
 from blobfs.filesystem.filesystem import Filesystem
@@ -406,3 +406,33 @@ def test_nobody_waits_for_names_removed_together_of_which_one_met_a_bug(
     syncing.join(10)
     assert not syncing.is_alive()
     assert (list(memory.bodies), list(fs.uncommitted())) == (["d"], [])
+
+
+def test_removal_behind_is_refused_at_once_while_the_credential_shows_that_it_may_not_delete(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    fs = mount(write_back=WriteBack(files=9, buffered_bytes=0))
+    memory.put("x", BODY)
+    memory.may_delete = False
+    with pytest.raises(AccessDenied):
+        fs.unlink("/x")
+    assert (entries(fs, "/"), list(fs.uncommitted())) == (["x"], [])
+    fs.sync("/")
+
+
+def test_removal_that_was_refused_later_is_named_with_its_cure_until_it_is_removed_again(
+    mount: Mount, memory: MemoryStore
+) -> None:
+    fs = mount(write_back=WriteBack(files=9, buffered_bytes=0))
+    memory.put("x", BODY)
+    memory.may_delete = memory.shows_rights = False
+    fs.unlink("/x")
+    with pytest.raises(AccessDenied):
+        fs.sync("/")
+    memory.may_delete = True
+    with pytest.raises(Incomplete, match="it is there again, to be removed again"):
+        fs.sync("/")
+    assert memory.bodies == {"x": BODY}
+    fs.unlink("/x")
+    fs.sync("/")
+    assert (memory.bodies, list(fs.uncommitted())) == ({}, [])
