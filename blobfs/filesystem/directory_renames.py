@@ -64,9 +64,7 @@ class DirectoryRenames:
         try:
             self._moves.finish_all(list(zip(moves, copies, strict=True)))
         except Failure as failure:
-            logger.error(
-                "%s is complete, but not all of %s could be deleted: %s", new_path, old_path, failure
-            )
+            logger.info("%s is complete, but not all of %s could be deleted: %s", new_path, old_path, failure)
             self._forget_directory(old_path)
             self._forget_directory(new_path)
             raise

@@ -99,7 +99,7 @@ class Moves:
             newer = Move(self._volume.store.head(move.source.name), move.name, replacing(moved.etag))
             return self.finish_alone(newer, self.copy(newer), is_new=is_new, attempts=attempts - 1)
         except Failure as failure:
-            logger.error(
+            logger.info(
                 "%s has the bytes, but %s could not be deleted: %s", move.name, move.source.name, failure
             )
             raise

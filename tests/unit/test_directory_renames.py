@@ -293,6 +293,7 @@ def test_directory_rename_whose_deletions_are_refused_unforeseen_says_what_stand
     mount: Mount, caplog: pytest.LogCaptureFixture
 ) -> None:
     fs, _, memory = renaming(mount, onto_empty=False)
+    caplog.set_level("INFO")
     memory.may_delete = memory.shows_rights = False
     with pytest.raises(AccessDenied):
         fs.rename("/d", "/e")

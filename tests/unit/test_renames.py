@@ -349,6 +349,7 @@ def test_rename_whose_deletion_is_refused_unforeseen_says_that_both_names_are_th
     fs: Filesystem, memory: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(fs, "/x", b"new")
+    caplog.set_level("INFO")
     memory.may_delete = memory.shows_rights = False
     with pytest.raises(AccessDenied):
         fs.rename("/x", "/y")
